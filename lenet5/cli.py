@@ -1,0 +1,294 @@
+"""The command `lenet5`: every argument is checked before TensorFlow is imported.
+
+Exit status: 0 done, 1 training diverged, 2 wrong input, 130 interrupted by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+from tqdm import tqdm
+
+from lenet5 import __version__, data, run_directory, runtime
+from lenet5.errors import InputError
+from lenet5.images import read_image
+from lenet5.recipe import MAX_SEED, RECIPES, Recipe, find_recipe
+from lenet5.run_directory import Run
+
+if TYPE_CHECKING:
+    from lenet5.evaluation import Evaluation
+    from lenet5.training import Epoch, Progress
+
+
+def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
+    """Runs one command.
+
+    Args:
+        argv: arguments without the program's name; None: those of the process.
+        environment: variables; `LENET5_MNIST_DIR` and `TFDS_DATA_DIR` are read.
+
+    Returns:
+        Exit status.
+    """
+    try:
+        options = _parser(environment).parse_args(argv)
+        status: int = options.run(options)
+        return status
+    except InputError as error:
+        print(f"lenet5: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interruption:
+        kept = getattr(interruption, "directory", None)
+        where = f"; what was finished is in {kept}" if kept else ""
+        print(f"lenet5: interrupted{where}", file=sys.stderr)
+        return 130
+
+
+def default_data_dir(environment: Mapping[str, str]) -> Path:
+    """TFDS's data folder: `TFDS_DATA_DIR`, or `tensorflow_datasets` in the home folder."""
+    named = environment.get("TFDS_DATA_DIR")
+    return Path(named).expanduser() if named else Path.home() / "tensorflow_datasets"
+
+
+def default_mnist_dir(environment: Mapping[str, str]) -> Path | None:
+    """The folder that `LENET5_MNIST_DIR` names, if it is set."""
+    named = environment.get("LENET5_MNIST_DIR")
+    return Path(named).expanduser() if named else None
+
+
+def _train(options: argparse.Namespace) -> int:
+    overrides = {} if options.epochs is None else {"epochs": options.epochs}
+    run = Run(
+        find_recipe(options.recipe).with_overrides(overrides),
+        overrides,
+        options.seed,
+        options.dataset,
+    )
+    name = f"{run.dataset}-{run.recipe.name}-seed{run.seed}"
+    directory = options.out or Path("runs") / name
+    runtime.check_settings()
+    if options.mnist_dir is not None and run.dataset == "mnist":
+        data.check_mnist_dir(options.mnist_dir)
+    run_directory.create(directory, force=options.force)
+
+    runtime.start_tensorflow(options.threads)
+    from lenet5.run import train_run
+    from lenet5.training import DivergenceError
+
+    dataset = _load(run.dataset, options)
+    print(
+        f"recipe {run.recipe.name}, seed {run.seed}, {len(dataset.training.labels):,} training "
+        f"images of {run.dataset}, threads {options.threads}, CPU only"
+    )
+    bar = _ProgressBar(run.recipe.epochs)
+    try:
+        _, history = train_run(
+            run,
+            dataset,
+            directory,
+            on_progress=bar.update,
+            on_epoch=bar.write_epoch,
+            on_evaluation=lambda evaluation: _print_accuracy(evaluation, bar),
+        )
+    except DivergenceError as error:
+        print(f"lenet5: training diverged: {error}", file=sys.stderr)
+        return 1
+    finally:
+        bar.close()
+    how = "stopped early" if history.stopped_early else "trained"
+    print(
+        f"{how} after {len(history.epochs)} epochs, best epoch {history.best_epoch}, "
+        f"{history.train_seconds:.1f} s; run directory {directory}"
+    )
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    run = run_directory.read_run(options.directory)
+    path = options.directory / run_directory.MODEL
+    if not path.is_file():
+        raise InputError(
+            f"{options.directory}: holds no model, the run ended before its first epoch"
+        )
+    evaluation = _load_and_evaluate(run, path, options)
+    _print_accuracy(evaluation)
+    stored = options.directory / run_directory.METRICS
+    if not stored.is_file():
+        print(f"note: {options.directory} was interrupted, its test score was never stored")
+    elif run_directory.read_json(stored).get("test_errors") != evaluation.errors:
+        print(f"note: {stored} has another count of wrong images; TensorFlow or machine differ")
+    return 0
+
+
+def _load_and_evaluate(run: Run, path: Path, options: argparse.Namespace) -> Evaluation:
+    runtime.check_settings()
+    runtime.start_tensorflow(options.threads)
+    from lenet5.evaluation import evaluate
+    from lenet5.model import load_model
+
+    return evaluate(load_model(path, run.recipe), _load(run.dataset, options).test)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    run = run_directory.read_run(options.directory)
+    images = np.stack([read_image(path) for path in options.images])
+    runtime.check_settings()
+    runtime.start_tensorflow(options.threads)
+    from lenet5.model import load_model
+
+    model = load_model(options.directory / run_directory.MODEL, run.recipe)
+    answers = model.predict(data.normalise(images), verbose=0)
+    for path, probabilities in zip(options.images, answers, strict=True):
+        listed = " ".join(f"{digit}:{p:.3f}" for digit, p in enumerate(probabilities))
+        print(f"{path}: {probabilities.argmax()} ({100 * probabilities.max():.1f} %)  {listed}")
+    return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    if options.dataset == "mnist" and not data.is_prepared(options.data_dir):
+        runtime.start_tensorflow(threads=1)
+    dataset = _load(options.dataset, options)
+    sizes = ", ".join(
+        f"{len(subset.labels):,} {part}"
+        for part, subset in (
+            ("training", dataset.training),
+            ("validation", dataset.validation),
+            ("test", dataset.test),
+        )
+    )
+    cache = data.mnist_cache(options.data_dir)
+    where = f"verified, in {cache}" if options.dataset == "mnist" else "built into scikit-learn"
+    print(f"{dataset.name}: {sizes} images; {where}")
+    return 0
+
+
+def _recipes(_: argparse.Namespace) -> int:
+    for field in fields(Recipe):
+        values = [str(getattr(recipe, field.name)) for recipe in RECIPES.values()]
+        print(f"{field.name:15}  {'  '.join(f'{value:>8}' for value in values)}")
+    return 0
+
+
+def _load(name: str, options: argparse.Namespace) -> data.Dataset:
+    return data.load_dataset(
+        name,
+        data_dir=options.data_dir,
+        mnist_dir=options.mnist_dir,
+        report=lambda line: print(f"lenet5: {line}", file=sys.stderr),
+    )
+
+
+def _print_accuracy(evaluation: Evaluation, bar: _ProgressBar | None = None) -> None:
+    from lenet5.evaluation import describe
+
+    if bar is not None:
+        bar.close()
+    print(f"test accuracy {describe(evaluation)}", flush=True)
+
+
+class _ProgressBar:
+    """A bar over the whole run on a terminal; a line per epoch everywhere."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+        self._bar: tqdm[NoReturn] | None = None
+
+    def update(self, progress: Progress) -> None:
+        if self._bar is None:
+            total = progress.images_in_epoch * progress.epochs
+            self._bar = tqdm(
+                total=total,
+                unit=" images",
+                unit_scale=True,
+                disable=None,  # off where standard error is no terminal
+                leave=False,
+                dynamic_ncols=True,
+            )
+        self._bar.set_description(f"epoch {progress.epoch}/{progress.epochs}", refresh=False)
+        self._bar.set_postfix_str(
+            f"loss {progress.loss:.4f}, accuracy {100 * progress.accuracy:.2f} %", refresh=False
+        )
+        done = (progress.epoch - 1) * progress.images_in_epoch + progress.images
+        self._bar.update(done - self._bar.n)
+        self._images_in_epoch = progress.images_in_epoch
+
+    def write_epoch(self, epoch: Epoch) -> None:
+        speed = self._images_in_epoch / epoch.train_seconds
+        tqdm.write(
+            f"epoch {epoch.epoch:2}/{self._epochs}  loss {epoch.training_loss:.4f}  "
+            f"accuracy {100 * epoch.training_accuracy:.2f} %  "
+            f"validation loss {epoch.validation_loss:.4f}  "
+            f"accuracy {100 * epoch.validation_accuracy:.2f} %  {speed:,.0f} images/s"
+        )
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers a wrong argument in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = _Parser(prog="lenet5", description="LeNet-5 on MNIST: train, evaluate, predict.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> _Parser:
+        added: _Parser = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    train = command("train", _train, "train a recipe, score the test images, write a run directory")
+    train.add_argument("--recipe", default="fast", metavar="NAME", help="default: fast")
+    train.add_argument(
+        "--seed", default=0, type=_whole(0, MAX_SEED), help=f"0 to {MAX_SEED}, default: 0"
+    )
+    train.add_argument("--epochs", type=_whole(1, 1000), help="instead of the recipe's")
+    train.add_argument("--out", type=Path, metavar="DIR", help="run directory to write")
+    train.add_argument("--force", action="store_true", help="overwrite an existing run")
+    evaluate = command("evaluate", _evaluate, "score a saved run on the test images again")
+    evaluate.add_argument("directory", type=Path, metavar="DIR", help="run directory")
+    predict = command("predict", _predict, "read digits from image files")
+    predict.add_argument("directory", type=Path, metavar="DIR", help="run directory")
+    predict.add_argument("images", type=Path, metavar="IMAGE", nargs="+", help="image file")
+    prepare = command("data", _data, "prepare and verify the data, print where they lie")
+    command("recipes", _recipes, "print the recipes as a table")
+
+    for added in (train, prepare):
+        added.add_argument(
+            "--dataset", default="mnist", choices=data.DATASETS, help="default: mnist"
+        )
+    for added in (train, evaluate, predict):
+        added.add_argument("--threads", default=1, type=_whole(1, 256), help="default: 1")
+    for added in (train, evaluate, prepare):
+        added.add_argument(
+            "--mnist-dir",
+            type=Path,
+            metavar="DIR",
+            default=default_mnist_dir(environment),
+            help="folder with MNIST's four original .gz files (default: LENET5_MNIST_DIR)",
+        )
+        added.set_defaults(data_dir=default_data_dir(environment))
+    return parser
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return parse

@@ -1,0 +1,132 @@
+"""How good a trained model is on a subset, counted over every image of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import tensorflow as tf
+from scipy.stats import binomtest
+from sklearn.metrics import auc, confusion_matrix, roc_curve
+
+from lenet5.data import CLASSES, Subset, normalise
+
+_SMALLEST_PROBABILITY = 1e-7  # as in Keras's cross-entropy
+
+
+@dataclass(frozen=True)
+class RocCurve:
+    """One class against all others.
+
+    Attributes:
+        false_positive_rate: float array in [0, 1], rising from 0 to 1.
+        true_positive_rate: float array in [0, 1], of the same length.
+        auc: area under the curve in [0, 1].
+    """
+
+    false_positive_rate: np.ndarray
+    true_positive_rate: np.ndarray
+    auc: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's answers on a subset, and what follows from them.
+
+    Attributes:
+        labels: uint8 array (n,), the true digits.
+        probabilities: float32 array (n, 10), the model's answers.
+        penalty: sum of the model's L2 losses.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    penalty: float
+
+    @cached_property
+    def predictions(self) -> np.ndarray:
+        """Digits of the largest probability: int64 array (n,)."""
+        return self.probabilities.argmax(axis=1)
+
+    @cached_property
+    def wrong(self) -> np.ndarray:
+        """Indices of the images classified wrong, rising."""
+        return np.flatnonzero(self.predictions != self.labels)
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    @property
+    def errors(self) -> int:
+        """Number of images classified wrong."""
+        return len(self.wrong)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images classified right, in [0, 1]."""
+        return (self.images - self.errors) / self.images
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy by Wilson's score method (Wilson 1927)."""
+        test = binomtest(self.images - self.errors, self.images)
+        interval = test.proportion_ci(confidence_level=0.95, method="wilson")
+        return float(interval.low), float(interval.high)
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy plus the L2 penalty, as Keras's loss."""
+        right = self.probabilities[np.arange(self.images), self.labels].astype(np.float64)
+        entropy = -np.log(np.clip(right, _SMALLEST_PROBABILITY, 1)).mean()
+        return float(entropy) + self.penalty
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """Counts, int64 array (10, 10): rows are true digits, columns predicted ones."""
+        return confusion_matrix(self.labels, self.predictions, labels=np.arange(CLASSES))
+
+    @cached_property
+    def roc_curves(self) -> tuple[RocCurve | None, ...]:
+        """A curve per digit; None where all images or none show it."""
+        return tuple(self._roc_curve(digit) for digit in range(CLASSES))
+
+    def _roc_curve(self, digit: int) -> RocCurve | None:
+        positive = self.labels == digit
+        if positive.all() or not positive.any():
+            return None
+        false_positive, true_positive, _ = roc_curve(positive, self.probabilities[:, digit])
+        return RocCurve(false_positive, true_positive, float(auc(false_positive, true_positive)))
+
+
+def evaluate(model: tf.keras.Model, subset: Subset, batch_size: int = 500) -> Evaluation:
+    """Runs a model over every image of a subset, also when batches do not divide it.
+
+    Args:
+        model: gives probabilities (n, 10) for float32 images (n, 28, 28, 1) in [0, 1].
+        subset: images and labels, at least one.
+        batch_size: images per step of prediction.
+
+    Returns:
+        The evaluation.
+    """
+    images = normalise(subset.images)
+    probabilities = model.predict(images, batch_size=batch_size, verbose=0)
+    penalty = sum(float(loss) for loss in model.losses)
+    return Evaluation(np.asarray(subset.labels), probabilities, penalty)
+
+
+def describe(evaluation: Evaluation) -> str:
+    """`98.52 % (148 wrong of 10,000; 95 % interval 98.26-98.74 %)`."""
+    return describe_counts(evaluation.errors, evaluation.images, evaluation.interval)
+
+
+def describe_counts(errors: int, images: int, interval: tuple[float, float]) -> str:
+    """The accuracy that follows from counts, with the counts and its interval, as text."""
+    low, high = interval
+    return (
+        f"{100 * (images - errors) / images:.2f} % ({errors:,} wrong of {images:,}; "
+        f"95 % interval {100 * low:.2f}-{100 * high:.2f} %)"
+    )

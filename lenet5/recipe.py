@@ -1,0 +1,192 @@
+"""What a training run is: everything that determines it but the seed, the data and TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lenet5.errors import InputError
+
+SCHEDULES = ("constant", "linear")
+
+# Every seed has eight streams of random numbers of its own: five kernels, two dropout layers.
+STREAMS_PER_SEED = 8
+DROPOUT_STREAM = 5
+MAX_SEED = 2**32 // STREAMS_PER_SEED - 1  # Keras draws kernels from 32-bit seeds
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained, and between which accuracies its result is believed.
+
+    The optimiser is Adam (Kingma and Ba 2015, in the form of its section 2's last paragraph, as in
+    Keras). Attributes that need words:
+
+    Attributes:
+        name: short name, as `--recipe` takes it.
+        batch_size: training images per step; the last batch of an epoch may be smaller.
+        epochs: most epochs to train; `patience` may end training earlier.
+        learning_rate: the constant rate, or the peak of the linear schedule.
+        schedule: `constant`, or `linear`: a linear warm-up to the peak over the first
+            `warmup_fraction` of all steps, then a linear decay to 0.
+        warmup_fraction: share of all steps in [0, 1).
+        patience: epochs without a lower validation loss after which training stops; None: never.
+        l2: strength of the L2 penalty, l2 * sum(kernel ** 2), on every kernel but the output's.
+        dropout: rate of both dropout layers in [0, 1).
+        min_accuracy: test accuracy in [0, 1] below which the accuracy gate fails.
+        max_accuracy: test accuracy in [0, 1] above which it fails: too good to be true.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    name: str
+    batch_size: int
+    epochs: int
+    learning_rate: float
+    schedule: str
+    patience: int | None
+    min_accuracy: float
+    max_accuracy: float
+    warmup_fraction: float = 0.0
+    l2: float = 1e-3
+    dropout: float = 0.5
+    adam_beta_1: float = 0.9
+    adam_beta_2: float = 0.999
+    adam_epsilon: float = 1e-7
+
+    def __post_init__(self) -> None:
+        whole = _is_whole_number
+        number = _is_number
+        _require(isinstance(self.name, str) and bool(self.name), "name", self.name, "a name")
+        for field in ("batch_size", "epochs"):
+            value = getattr(self, field)
+            _require(whole(value) and value >= 1, field, value, "a whole number of at least 1")
+        _require(
+            self.patience is None or (whole(self.patience) and self.patience >= 1),
+            "patience",
+            self.patience,
+            "a whole number of at least 1, or None",
+        )
+        _require(self.schedule in SCHEDULES, "schedule", self.schedule, " or ".join(SCHEDULES))
+        for field in ("learning_rate", "adam_epsilon"):
+            value = getattr(self, field)
+            _require(number(value) and value > 0, field, value, "a number above 0")
+        _require(number(self.l2) and self.l2 >= 0, "l2", self.l2, "a number of at least 0")
+        for field in ("warmup_fraction", "dropout", "adam_beta_1", "adam_beta_2"):
+            value = getattr(self, field)
+            _require(number(value) and 0 <= value < 1, field, value, "at least 0 and below 1")
+        low, high = self.min_accuracy, self.max_accuracy
+        _require(
+            number(low) and number(high) and 0 <= low <= high <= 1,
+            "min_accuracy and max_accuracy",
+            (low, high),
+            "in order within 0 to 1",
+        )
+
+    def learning_rates(self, steps: int) -> np.ndarray:
+        """Learning rate of every step of a run of `steps` steps.
+
+        Args:
+            steps: number of steps of the whole run, epochs * steps per epoch.
+
+        Returns:
+            float32 array of shape (steps,). In the linear schedule step k (from 0) of w warm-up
+            steps has peak * (k + 1) / w, and step k after them peak * (steps - k) / (steps - w).
+        """
+        if self.schedule == "constant":
+            return np.full(steps, self.learning_rate, np.float32)
+        warmup = round(self.warmup_fraction * steps)
+        step = np.arange(steps)
+        rising = (step + 1) / max(warmup, 1)
+        falling = (steps - step) / (steps - warmup)
+        return (self.learning_rate * np.where(step < warmup, rising, falling)).astype(np.float32)
+
+    def with_overrides(self, overrides: Mapping[str, Any]) -> Recipe:
+        """The same recipe with some fields replaced; the schedule stretches over new `epochs`.
+
+        Raises:
+            InputError: a name is not a field of a recipe, or its value is out of range.
+        """
+        known = {field.name for field in dataclasses.fields(self)}
+        for name in overrides:
+            if name not in known:
+                raise InputError(f"a recipe has no field {name!r}")
+        return dataclasses.replace(self, **overrides)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        """The recipe that `dataclasses.asdict` wrote.
+
+        Raises:
+            InputError: a field is missing, unknown or out of range.
+        """
+        fields = {field.name for field in dataclasses.fields(cls)}
+        if set(values) != fields:
+            wrong = ", ".join(sorted(set(values) ^ fields))
+            raise InputError(f"the recipe lacks or does not know the field(s) {wrong}")
+        return cls(**values)
+
+
+def find_recipe(name: str) -> Recipe:
+    """The named recipe.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    try:
+        return RECIPES[name]
+    except KeyError:
+        raise InputError(f"unknown recipe {name!r}: choose one of {', '.join(RECIPES)}") from None
+
+
+def check_seed(seed: object) -> None:
+    """Raises InputError unless the seed is a whole number from 0 to `MAX_SEED`."""
+    if not _is_whole_number(seed) or not 0 <= seed <= MAX_SEED:  # type: ignore[operator]
+        raise InputError(f"seed is {seed!r}, expected a whole number from 0 to {MAX_SEED}")
+
+
+def _require(condition: bool, field: str, value: object, expected: str) -> None:
+    if not condition:
+        raise InputError(f"recipe: {field} is {value!r}, expected {expected}")
+
+
+def _is_whole_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="original",
+            batch_size=32,
+            epochs=20,
+            learning_rate=1e-3,
+            schedule="constant",
+            patience=3,
+            min_accuracy=0.97,
+            max_accuracy=0.99,
+        ),
+        Recipe(
+            name="fast",
+            batch_size=64,
+            epochs=6,
+            learning_rate=3e-3,
+            schedule="linear",
+            warmup_fraction=0.1,
+            patience=None,
+            min_accuracy=0.98,
+            max_accuracy=0.992,
+        ),
+    )
+}

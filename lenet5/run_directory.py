@@ -1,0 +1,234 @@
+"""The folder that a training run leaves behind, each file written whole or not at all.
+
+recipe.json       recipe, overrides, seed, dataset
+environment.json  versions, processor, threads, git commit
+history.json      every epoch's losses and accuracies
+model.keras       the model with the weights of its best epoch
+metrics.json      the test images' verdict; written last, and not by an interrupted run
+plots/            curves.png, confusion_matrix.png, roc.png, errors.png
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lenet5 import __version__
+from lenet5.errors import InputError
+from lenet5.recipe import Recipe
+
+if TYPE_CHECKING:
+    from lenet5.evaluation import Evaluation
+    from lenet5.training import History
+
+RECIPE = "recipe.json"
+ENVIRONMENT = "environment.json"
+HISTORY = "history.json"
+MODEL = "model.keras"
+METRICS = "metrics.json"
+PLOTS = "plots"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `recipe.json` says of a run: the recipe with its overrides applied, seed, dataset."""
+
+    recipe: Recipe
+    overrides: Mapping[str, Any]
+    seed: int
+    dataset: str
+
+
+def create(directory: Path, *, force: bool) -> None:
+    """Makes a run directory, before anything is trained, and sees that it can be written.
+
+    Args:
+        directory: made with its parents.
+        force: whether a run that is there already may be overwritten.
+
+    Raises:
+        InputError: something is there already, or the place cannot be written.
+    """
+    try:
+        if directory.exists() and any(directory.iterdir()):
+            if not (directory / RECIPE).is_file():
+                raise InputError(f"{directory}: exists and is not a run, choose another --out")
+            if not force:
+                raise InputError(f"{directory}: a run is there already; --force overwrites it")
+        (directory / PLOTS).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory / PLOTS):
+            pass
+    except OSError as error:
+        raise InputError(f"{directory}: cannot be written: {error.strerror}") from error
+
+
+def discard(directory: Path) -> None:
+    """Removes a run's files, and nothing else, from its directory."""
+    plots = (directory / PLOTS).glob("*.png")
+    files = [directory / name for name in (METRICS, MODEL, HISTORY, ENVIRONMENT, RECIPE)]
+    for path in (*files, *plots):
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Gives a name beside `path` to write to, and moves it there once the block has ended well.
+
+    Raises:
+        InputError: the file could not be written, for example because the disk is full.
+    """
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"{path}: could not be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file whole or not at all."""
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        InputError: the file is missing, unreadable or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "damaged, not JSON"
+        raise InputError(f"{path}: {reason}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: damaged, not a JSON object")
+    return content
+
+
+def run_content(run: Run) -> dict[str, Any]:
+    """The content of `recipe.json`."""
+    return {
+        "dataset": run.dataset,
+        "seed": run.seed,
+        "overrides": dict(run.overrides),
+        "recipe": asdict(run.recipe),
+    }
+
+
+def read_run(directory: Path) -> Run:
+    """What a run directory says of its run.
+
+    Raises:
+        InputError: it is not a run directory, or its `recipe.json` is damaged.
+    """
+    path = directory / RECIPE
+    if not path.is_file():
+        raise InputError(f"{directory}: not a run directory, it has no {RECIPE}")
+    content = read_json(path)
+    try:
+        recipe = Recipe.from_dict(content["recipe"])
+        return Run(recipe, content["overrides"], content["seed"], content["dataset"])
+    except (KeyError, TypeError, InputError) as error:
+        raise InputError(f"{path}: damaged: {error}") from None
+
+
+def metrics_content(evaluation: Evaluation, history: History) -> dict[str, Any]:
+    """The content of `metrics.json`; accuracies are shares in [0, 1]."""
+    per_class = [
+        {
+            "digit": digit,
+            "images": int(row.sum()),
+            "errors": int(row.sum() - row[digit]),
+            "auc": None if curve is None else curve.auc,
+        }
+        for digit, (row, curve) in enumerate(
+            zip(evaluation.confusion, evaluation.roc_curves, strict=True)
+        )
+    ]
+    return {
+        "test_images": evaluation.images,
+        "test_errors": evaluation.errors,
+        "test_accuracy": evaluation.accuracy,
+        "test_accuracy_interval": list(evaluation.interval),
+        "test_loss": evaluation.loss,
+        "per_class": per_class,
+        "confusion": evaluation.confusion.tolist(),
+        "epochs_run": len(history.epochs),
+        "best_epoch": history.best_epoch,
+        "train_seconds": history.train_seconds,
+    }
+
+
+def describe_environment(threads: int, keras_version: str) -> dict[str, Any]:
+    """Versions, processor, threads and git commit: the content of `environment.json`."""
+    return {
+        "tensorflow": _version("tensorflow", "tensorflow-cpu", "tf-nightly"),
+        "keras": keras_version,
+        "numpy": version("numpy"),
+        "python": platform.python_version(),
+        "lenet5": __version__,
+        "operating_system": platform.platform(),
+        "cpu": _cpu_model(),
+        "usable_cores": _usable_cores(),
+        "threads": threads,
+        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
+        "git_commit": git_commit(),
+    }
+
+
+def git_commit() -> str | None:
+    """Commit of this project's checkout, with `+changes` where tracked files differ from it.
+
+    That is the checkout that the package lies in or, for an installed package, the one worked in.
+    """
+    for folder in (Path(__file__).parent.parent, Path.cwd()):
+        if (folder / "pyproject.toml").is_file() and (folder / "lenet5").is_dir():
+            commit = _git(folder, "rev-parse", "HEAD")
+            if commit:
+                changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+                return commit + ("+changes" if changes else "")
+    return None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(*distributions: str) -> str | None:
+    for distribution in distributions:
+        with contextlib.suppress(ModuleNotFoundError):
+            return version(distribution)
+    return None
+
+
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,120 @@
+"""TensorFlow as this suite runs it: started once, quietly, on CPUs; and what differs by version.
+
+Everything that Keras 2 and Keras 3 want done differently stands in this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lenet5.errors import InputError
+
+
+def check_settings(environment: dict[str, str] | os._Environ[str] = os.environ) -> None:
+    """Refuses variables under which `tf.keras` is not Keras on TensorFlow.
+
+    Raises:
+        InputError: `KERAS_BACKEND` is not tensorflow, or `TF_USE_LEGACY_KERAS` without tf_keras.
+    """
+    backend = environment.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise InputError(f"KERAS_BACKEND is {backend!r}: this suite measures TensorFlow, unset it")
+    legacy = environment.get("TF_USE_LEGACY_KERAS", "0").lower() in ("1", "true")
+    if legacy and importlib.util.find_spec("tf_keras") is None:
+        raise InputError(
+            "TF_USE_LEGACY_KERAS is set, but tf_keras is missing: pip install tf-keras"
+        )
+
+
+def start_tensorflow(threads: int) -> None:
+    """Imports TensorFlow without its log lines, hides GPUs and fixes the number of threads.
+
+    Must be called before anything else imports TensorFlow: threads cannot be set later.
+
+    Args:
+        threads: threads within an operation, and operations at a time; at least 1.
+
+    Raises:
+        InputError: the settings are wrong, TensorFlow is missing, or it runs with other threads.
+    """
+    check_settings()
+    if "tensorflow" not in sys.modules:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    try:
+        with _quiet_stderr():
+            import tensorflow as tf
+
+            tf.config.set_visible_devices([], "GPU")
+            with contextlib.suppress(RuntimeError):  # it has started: what it runs with is below
+                tf.config.threading.set_intra_op_parallelism_threads(threads)
+                tf.config.threading.set_inter_op_parallelism_threads(threads)
+            tf.config.list_logical_devices()  # starts the runtime, which logs what it finds
+    except ModuleNotFoundError as error:
+        if error.name != "tensorflow":
+            raise
+        raise InputError("TensorFlow is not installed: pip install tensorflow") from None
+    running = tf.config.threading.get_intra_op_parallelism_threads()
+    if running != threads:
+        raise InputError(
+            f"TensorFlow runs with {running} threads already, {threads} were asked for"
+        )
+
+
+def threads_in_use() -> int:
+    """The number of threads that TensorFlow was started with."""
+    import tensorflow as tf
+
+    return int(tf.config.threading.get_intra_op_parallelism_threads())
+
+
+def keras_version() -> str:
+    """Version of the Keras behind `tf.keras`."""
+    import tensorflow as tf
+
+    package = tf.keras.Model.__module__.split(".")[0]  # keras, or tf_keras
+    return str(importlib.import_module(package).__version__)
+
+
+def trainable_tensors(model: Any) -> list[Any]:
+    """The model's trainable weights as `tf.Variable`s, which Keras 3 wraps in its own."""
+    import tensorflow as tf
+
+    return [
+        weight if isinstance(weight, tf.Variable) else weight.value
+        for weight in model.trainable_variables
+    ]
+
+
+def save_model(model: Any, path: Path) -> None:
+    """Writes a model in Keras's own zip format, which 2.12 must be told to."""
+    old = keras_version().startswith("2.12.")
+    model.save(str(path), **({"save_format": "keras_v3"} if old else {}))
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Holds back what is written to descriptor 2, by C++ too; shows it if the block fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            sys.stderr.flush()
+            hidden.seek(0)
+            os.write(kept, hidden.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
