@@ -47,7 +47,7 @@ class Evaluation:
     @cached_property
     def predictions(self) -> np.ndarray:
         """Digits of the largest probability: int64 array (n,)."""
-        return self.probabilities.argmax(axis=1)
+        return np.asarray(np.argmax(self.probabilities, axis=1))
 
     @cached_property
     def wrong(self) -> np.ndarray:
@@ -86,7 +86,8 @@ class Evaluation:
     @cached_property
     def confusion(self) -> np.ndarray:
         """Counts, int64 array (10, 10): rows are true digits, columns predicted ones."""
-        return confusion_matrix(self.labels, self.predictions, labels=np.arange(CLASSES))
+        counts = confusion_matrix(self.labels, self.predictions, labels=np.arange(CLASSES))
+        return np.asarray(counts)
 
     @cached_property
     def roc_curves(self) -> tuple[RocCurve | None, ...]:

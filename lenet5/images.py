@@ -56,7 +56,7 @@ def _read_grey(path: Path) -> np.ndarray:
                 if image.mode.startswith(("I", "F")):  # 16 and 32 bits a pixel: keep the contrast
                     values = np.asarray(image, np.float64)
                     span = np.ptp(values) or 1.0
-                    return np.uint8(np.round(255 * (values - values.min()) / span))
+                    return np.asarray(np.round(255 * (values - values.min()) / span), np.uint8)
                 layered = image.convert("RGBA")
                 white = Image.new("RGBA", layered.size, "white")
                 return np.asarray(Image.alpha_composite(white, layered).convert("L"))
@@ -73,17 +73,16 @@ def _centre(grey: np.ndarray) -> np.ndarray:
     ground = float(np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])))
     ink = np.clip(grey - ground, 0, None)
     ink *= 255 / max(ink.max(), 1)
-    rows, columns = (np.flatnonzero((ink > 48).any(axis=axis)) for axis in (1, 0))
-    box = np.uint8(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    rows, columns = np.flatnonzero((ink > 48).any(axis=1)), np.flatnonzero((ink > 48).any(axis=0))
+    box = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
     scale = _DIGIT_SIDE / max(box.shape)
     height, width = (max(1, round(side * scale)) for side in box.shape)
     digit = resize(box, height, width)
     mass = digit / max(digit.sum(), 1)
-    row = round(SIDE / 2 - 0.5 - mass.sum(axis=1) @ np.arange(height))
-    column = round(SIDE / 2 - 0.5 - mass.sum(axis=0) @ np.arange(width))
-    row, column = (
-        int(np.clip(at, 0, SIDE - side)) for at, side in ((row, height), (column, width))
-    )
+    middle = (SIDE - 1) / 2
+    row = round(middle - float(mass.sum(axis=1) @ np.arange(height)))
+    column = round(middle - float(mass.sum(axis=0) @ np.arange(width)))
+    row, column = min(max(row, 0), SIDE - height), min(max(column, 0), SIDE - width)
     centred = np.zeros((SIDE, SIDE), np.uint8)
     centred[row : row + height, column : column + width] = digit
     return centred
