@@ -186,11 +186,9 @@ def _load(name: str, options: argparse.Namespace) -> data.Dataset:
 
 
 def _print_accuracy(evaluation: Evaluation, bar: _ProgressBar | None = None) -> None:
-    from lenet5.evaluation import describe
-
     if bar is not None:
         bar.close()
-    print(f"test accuracy {describe(evaluation)}", flush=True)
+    print(f"test accuracy {evaluation}", flush=True)
 
 
 class _ProgressBar:

@@ -7,9 +7,9 @@ from functools import cached_property
 
 import numpy as np
 import tensorflow as tf
-from scipy.stats import binomtest
 from sklearn.metrics import auc, confusion_matrix, roc_curve
 
+from lenet5.accuracy import describe_accuracy, wilson_interval
 from lenet5.data import CLASSES, Subset, normalise
 
 _SMALLEST_PROBABILITY = 1e-7  # as in Keras's cross-entropy
@@ -71,10 +71,8 @@ class Evaluation:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy by Wilson's score method (Wilson 1927)."""
-        test = binomtest(self.images - self.errors, self.images)
-        interval = test.proportion_ci(confidence_level=0.95, method="wilson")
-        return float(interval.low), float(interval.high)
+        """95 % interval of the accuracy (Wilson)."""
+        return wilson_interval(self.images - self.errors, self.images)
 
     @property
     def loss(self) -> float:
@@ -82,6 +80,10 @@ class Evaluation:
         right = self.probabilities[np.arange(self.images), self.labels].astype(np.float64)
         entropy = -np.log(np.clip(right, _SMALLEST_PROBABILITY, 1)).mean()
         return float(entropy) + self.penalty
+
+    def __str__(self) -> str:
+        """`98.52 % (148 wrong of 10,000; 95 % interval 98.26-98.74 %)`."""
+        return describe_accuracy(self.errors, self.images, self.interval)
 
     @cached_property
     def confusion(self) -> np.ndarray:
@@ -117,17 +119,3 @@ def evaluate(model: tf.keras.Model, subset: Subset, batch_size: int = 500) -> Ev
     probabilities = model.predict(images, batch_size=batch_size, verbose=0)
     penalty = sum(float(loss) for loss in model.losses)
     return Evaluation(np.asarray(subset.labels), probabilities, penalty)
-
-
-def describe(evaluation: Evaluation) -> str:
-    """`98.52 % (148 wrong of 10,000; 95 % interval 98.26-98.74 %)`."""
-    return describe_counts(evaluation.errors, evaluation.images, evaluation.interval)
-
-
-def describe_counts(errors: int, images: int, interval: tuple[float, float]) -> str:
-    """The accuracy that follows from counts, with the counts and its interval, as text."""
-    low, high = interval
-    return (
-        f"{100 * (images - errors) / images:.2f} % ({errors:,} wrong of {images:,}; "
-        f"95 % interval {100 * low:.2f}-{100 * high:.2f} %)"
-    )

@@ -1,0 +1,83 @@
+"""The loop inside the graph against the original project's pipeline, at batch 32, in turns.
+
+`python -m bench.loop_versus_original` pins itself to one core, starts TensorFlow with one thread
+and times rounds of both in alternating order, so that the machine's drift falls on both. It
+prints one line of JSON: images per second of every round of each, and the median of the ratios.
+A process of its own, since neither core nor threads can be changed once TensorFlow runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from lenet5 import data, runtime
+from lenet5.cli import default_data_dir, default_mnist_dir
+
+IMAGES = 9_600
+BATCH_SIZE = 32
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=6, help="of each side; default: 6")
+    options = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    runtime.start_tensorflow(threads=1)
+    from bench import workloads
+
+    subset = workloads.first_images(_training_images(), IMAGES)
+    sides = {
+        "loop": workloads.train_loop(subset, BATCH_SIZE),
+        "original": workloads.train_original(subset, BATCH_SIZE),
+    }
+    print(json.dumps(alternate(sides, IMAGES, options.rounds, time.perf_counter)))
+
+
+def alternate(
+    sides: dict[str, Callable[[], None]],
+    images: int,
+    rounds: int,
+    clock: Callable[[], float],
+) -> dict[str, list[float] | float]:
+    """Times two sides in turns, after one untimed call of each.
+
+    Args:
+        sides: two calls by name, each over `images` images; the ratio is first over second.
+        images: images of a call.
+        rounds: timed calls of each; the order of the two is swapped every round.
+        clock: seconds, monotonic.
+
+    Returns:
+        Images per second of each side's rounds, and `ratio`, the median over the rounds.
+    """
+    for call in sides.values():
+        call()
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds):
+        order = list(sides) if number % 2 == 0 else list(sides)[::-1]
+        for name in order:
+            start = clock()
+            sides[name]()
+            rates[name].append(images / (clock() - start))
+    first, second = rates.values()
+    return {**rates, "ratio": median(a / b for a, b in zip(first, second, strict=True))}
+
+
+def _training_images() -> data.Subset:
+    return data.load_dataset(
+        "mnist",
+        data_dir=Path(default_data_dir(os.environ)),
+        mnist_dir=default_mnist_dir(os.environ),
+    ).training
+
+
+if __name__ == "__main__":
+    main()

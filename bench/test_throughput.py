@@ -1,0 +1,100 @@
+"""Images per second of training steps and of prediction, on real MNIST images, by pytest-benchmark.
+
+Each benchmark is called once untimed (tracing, caches, warm-up), and every call waits for its
+result. `extra_info` carries `images_per_second` (median round), `images` of a call, batch, threads
+and versions.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import workloads
+from bench.report import ENVIRONMENT
+from lenet5.data import Dataset, Subset
+
+IMAGES = 9_600
+ROUNDS = 7
+
+
+@pytest.fixture(scope="module")
+def images(mnist: Dataset) -> Subset:
+    """The first 9,600 training images: 300 steps of 32, 75 of 128, 18.75 of 512."""
+    return workloads.first_images(mnist.training, IMAGES)
+
+
+@pytest.fixture
+def measure(
+    benchmark: Any,
+    pytestconfig: pytest.Config,
+    record_property: Callable[[str, object], None],
+) -> Callable[[Callable[[], None], int, int], None]:
+    """Times rounds of a call, and stores what it was."""
+
+    def run(call: Callable[[], None], call_images: int, batch_size: int) -> None:
+        environment = pytestconfig.stash[ENVIRONMENT]
+        versions = {name: environment[name] for name in ("tensorflow", "keras", "numpy", "threads")}
+        benchmark.extra_info.update(versions, images=call_images, batch_size=batch_size)
+        benchmark.pedantic(call, rounds=ROUNDS, iterations=1, warmup_rounds=1)
+        if benchmark.stats is not None:  # --benchmark-disable calls it once and times nothing
+            speed = call_images / benchmark.stats.stats.median
+            benchmark.extra_info["images_per_second"] = speed
+            record_property("images_per_second", speed)
+
+    return run
+
+
+Measure = Callable[[Callable[[], None], int, int], None]
+
+
+@pytest.mark.parametrize("batch_size", [32, 128, 512], ids=["loop,b32", "loop,b128", "loop,b512"])
+def test_train_step(images: Subset, measure: Measure, batch_size: int) -> None:
+    measure(workloads.train_loop(images, batch_size), IMAGES, batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [32, 128], ids=["b32", "b128"])
+def test_fit(images: Subset, measure: Measure, batch_size: int) -> None:
+    measure(workloads.train_fit(images, batch_size), IMAGES, batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [32], ids=["b32"])
+def test_original_fit(images: Subset, measure: Measure, batch_size: int) -> None:
+    measure(workloads.train_original(images, batch_size), IMAGES, batch_size)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "calls"), [(1, 20), (512, 1)], ids=["b1", "b512"]
+)
+def test_predict(images: Subset, measure: Measure, batch_size: int, calls: int) -> None:
+    """Batch 1: 20 calls with an image each. Batch 512: one call with all images."""
+    count = calls if calls > 1 else IMAGES
+    subset = workloads.first_images(images, count)
+    measure(workloads.predict(subset, batch_size, calls), count, batch_size)
+
+
+@pytest.mark.usefixtures("mnist")
+def test_loop_is_2_2_times_as_fast_as_the_original(
+    pytestconfig: pytest.Config, record_property: Callable[[str, object], None]
+) -> None:
+    """On one pinned core with one thread at batch 32, rounds of the two alternating."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.loop_versus_original"],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout.splitlines()[-1])
+    record_property("loop_versus_original", measured["ratio"])
+    report: Any = pytestconfig.pluginmanager.get_plugin("terminalreporter")
+    report.write_line(f" {measured['ratio']:.2f} times")
+    assert measured["ratio"] >= 2.2, measured

@@ -1,0 +1,194 @@
+"""Options, fixtures and report hooks that tests/ and bench/ share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.report import (
+    ENVIRONMENT,
+    GATE_BOUNDS,
+    RUN_DIRECTORY,
+    head_html,
+    id_cell,
+    session_throughput,
+)
+from lenet5 import data, run_directory, runtime
+from lenet5.cli import default_data_dir, default_mnist_dir
+from lenet5.errors import InputError
+from lenet5.recipe import RECIPES, check_seed, find_recipe
+
+pytest_plugins = ["pytester"]  # with which tests/test_report.py makes small reports
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The terms of the accuracy gate, and what TensorFlow runs with."""
+    group = parser.getgroup("lenet5", "LeNet-5: the accuracy gate and TensorFlow")
+    group.addoption(
+        "--run-dir", type=Path, metavar="DIR", help="gate this run instead of training one"
+    )
+    group.addoption("--recipe", metavar="NAME", help=f"{', '.join(RECIPES)}; default: fast")
+    group.addoption("--seed", type=int, metavar="N", help="default: 0")
+    group.addoption(
+        "--dataset", choices=data.DATASETS, default="mnist", help="to gate on; default: mnist"
+    )
+    group.addoption(
+        "--min-accuracy",
+        type=float,
+        metavar="SHARE",
+        help="lowest test accuracy that passes, 0 to 1; default: the recipe's",
+    )
+    group.addoption("--threads", type=int, default=1, help="TensorFlow's; default: 1")
+    group.addoption(
+        "--mnist-dir",
+        type=Path,
+        metavar="DIR",
+        default=default_mnist_dir(os.environ),
+        help="folder with MNIST's four original .gz files; default: LENET5_MNIST_DIR",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuses options that make no sense, before anything is imported or run."""
+    option = config.option
+    try:
+        find_recipe(option.recipe or "fast")
+        check_seed(option.seed or 0)
+        if not 1 <= option.threads <= 256:
+            raise InputError(f"--threads is {option.threads}, expected 1 to 256")
+        least = option.min_accuracy
+        if least is not None and not 0 <= least <= 1:  # catches NaN too
+            raise InputError(f"--min-accuracy is {least}, expected a share from 0 to 1")
+        if option.run_dir is not None:
+            if option.recipe is not None or option.seed is not None:
+                raise InputError("--run-dir names a run that has its recipe and seed already")
+            option.dataset = run_directory.read_run(option.run_dir).dataset
+        if option.dataset != "mnist" and least is None:
+            raise InputError(f"--dataset {option.dataset} has no bound, give --min-accuracy")
+        runtime.check_settings()
+    except InputError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Starts TensorFlow before a test module can import it: threads cannot be set later."""
+    config = session.config
+    try:
+        runtime.start_tensorflow(config.option.threads)
+    except InputError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[ENVIRONMENT] = run_directory.describe_environment(
+        runtime.threads_in_use(), runtime.keras_version()
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """The settings in force."""
+    return (
+        f"lenet5: threads {config.option.threads}, CPU only, "
+        f"data {default_data_dir(os.environ)}, MNIST folder {config.option.mnist_dir or 'none'}"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what needs the real MNIST, so that `-m "not mnist"` runs the unit tests alone."""
+    for item in items:
+        if {"mnist", "gated_run"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("mnist")
+
+
+@pytest.fixture(scope="session")
+def load_dataset(pytestconfig: pytest.Config) -> Callable[[str], data.Dataset]:
+    """Loads a dataset by name; a test that cannot have it fails with one line."""
+
+    def load(name: str) -> data.Dataset:
+        try:
+            return data.load_dataset(
+                name,
+                data_dir=default_data_dir(os.environ),
+                mnist_dir=pytestconfig.option.mnist_dir,
+            )
+        except InputError as error:
+            pytest.fail(str(error), pytrace=False)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def mnist(load_dataset: Callable[[str], data.Dataset]) -> data.Dataset:
+    """The real MNIST; a test that needs it fails, and is never skipped, where it is not there."""
+    return load_dataset("mnist")
+
+
+@pytest.fixture(scope="session")
+def digits(load_dataset: Callable[[str], data.Dataset]) -> data.Dataset:
+    """scikit-learn's small digits, which are always there."""
+    return load_dataset("digits")
+
+
+# The first hook of a conftest that knows the options; pytest-benchmark opens its file after the
+# last test, and then loses the results. `--html` and `--junitxml` make their folders themselves.
+@pytest.hookimpl(specname="pytest_configure", tryfirst=True)
+def pytest_make_benchmark_folder(config: pytest.Config) -> None:
+    """Makes the folder of `--benchmark-json`."""
+    path = config.getoption("benchmark_json", None)
+    if path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise pytest.UsageError(f"--benchmark-json {path}: {error}") from None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_metadata(metadata: dict[str, Any]) -> None:
+    """Escapes pytest-html's table of test tools: a CI's branch name is anybody's text."""
+    metadata.update({key: _escaped(value) for key, value in metadata.items()})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_report_title(report: Any) -> None:
+    """Gives the report a name that says what it is about."""
+    report.title = "LeNet-5 in TensorFlow: accuracy and training speed"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> None:
+    """Puts accuracy, environment, plots and throughput above the table of tests."""
+    stash = session.config.stash
+    prefix.append(
+        head_html(
+            stash.get(ENVIRONMENT, {}),
+            stash.get(RUN_DIRECTORY, None),
+            session_throughput(session.config),
+            gate_bounds=stash.get(GATE_BOUNDS, None),
+            test_counts=_test_counts(session.config),
+        )
+    )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_results_table_row(report: Any, cells: list[str]) -> None:
+    """Escapes the test id: pytest-html does not."""
+    cells[1] = id_cell(report)
+
+
+def _escaped(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    return escape(str(value))
+
+
+def _test_counts(config: pytest.Config) -> dict[str, int]:
+    terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
+    stats = terminal.stats if terminal else {}
+    return {
+        outcome: len(reports)
+        for outcome, reports in stats.items()
+        if outcome not in ("", "warnings", "deselected")  # "": set-ups and tear-downs that passed
+    }

@@ -1,0 +1,146 @@
+"""LeNet-5 in plain NumPy float64: the truth that TensorFlow's arithmetic is held against.
+
+Weights are a list in Keras's order: kernel and bias of two convolutions (5, 5, in, out) and of
+three dense layers (in, out).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Weights = list[np.ndarray]
+
+L2_KERNELS = (0, 2, 4, 6)  # every kernel but the output layer's
+
+
+def convolve(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Valid cross-correlation: (n, h, w, in) with (k, k, in, out) to (n, h-k+1, w-k+1, out)."""
+    return np.einsum("nijcab,abco->nijo", _windows(images, len(kernel)), kernel, optimize=True)
+
+
+def average_pool(maps: np.ndarray) -> np.ndarray:
+    """Mean of each 2x2 square: (n, h, w, c) to (n, h/2, w/2, c)."""
+    n, height, width, channels = maps.shape
+    return maps.reshape(n, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
+
+
+@dataclass
+class Activations:
+    """Everything that the backward pass needs of the forward pass."""
+
+    images: np.ndarray
+    conv1: np.ndarray
+    pool1: np.ndarray
+    conv2: np.ndarray
+    flat: np.ndarray
+    dense1: np.ndarray
+    dropped1: np.ndarray
+    dense2: np.ndarray
+    dropped2: np.ndarray
+    probabilities: np.ndarray
+
+
+def forward(
+    weights: Weights, images: np.ndarray, mask1: np.ndarray | float = 1, mask2: np.ndarray | float = 1
+) -> Activations:
+    """Probabilities and what leads to them; masks hold 0 or 1 / (1 - rate) per dense output."""
+    w = [np.asarray(weight, np.float64) for weight in weights]
+    images = np.asarray(images, np.float64)
+    conv1 = np.tanh(convolve(images, w[0]) + w[1])
+    pool1 = average_pool(conv1)
+    conv2 = np.tanh(convolve(pool1, w[2]) + w[3])
+    flat = average_pool(conv2).reshape(len(images), -1)
+    dense1 = np.tanh(flat @ w[4] + w[5])
+    dropped1 = dense1 * mask1
+    dense2 = np.tanh(dropped1 @ w[6] + w[7])
+    dropped2 = dense2 * mask2
+    logits = dropped2 @ w[8] + w[9]
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = powers / powers.sum(axis=1, keepdims=True)
+    return Activations(
+        images, conv1, pool1, conv2, flat, dense1, dropped1, dense2, dropped2, probabilities
+    )
+
+
+def loss(weights: Weights, probabilities: np.ndarray, labels: np.ndarray, l2: float) -> float:
+    """Mean cross-entropy plus l2 * sum(kernel ** 2) of the penalised kernels."""
+    entropy = -np.log(probabilities[np.arange(len(labels)), labels]).mean()
+    return float(entropy + l2 * sum((np.float64(weights[k]) ** 2).sum() for k in L2_KERNELS))
+
+
+def gradients(
+    weights: Weights,
+    act: Activations,
+    labels: np.ndarray,
+    l2: float,
+    mask1: np.ndarray | float = 1,
+    mask2: np.ndarray | float = 1,
+) -> Weights:
+    """Derivative of `loss` by every weight."""
+    w = [np.asarray(weight, np.float64) for weight in weights]
+    n = len(labels)
+    d_logits = act.probabilities.copy()
+    d_logits[np.arange(n), labels] -= 1
+    d_logits /= n
+    d_dense2 = (d_logits @ w[8].T) * mask2 * (1 - act.dense2**2)
+    d_dense1 = (d_dense2 @ w[6].T) * mask1 * (1 - act.dense1**2)
+    d_pool2 = (d_dense1 @ w[4].T).reshape(n, 4, 4, 16)
+    d_conv2 = _unpool(d_pool2) * (1 - act.conv2**2)
+    d_pool1 = _convolve_input_gradient(d_conv2, w[2])
+    d_conv1 = _unpool(d_pool1) * (1 - act.conv1**2)
+    result = [
+        *_convolution_gradients(act.images, d_conv1),
+        *_convolution_gradients(act.pool1, d_conv2),
+        *(act.flat.T @ d_dense1, d_dense1.sum(axis=0)),
+        *(act.dropped1.T @ d_dense2, d_dense2.sum(axis=0)),
+        *(act.dropped2.T @ d_logits, d_logits.sum(axis=0)),
+    ]
+    for kernel in L2_KERNELS:
+        result[kernel] = result[kernel] + 2 * l2 * w[kernel]
+    return result
+
+
+@dataclass
+class Adam:
+    """Kingma and Ba 2015, in the order of operations at the end of their section 2."""
+
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
+
+    def start(self, weights: Weights) -> tuple[Weights, Weights]:
+        """Both moments, zero."""
+        zeros = [np.zeros(np.shape(weight)) for weight in weights]
+        return zeros, [zero.copy() for zero in zeros]
+
+    def step(
+        self, weights: Weights, grads: Weights, moments: tuple[Weights, Weights], t: int, rate: float
+    ) -> Weights:
+        """The weights after step t (from 1); the moments are changed in place."""
+        scale = rate * np.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
+        changed = []
+        for weight, grad, mean, square in zip(weights, grads, *moments, strict=True):
+            mean += (1 - self.beta_1) * (grad - mean)
+            square += (1 - self.beta_2) * (grad**2 - square)
+            changed.append(weight - scale * mean / (np.sqrt(square) + self.epsilon))
+        return changed
+
+
+def _windows(images: np.ndarray, size: int) -> np.ndarray:
+    return np.lib.stride_tricks.sliding_window_view(images, (size, size), axis=(1, 2))
+
+
+def _unpool(d_pooled: np.ndarray) -> np.ndarray:
+    return np.repeat(np.repeat(d_pooled, 2, axis=1), 2, axis=2) / 4
+
+
+def _convolution_gradients(inputs: np.ndarray, d_outputs: np.ndarray) -> Weights:
+    kernel = np.einsum("nijcab,nijo->abco", _windows(inputs, 5), d_outputs, optimize=True)
+    return [kernel, d_outputs.sum(axis=(0, 1, 2))]
+
+
+def _convolve_input_gradient(d_outputs: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    padded = np.pad(d_outputs, ((0, 0), (4, 4), (4, 4), (0, 0)))
+    return convolve(padded, kernel[::-1, ::-1].swapaxes(2, 3))

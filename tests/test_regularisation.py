@@ -1,0 +1,140 @@
+"""The L2 penalty and dropout are where they belong, as strong as they should be, and trained with."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lenet5.data import Subset
+from lenet5.model import build_model
+from lenet5.recipe import RECIPES
+from lenet5.training import build_evaluation, build_step_loop, forward, total_loss
+from tests import numpy_lenet5
+
+
+@pytest.mark.parametrize("l2", [1e-3, 0.02])
+def test_losses_are_l2_times_the_sum_of_squared_kernels(l2: float) -> None:
+    """Of both convolutions and the first two dense layers; not of biases or the output layer."""
+    model = build_model(l2=l2, seed=1)
+    weights = [np.random.RandomState(i).randn(*w.shape) for i, w in enumerate(model.get_weights())]
+    model.set_weights(weights)
+    squares = [(weights[kernel].astype(np.float32) ** 2).sum() for kernel in (0, 2, 4, 6)]
+    assert len(model.losses) == 4
+    np.testing.assert_allclose([float(loss) for loss in model.losses], l2 * np.array(squares), 1e-5)
+
+
+def test_the_loss_that_training_minimises_contains_the_penalty(noise: Subset) -> None:
+    """The same step with and without L2 differs by exactly the penalty."""
+    losses = {}
+    for l2 in (0.0, 1e-3):
+        model = build_model(l2=l2, dropout=0.0, seed=1)
+        loop = build_step_loop(model, RECIPES["fast"], *_arrays(noise), seed=1)
+        order = np.arange(len(noise.labels), dtype=np.int32)
+        step_losses, _ = loop(order, np.full(1, 1e-3, np.float32), 0, 1)
+        losses[l2] = float(step_losses[0])
+    kernels = build_model(seed=1).get_weights()
+    penalty = 1e-3 * sum(float((kernels[k] ** 2).sum()) for k in numpy_lenet5.L2_KERNELS)
+    assert losses[1e-3] - losses[0.0] == pytest.approx(penalty, rel=1e-4)
+
+
+def test_the_validation_loss_contains_the_penalty(noise: Subset) -> None:
+    model = build_model(seed=1)
+    loss, _ = build_evaluation(model, noise)()
+    weights = model.get_weights()
+    images, labels = _arrays(noise)
+    truth = numpy_lenet5.forward(weights, images)
+    expected = numpy_lenet5.loss(weights, truth.probabilities, labels, l2=1e-3)
+    assert loss == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.2])
+def test_training_drops_its_rate_and_scales_what_it_keeps(rate: float) -> None:
+    """Held against NumPy with the masks that the layers' outputs reveal."""
+    model = build_model(dropout=rate, seed=1)
+    images = np.random.RandomState(0).rand(400, 28, 28, 1).astype(np.float32)
+    seen: dict[int, np.ndarray] = {}
+    outputs = _dropout_outputs(model, images, step=5)
+    for index, (before, after) in outputs.items():
+        kept = after != 0
+        seen[index] = kept
+        count, expected = kept.size, 1 - rate
+        error = np.sqrt(rate * (1 - rate) / count)
+        assert kept.mean() == pytest.approx(expected, abs=5 * error)
+        np.testing.assert_allclose(after[kept], before[kept] / (1 - rate), rtol=1e-5)
+    assert list(seen) == [0, 1]
+
+
+def test_masks_differ_between_steps_seeds_and_layers_and_repeat_for_the_same() -> None:
+    model = build_model(seed=1)
+    images = np.random.RandomState(0).rand(50, 28, 28, 1).astype(np.float32)
+
+    def masks(seed: int, step: int) -> list[np.ndarray]:
+        pairs = _dropout_outputs(model, images, step, seed).values()
+        return [after != 0 for _, after in pairs]
+
+    first, again, next_step, next_seed = masks(1, 0), masks(1, 0), masks(1, 1), masks(2, 0)
+    assert (first[0] == again[0]).all()
+    assert (first[1] == again[1]).all()
+    for other in (next_step, next_seed):
+        assert (first[0] == other[0]).mean() == pytest.approx(0.5, abs=0.05)
+        assert (first[1] == other[1]).mean() == pytest.approx(0.5, abs=0.05)
+    assert (first[0][:, :84] == first[1]).mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_prediction_drops_nothing() -> None:
+    model = build_model(dropout=0.5, seed=1)
+    images = np.random.RandomState(0).rand(20, 28, 28, 1).astype(np.float32)
+    truth = numpy_lenet5.forward(model.get_weights(), images).probabilities
+    np.testing.assert_allclose(model.predict(images, verbose=0), truth, atol=2e-6)
+    np.testing.assert_allclose(model.predict(images, verbose=0), truth, atol=2e-6)
+
+
+def test_without_dropout_and_l2_the_loss_is_the_cross_entropy(noise: Subset) -> None:
+    model = build_model(l2=0.0, dropout=0.0, seed=1)
+    images, labels = _arrays(noise)
+    probabilities = forward(model, tf.constant(images), seed=1, step=tf.constant(0, tf.int64))
+    truth = numpy_lenet5.forward(model.get_weights(), images).probabilities
+    expected = numpy_lenet5.loss(model.get_weights(), truth, labels, l2=0.0)
+    assert float(total_loss(model, labels, probabilities)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def noise() -> Subset:
+    """64 images of noise with labels."""
+    random = np.random.RandomState(7)
+    images = random.randint(0, 256, (64, 28, 28, 1)).astype(np.uint8)
+    return Subset(images, random.randint(0, 10, 64).astype(np.uint8))
+
+
+def _arrays(subset: Subset) -> tuple[np.ndarray, np.ndarray]:
+    return subset.images.astype(np.float32) / 255, subset.labels.astype(np.int32)
+
+
+def _dropout_outputs(
+    model: tf.keras.Model, images: np.ndarray, step: int, seed: int = 1
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Input and output of each dropout in the training loop's own forward pass.
+
+    The layers after each dropout are replaced by ones that record what they are given.
+    """
+    recorded: list[np.ndarray] = []
+
+    class Recorder:
+        def __init__(self, layer: tf.keras.layers.Layer) -> None:
+            self.layer = layer
+
+        def __call__(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
+            outputs = self.layer(inputs, training=training)
+            recorded.extend([inputs.numpy(), outputs.numpy()])
+            return outputs
+
+    class Recording:
+        layers = [
+            layer if isinstance(layer, tf.keras.layers.Dropout) else Recorder(layer)
+            for layer in model.layers
+        ]
+
+    forward(Recording, tf.constant(images), seed, tf.constant(step, tf.int64))
+    # recorded: input and output of the layers 0-5, 7 and 9; the dropouts are 6 and 8.
+    return {0: (recorded[11], recorded[12]), 1: (recorded[13], recorded[14])}
