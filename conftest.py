@@ -12,6 +12,7 @@ import pytest
 
 from bench.report import (
     ENVIRONMENT,
+    FINDINGS,
     GATE_BOUNDS,
     RUN_DIRECTORY,
     head_html,
@@ -167,6 +168,7 @@ def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> N
             stash.get(RUN_DIRECTORY, None),
             session_throughput(session.config),
             gate_bounds=stash.get(GATE_BOUNDS, None),
+            findings=stash.get(FINDINGS, None) or (),
             test_counts=_test_counts(session.config),
         )
     )
@@ -176,6 +178,15 @@ def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> N
 def pytest_html_results_table_row(report: Any, cells: list[str]) -> None:
     """Escapes the test id: pytest-html does not."""
     cells[1] = id_cell(report)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Says what was measured in so many words."""
+    findings = config.stash.get(FINDINGS, [])
+    if findings:
+        terminalreporter.section("findings")
+        for finding in findings:
+            terminalreporter.write_line(finding)
 
 
 def _escaped(value: object) -> object:

@@ -29,6 +29,9 @@ RUN_DIRECTORY = pytest.StashKey[Path]()
 GATE_BOUNDS = pytest.StashKey[tuple[float | None, float | None]]()
 """Lowest and highest accuracy (0 to 1) that pass; absent: those of the run's recipe."""
 
+FINDINGS = pytest.StashKey[list[str]]()
+"""Sentences that this session's measurements come to, for the report and the terminal."""
+
 PLOTS = {
     "curves.png": "Accuracy and loss over the epochs",
     "confusion_matrix.png": "Confusion matrix of the test images",
@@ -120,6 +123,7 @@ def head_html(
     throughput: Sequence[Throughput],
     *,
     gate_bounds: tuple[float | None, float | None] | None = None,
+    findings: Sequence[str] = (),
     test_counts: Mapping[str, int] | None = None,
 ) -> str:
     """The head of the report: HTML with its own style that loads nothing.
@@ -129,6 +133,7 @@ def head_html(
         run_directory: The gated run; None if no gate ran.
         throughput: What the session's benchmarks measured; may be empty.
         gate_bounds: See `GATE_BOUNDS`; None takes them from the run's recipe.
+        findings: See `FINDINGS`.
         test_counts: Number of tests by outcome, such as `{"passed": 12, "failed": 1}`.
     """
     parts = [
@@ -142,6 +147,7 @@ def head_html(
         "</div>",
         _plots_html(run_directory) if run_directory else "",
         _throughput_html(throughput),
+        *(f"<p>{escape(finding)}</p>" for finding in findings),
         '<h2 id="tests">Tests</h2>',
         "</div>",
     ]

@@ -7,37 +7,60 @@ Digits: 1,297 training, 200 validation (20 per class) and 300 test (30 per class
 from 8x8 to 28x28 pixels.
 
 Preparing MNIST takes TensorFlow Datasets and some seconds, once per user. The split arrays are
-then kept in `<TFDS data dir>/lenet5/` and mapped from there, which needs NumPy only.
+then kept in `<TFDS data dir>/lenet5/` and mapped from there, which needs NumPy only. Whatever way
+they come, they are used only if their SHA-256 is the one that stands here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
+import io
+import logging
 import shutil
 import sys
-import tempfile
-from collections.abc import Callable
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from lenet5 import runtime
 from lenet5.errors import InputError
 
 DATASETS = ("mnist", "digits")
 CLASSES = 10
 
 MNIST_VERSION = "3.0.1"
-MNIST_FILES = (
-    "train-images-idx3-ubyte.gz",
-    "train-labels-idx1-ubyte.gz",
-    "t10k-images-idx3-ubyte.gz",
-    "t10k-labels-idx1-ubyte.gz",
-)
+MNIST_FILES = {  # and their SHA-256, as in TFDS's own registry
+    "train-images-idx3-ubyte.gz": (
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+    ),
+    "train-labels-idx1-ubyte.gz": (
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+    ),
+    "t10k-images-idx3-ubyte.gz": (
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+    ),
+    "t10k-labels-idx1-ubyte.gz": (
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+    ),
+}
 _SPLIT_SEED = 5
 _SPLIT_VERSION = 1  # part of the cache's name: a change of the split makes a new cache
-_CHECKSUMS = "sha256.json"
+_MNIST_SHA256 = (
+    "1823338e11f60f1c62333c5ec5b040bdca54e0c0405daa6d4fa89745cdf2134c"  # of the six split arrays
+)
+_OFFLINE = (
+    "without network, name a folder with MNIST's four original .gz files in LENET5_MNIST_DIR "
+    "or --mnist-dir"
+)
+_ARRAYS = tuple(
+    f"{part}_{kind}" for part in ("training", "validation", "test") for kind in ("images", "labels")
+)
 
 
 @dataclass(frozen=True)
@@ -111,13 +134,26 @@ def is_prepared(data_dir: Path) -> bool:
 
 
 def check_mnist_dir(mnist_dir: Path) -> None:
-    """Raises InputError unless the folder has MNIST's four original files."""
-    # TFDS silently downloads whichever file is missing.
-    missing = [name for name in MNIST_FILES if not (mnist_dir / name).is_file()]
-    if missing:
+    """Raises InputError unless the folder has MNIST's four original files, unaltered."""
+    # TFDS silently downloads a missing file, and finds an altered one only after some seconds.
+    try:
+        missing = [name for name in MNIST_FILES if not (mnist_dir / name).is_file()]
+        if missing:
+            raise InputError(
+                f"{mnist_dir}: not there: {', '.join(missing)}; the folder named by "
+                "LENET5_MNIST_DIR or --mnist-dir must hold MNIST's four original .gz files"
+            )
+        altered = [
+            name
+            for name, sha256 in MNIST_FILES.items()
+            if hashlib.sha256((mnist_dir / name).read_bytes()).hexdigest() != sha256
+        ]
+    except OSError as error:
+        raise InputError(f"{mnist_dir}: cannot be read: {error.strerror}") from error
+    if altered:
         raise InputError(
-            f"{mnist_dir}: not there: {', '.join(missing)}; the folder named by LENET5_MNIST_DIR "
-            "or --mnist-dir must hold MNIST's four original .gz files"
+            f"{mnist_dir}: damaged, or not MNIST's original: {', '.join(altered)}; "
+            "replace what is named"
         )
 
 
@@ -169,58 +205,105 @@ def _prepare_mnist(
 ) -> Dataset:
     from filelock import FileLock  # a worker that measures has no filelock
 
+    scratch = cache.with_name(f"{cache.name}.partial")
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache.with_suffix(".lock")):
+        with FileLock(cache.with_name(f"{cache.name}.lock")):
             dataset = _read_cache(cache)  # another process may have prepared it meanwhile
-            if dataset is None:
-                if cache.exists():
-                    report(f"{cache}: damaged, prepared again")
-                _write_cache(cache, _split_mnist(*_read_with_tfds(data_dir, mnist_dir)))
-                dataset = _read_cache(cache)
+            if dataset is not None:
+                return dataset
+            if cache.exists():
+                report(f"{cache}: damaged, prepared again")
+            shutil.rmtree(scratch, ignore_errors=True)  # left by a process that was killed
+            scratch.mkdir()
+            try:
+                dataset = _split_mnist(*_read_with_tfds(data_dir, mnist_dir, scratch))
+                if _sha256(dataset) != _MNIST_SHA256:
+                    raise InputError(_damaged(data_dir, "other images than MNIST's"))
+                _write_cache(cache, scratch / cache.name, dataset)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+            dataset = _read_cache(cache)
     except OSError as error:
-        reason = error.strerror or error
+        reason = error.strerror or f"is the disk full? {error}"
         raise InputError(f"{data_dir}: MNIST cannot be prepared there: {reason}") from error
     if dataset is None:
         raise InputError(f"{cache}: cannot be read back; is the disk full or faulty?")
     return dataset
 
 
-def _read_with_tfds(data_dir: Path, mnist_dir: Path | None) -> tuple[Subset, Subset]:
-    import tensorflow_datasets as tfds
+def _read_with_tfds(data_dir: Path, mnist_dir: Path | None, scratch: Path) -> tuple[Subset, Subset]:
+    """MNIST's training and test images in the order in which TFDS stores them."""
+    with _quiet_tfds() as tfds:
+        prepared = _tfds_folder(data_dir).exists()
+        try:
+            builder = tfds.builder(f"mnist:{MNIST_VERSION}", data_dir=data_dir)
+            if mnist_dir is None and not prepared:
+                _check_network(builder.URL, data_dir / "downloads")
+            if "tensorflow" not in sys.modules:
+                runtime.start_tensorflow(threads=1)
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(
+                    manual_dir=mnist_dir,
+                    extract_dir=scratch,  # TFDS uses again, unverified, what was extracted before
+                    try_download_gcs=False,  # which would not look into manual_dir
+                )
+            )
+            return _tfds_subset(tfds, builder, "train"), _tfds_subset(tfds, builder, "test")
+        except InputError:
+            raise
+        except Exception as error:  # of requests, TensorFlow, protobuf, ...
+            if prepared:
+                raise InputError(_damaged(data_dir, _reason(error))) from error
+            hint = "" if mnist_dir else f"; {_OFFLINE}"
+            raise InputError(
+                f"{data_dir}: MNIST cannot be prepared there: {_reason(error)}{hint}"
+            ) from error
 
-    if not hasattr(tfds, "builder"):
-        raise InputError(
-            "tensorflow_datasets cannot be imported beside this TensorFlow's protobuf: "
-            "pip install 'tensorflow-metadata<1.17'"
-        )
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    builder = tfds.builder(f"mnist:{MNIST_VERSION}", data_dir=data_dir)
+
+@contextlib.contextmanager
+def _quiet_tfds() -> Iterator[Any]:
+    """tensorflow_datasets without its log lines; on a terminal it shows its progress bars."""
+    terminal = sys.stderr.isatty()
+    logging.disable()
     try:
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(manual_dir=mnist_dir)
-        )
+        with contextlib.redirect_stdout(sys.stderr if terminal else io.StringIO()):
+            import tensorflow_datasets as tfds
+
+            if not hasattr(tfds, "builder"):
+                raise InputError(
+                    "tensorflow_datasets cannot be imported beside this TensorFlow's protobuf: "
+                    "pip install 'tensorflow-metadata<1.17'"
+                )
+            if not terminal:
+                tfds.disable_progress_bar()
+            yield tfds
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _check_network(url: str, downloads: Path) -> None:
+    """Raises InputError if TFDS has to download and nobody answers there."""
+    # TFDS itself tries for four minutes, or for as long as a silent firewall makes it wait.
+    folders = (downloads, downloads / "mnist", downloads / "manual")
+    if any(any(folder.glob("*-ubyte*.gz")) for folder in folders):
+        return
+    try:
+        urllib.request.urlopen(url, timeout=10).close()  # noqa: S310 - TFDS's own URL
+    except urllib.error.HTTPError:
+        return  # an answer, though that folder has no page
     except OSError as error:
-        if mnist_dir is None and not error.errno:  # requests' errors are OSErrors without number
-            raise InputError(_no_network(error)) from error
-        raise
-    except Exception as error:
-        if mnist_dir is None:
-            raise InputError(_no_network(error)) from error
-        raise InputError(f"{mnist_dir}: not the original MNIST files: {_line(error)}") from error
-    try:
-        return _tfds_subset(tfds, builder, "train"), _tfds_subset(tfds, builder, "test")
-    except Exception as error:
-        raise InputError(
-            f"{builder.data_dir}: prepared data are damaged, delete that folder and run again: "
-            f"{_line(error)}"
-        ) from error
+        reason = getattr(error, "reason", error)
+        raise InputError(f"MNIST cannot be downloaded: {reason}; {_OFFLINE}") from error
 
 
-def _tfds_subset(tfds: object, builder: object, split: str) -> Subset:
-    batch = builder.as_dataset(split=split, batch_size=-1, shuffle_files=False)  # type: ignore[attr-defined]
-    arrays = tfds.as_numpy(batch)  # type: ignore[attr-defined]
+def _tfds_folder(data_dir: Path) -> Path:
+    return data_dir / "mnist" / MNIST_VERSION
+
+
+def _tfds_subset(tfds: Any, builder: Any, split: str) -> Subset:
+    batch = builder.as_dataset(split=split, batch_size=-1, shuffle_files=False)
+    arrays = tfds.as_numpy(batch)
     return Subset(arrays["image"], arrays["label"].astype(np.uint8))
 
 
@@ -234,65 +317,44 @@ def _split_mnist(training: Subset, test: Subset) -> Dataset:
     )
 
 
-def _write_cache(cache: Path, dataset: Dataset) -> None:
+def _write_cache(cache: Path, partial: Path, dataset: Dataset) -> None:
     # Written beside its place and renamed: nobody ever sees half of it.
-    with tempfile.TemporaryDirectory(dir=cache.parent) as scratch:
-        folder = Path(scratch) / cache.name
-        folder.mkdir()
-        for file, array in _cache_files(dataset).items():
-            np.save(folder / file, array, allow_pickle=False)
-        checksums = {file: _sha256(folder / file) for file in _cache_files(dataset)}
-        (folder / _CHECKSUMS).write_text(json.dumps(checksums, indent=1) + "\n")
-        shutil.rmtree(cache, ignore_errors=True)
-        folder.rename(cache)
+    partial.mkdir()
+    for name, array in zip(_ARRAYS, _arrays(dataset), strict=True):
+        np.save(partial / f"{name}.npy", array, allow_pickle=False)
+    shutil.rmtree(cache, ignore_errors=True)
+    partial.rename(cache)
 
 
 def _read_cache(cache: Path) -> Dataset | None:
     """The cached dataset, or None where it is missing or damaged."""
     try:
-        checksums = json.loads((cache / _CHECKSUMS).read_text())
-        arrays = {}
-        for file in _CACHE_FILES:
-            if _sha256(cache / file) != checksums[file]:
-                return None
-            arrays[file] = np.load(cache / file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, KeyError, TypeError):
+        arrays = [np.lib.format.open_memmap(cache / f"{name}.npy", mode="r") for name in _ARRAYS]
+        dataset = Dataset("mnist", Subset(*arrays[:2]), Subset(*arrays[2:4]), Subset(*arrays[4:]))
+        return dataset if _sha256(dataset) == _MNIST_SHA256 else None
+    except (OSError, ValueError, BufferError):
         return None
-    parts = [
-        Subset(arrays[f"{part}_images.npy"], arrays[f"{part}_labels.npy"])
-        for part in ("training", "validation", "test")
-    ]
-    return Dataset("mnist", *parts)
 
 
-_CACHE_FILES = tuple(
-    f"{part}_{kind}.npy"
-    for part in ("training", "validation", "test")
-    for kind in ("images", "labels")
-)
-
-
-def _cache_files(dataset: Dataset) -> dict[str, np.ndarray]:
+def _arrays(dataset: Dataset) -> list[np.ndarray]:
     subsets = (dataset.training, dataset.validation, dataset.test)
-    arrays = [array for subset in subsets for array in (subset.images, subset.labels)]
-    return dict(zip(_CACHE_FILES, arrays, strict=True))
+    return [array for subset in subsets for array in (subset.images, subset.labels)]
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+def _sha256(dataset: Dataset) -> str:
+    digest = hashlib.sha256()
+    for array in _arrays(dataset):
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(array.data)
     return digest.hexdigest()
 
 
-def _no_network(error: Exception) -> str:
-    return (
-        "MNIST could not be downloaded; without network, name a folder with MNIST's four original "
-        f".gz files in LENET5_MNIST_DIR or --mnist-dir ({_line(error)})"
-    )
+def _damaged(data_dir: Path, reason: str) -> str:
+    return f"{_tfds_folder(data_dir)}: damaged, delete that folder and run again: {reason}"
 
 
-def _line(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
     first = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {first[:200]}"
+    return f"{type(error).__name__}: {first[:300]}"

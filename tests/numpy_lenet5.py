@@ -17,13 +17,15 @@ L2_KERNELS = (0, 2, 4, 6)  # every kernel but the output layer's
 
 def convolve(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """Valid cross-correlation: (n, h, w, in) with (k, k, in, out) to (n, h-k+1, w-k+1, out)."""
-    return np.einsum("nijcab,abco->nijo", _windows(images, len(kernel)), kernel, optimize=True)
+    windows = _windows(images, len(kernel))
+    return np.asarray(np.einsum("nijcab,abco->nijo", windows, kernel, optimize=True))
 
 
 def average_pool(maps: np.ndarray) -> np.ndarray:
     """Mean of each 2x2 square: (n, h, w, c) to (n, h/2, w/2, c)."""
     n, height, width, channels = maps.shape
-    return maps.reshape(n, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
+    squares = maps.reshape(n, height // 2, 2, width // 2, 2, channels)
+    return np.asarray(squares.mean(axis=(2, 4)))
 
 
 @dataclass
@@ -43,7 +45,10 @@ class Activations:
 
 
 def forward(
-    weights: Weights, images: np.ndarray, mask1: np.ndarray | float = 1, mask2: np.ndarray | float = 1
+    weights: Weights,
+    images: np.ndarray,
+    mask1: np.ndarray | float = 1,
+    mask2: np.ndarray | float = 1,
 ) -> Activations:
     """Probabilities and what leads to them; masks hold 0 or 1 / (1 - rate) per dense output."""
     w = [np.asarray(weight, np.float64) for weight in weights]
@@ -116,14 +121,20 @@ class Adam:
         return zeros, [zero.copy() for zero in zeros]
 
     def step(
-        self, weights: Weights, grads: Weights, moments: tuple[Weights, Weights], t: int, rate: float
+        self,
+        weights: Weights,
+        grads: Weights,
+        moments: tuple[Weights, Weights],
+        t: int,
+        rate: float,
     ) -> Weights:
         """The weights after step t (from 1); the moments are changed in place."""
         scale = rate * np.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
         changed = []
-        for weight, grad, mean, square in zip(weights, grads, *moments, strict=True):
-            mean += (1 - self.beta_1) * (grad - mean)
-            square += (1 - self.beta_2) * (grad**2 - square)
+        for index, (weight, grad) in enumerate(zip(weights, grads, strict=True)):
+            mean, square = moments[0][index], moments[1][index]
+            mean[...] += (1 - self.beta_1) * (grad - mean)
+            square[...] += (1 - self.beta_2) * (grad**2 - square)
             changed.append(weight - scale * mean / (np.sqrt(square) + self.epsilon))
         return changed
 

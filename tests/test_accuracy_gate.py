@@ -1,4 +1,4 @@
-"""The accuracy gate: a model trained in this session, or an existing run, is as good as it should be.
+"""The accuracy gate: a model trained in this session, or an existing run, is good enough.
 
 `--run-dir` gates an existing run; `--recipe`, `--seed`, `--dataset` and `--min-accuracy` set the
 terms. Where the data cannot be had the gate fails: it is never skipped.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.report import GATE_BOUNDS, RUN_DIRECTORY
+from bench.report import FINDINGS, GATE_BOUNDS, RUN_DIRECTORY
 from lenet5 import run_directory
 from lenet5.data import Dataset
 from lenet5.errors import InputError
@@ -68,12 +68,18 @@ def gated_run(
 
 
 def test_accuracy_is_at_least_the_lower_bound(
-    gated_run: GatedRun, record_property: Callable[[str, object], None]
+    gated_run: GatedRun,
+    pytestconfig: pytest.Config,
+    record_property: Callable[[str, object], None],
 ) -> None:
     evaluation = gated_run.evaluation
     record_property("test_errors", evaluation.errors)
     record_property("test_images", evaluation.images)
     record_property("test_accuracy", evaluation.accuracy)
+    pytestconfig.stash.setdefault(FINDINGS, []).append(
+        f"Recipe {gated_run.run.recipe.name}, seed {gated_run.run.seed}, {gated_run.run.dataset}: "
+        f"test accuracy {evaluation}."
+    )
     assert evaluation.images == len(gated_run.dataset.test.labels)
     if evaluation.accuracy < gated_run.min_accuracy:
         pytest.fail(

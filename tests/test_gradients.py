@@ -50,7 +50,7 @@ def test_numpy_gradients_agree_with_finite_differences(
 ) -> None:
     """The truth itself is held against the definition of a derivative."""
     images, labels = batch[0][:4], batch[1][:4]
-    weights = [np.float64(weight) for weight in build_model(seed=SEED).get_weights()]
+    weights = [np.asarray(weight, np.float64) for weight in build_model(seed=SEED).get_weights()]
     masks = _masks(0.5, step=0, images=4)
 
     def loss() -> float:
@@ -75,7 +75,7 @@ def test_steps_of_the_loop_agree_with_numpy(batch: tuple[np.ndarray, np.ndarray]
     images, labels = batch
     recipe = RECIPES["fast"].with_overrides({"batch_size": 20})
     model = build_model(seed=SEED)
-    exact = [np.float64(weight) for weight in model.get_weights()]
+    exact = [np.asarray(weight, np.float64) for weight in model.get_weights()]
     order = np.random.RandomState(5).permutation(48).astype(np.int32)
     rates = np.array([1e-3, 2e-3, 3e-3], np.float32)
     run_steps = build_step_loop(model, recipe, images, labels, SEED)
@@ -104,9 +104,7 @@ def test_adam_agrees_with_keras(batch: tuple[np.ndarray, np.ndarray]) -> None:
     run_steps = build_step_loop(ours, recipe, images, labels, SEED)
     order = np.tile(np.arange(48, dtype=np.int32), 5)
     run_steps(order, np.full(5, 1e-3, np.float32), 0, 5)
-    theirs.compile(
-        optimizer=tf.keras.optimizers.Adam(1e-3), loss="sparse_categorical_crossentropy"
-    )
+    theirs.compile(optimizer=tf.keras.optimizers.Adam(1e-3), loss="sparse_categorical_crossentropy")
     theirs.fit(images, labels, batch_size=48, epochs=5, shuffle=False, verbose=0)
     for mine, keras in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(mine, keras, rtol=0, atol=2e-5)

@@ -1,6 +1,8 @@
-"""The L2 penalty and dropout are where they belong, as strong as they should be, and trained with."""
+"""The L2 penalty and dropout are where they belong, as strong as they should be, and used."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -129,12 +131,10 @@ def _dropout_outputs(
             recorded.extend([inputs.numpy(), outputs.numpy()])
             return outputs
 
-    class Recording:
-        layers = [
-            layer if isinstance(layer, tf.keras.layers.Dropout) else Recorder(layer)
-            for layer in model.layers
-        ]
-
-    forward(Recording, tf.constant(images), seed, tf.constant(step, tf.int64))
+    layers = [
+        layer if isinstance(layer, tf.keras.layers.Dropout) else Recorder(layer)
+        for layer in model.layers
+    ]
+    forward(SimpleNamespace(layers=layers), tf.constant(images), seed, tf.constant(step, tf.int64))
     # recorded: input and output of the layers 0-5, 7 and 9; the dropouts are 6 and 8.
     return {0: (recorded[11], recorded[12]), 1: (recorded[13], recorded[14])}

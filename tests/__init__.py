@@ -1,0 +1,1 @@
+"""The suite of the package and of the machinery in `bench`."""

@@ -1,0 +1,128 @@
+"""Who imports whom: `bench -> lenet5`, left to right within it, heavy libraries in one place."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# A module imports only modules to its left; DESIGN's order with its helpers in their places.
+ORDER = (
+    *("errors", "accuracy", "images", "recipe", "data", "runtime", "model", "training"),
+    *("evaluation", "plots", "run_directory", "run", "cli"),
+)
+# `bench` may import TensorFlow in its workloads only: nothing else runs inside a measurement.
+HOMES = {
+    ("lenet5", "tensorflow_datasets"): {"data"},
+    ("lenet5", "sklearn"): {"evaluation", "data"},  # data: the built-in digits, lazily
+    ("lenet5", "matplotlib"): {"plots"},
+    ("lenet5", "PIL"): {"images"},
+    ("lenet5", "scipy"): {"accuracy"},
+    ("lenet5", "tqdm"): {"cli"},
+    ("lenet5", "filelock"): {"data"},
+    ("lenet5", "tensorflow"): {"runtime", "model", "training", "evaluation"},
+    ("bench", "matplotlib"): {"plots"},
+    ("bench", "tensorflow"): {"workloads"},
+    ("bench", "sklearn"): set(),
+    ("bench", "tensorflow_datasets"): set(),
+}
+HEAVY = ("tensorflow", "tensorflow_datasets", "sklearn", "matplotlib", "scipy", "keras")
+
+
+def imports_of(path: Path, *, lazy: bool = True) -> set[str]:
+    """Dotted names of what a file imports, inside functions too unless `lazy` is False."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing_only = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    nodes = list(ast.walk(tree)) if lazy else tree.body
+    names: set[str] = set()
+    for node in nodes:
+        if node in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def modules(package: str) -> dict[str, Path]:
+    return {path.stem: path for path in sorted((ROOT / package).glob("*.py"))}
+
+
+def test_every_module_of_the_package_has_its_place_in_the_order() -> None:
+    assert set(modules("lenet5")) - {"__init__", "__main__"} == set(ORDER)
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_a_module_imports_only_modules_to_its_left(module: str) -> None:
+    imported = {
+        name.split(".")[1]
+        for name in imports_of(modules("lenet5")[module])
+        if name.startswith("lenet5.") and name.split(".")[1] in ORDER
+    }
+    right = set(ORDER[ORDER.index(module) :])
+    assert not imported & right
+
+
+def test_the_package_does_not_import_bench_or_tests() -> None:
+    for path in modules("lenet5").values():
+        assert not {name.split(".")[0] for name in imports_of(path)} & {"bench", "tests"}
+    for path in modules("bench").values():
+        assert "tests" not in {name.split(".")[0] for name in imports_of(path)}
+
+
+@pytest.mark.parametrize(("package", "library"), HOMES, ids=lambda name: name)
+def test_a_heavy_library_is_imported_in_its_home_only(package: str, library: str) -> None:
+    found = {
+        name
+        for name, path in modules(package).items()
+        if library in {imported.split(".")[0] for imported in imports_of(path)}
+    }
+    assert found == HOMES[package, library]
+
+
+def test_the_digits_load_scikit_learn_lazily() -> None:
+    eager = imports_of(modules("lenet5")["data"], lazy=False)
+    assert not {name.split(".")[0] for name in eager} & {"sklearn", "filelock", "PIL"}
+    assert "lenet5.images.resize" not in eager
+
+
+@pytest.mark.parametrize("statement", ["import lenet5", "import lenet5.cli"])
+def test_importing_it_is_cheap(statement: str) -> None:
+    """So that a wrong argument is answered at once."""
+    code = f"import sys; {statement}; print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_measuring_worker_needs_numpy_and_tensorflow_only() -> None:
+    """The packages of the left half, which run where nothing else is installed."""
+    allowed = {"lenet5", "numpy", "tensorflow", *sys.stdlib_module_names}
+    for module in ("errors", "recipe", "data", "runtime", "model", "training"):
+        eager = {n.split(".")[0] for n in imports_of(modules("lenet5")[module], lazy=False)}
+        assert eager <= allowed
+
+
+def test_everything_imported_is_declared() -> None:
+    """A missing distribution shows on a clean install only."""
+    text = (ROOT / "pyproject.toml").read_text()
+    distributions = {"PIL": "pillow", "sklearn": "scikit-learn"}
+    for path in modules("lenet5").values():
+        for name in imports_of(path):
+            top = name.split(".")[0]
+            if top in sys.stdlib_module_names or top == "lenet5":
+                continue
+            assert f'"{distributions.get(top, top).replace("_", "-")}' in text, top
+    assert '"importlib_resources"' in text  # etils imports it without declaring it

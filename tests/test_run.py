@@ -1,0 +1,95 @@
+"""A whole run: which subset is used for what, and what ends up in the run directory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lenet5 import run_directory
+from lenet5.data import Dataset, Subset
+from lenet5.evaluation import evaluate
+from lenet5.model import load_model
+from lenet5.recipe import RECIPES
+from lenet5.run import train_run
+from lenet5.run_directory import Run
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    overrides = {"epochs": 3}
+    return Run(RECIPES["fast"].with_overrides(overrides), overrides, seed=2, dataset="digits")
+
+
+@pytest.fixture(scope="module")
+def finished(run: Run, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("run") / "digits"
+    run_directory.create(directory, force=False)
+    train_run(run, digits, directory)
+    return directory
+
+
+def test_early_stopping_sees_the_validation_images_and_the_score_is_of_the_test_images(
+    finished: Path, run: Run, digits: Dataset
+) -> None:
+    """Both are computed again from the saved model: neither subset can stand in for the other."""
+    model = load_model(finished / "model.keras", run.recipe)
+    history = json.loads((finished / "history.json").read_text())
+    best = history["epochs"][history["best_epoch"] - 1]
+    validation, test = (evaluate(model, subset) for subset in (digits.validation, digits.test))
+    assert best["validation_loss"] == pytest.approx(validation.loss, rel=1e-5)
+    assert best["validation_loss"] != pytest.approx(test.loss, rel=1e-3)
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["test_errors"] == test.errors
+    assert metrics["test_images"] == 300
+    assert metrics["test_loss"] == pytest.approx(test.loss, rel=1e-6)
+
+
+def test_training_has_the_training_images_only(
+    run: Run, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[Subset] = []
+
+    def spy(_recipe: object, training: Subset, validation: Subset, _seed: int, **_: object) -> None:
+        handed.extend([training, validation])
+        raise InterruptedError
+
+    monkeypatch.setattr("lenet5.run.train", spy)
+    with pytest.raises(InterruptedError):
+        train_run(run, digits, tmp_path)
+    assert handed[0] is digits.training
+    assert handed[1] is digits.validation
+
+
+def test_metrics_have_what_readers_count_on(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["test_accuracy"] == (300 - metrics["test_errors"]) / 300
+    low, high = metrics["test_accuracy_interval"]
+    assert 0 < low < metrics["test_accuracy"] < high <= 1
+    assert sum(row["errors"] for row in metrics["per_class"]) == metrics["test_errors"]
+    assert [row["digit"] for row in metrics["per_class"]] == list(range(10))
+    assert {row["images"] for row in metrics["per_class"]} == {30}
+    assert metrics["epochs_run"] == 3
+    assert 1 <= metrics["best_epoch"] <= 3
+    assert metrics["train_seconds"] > 0
+
+
+def test_every_file_is_there_and_nothing_else(finished: Path) -> None:
+    files = sorted(str(path.relative_to(finished)) for path in finished.rglob("*"))
+    assert files == [
+        "environment.json",
+        "history.json",
+        "metrics.json",
+        "model.keras",
+        "plots",
+        "plots/confusion_matrix.png",
+        "plots/curves.png",
+        "plots/errors.png",
+        "plots/roc.png",
+        "recipe.json",
+    ]
+
+
+def test_recipe_json_gives_the_run_back_with_its_overrides(finished: Path, run: Run) -> None:
+    assert run_directory.read_run(finished) == run

@@ -1,0 +1,233 @@
+"""Training visits what it should, repeats to the bit, and never sees the test images."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lenet5 import training
+from lenet5.data import Dataset, Subset
+from lenet5.model import build_model
+from lenet5.recipe import RECIPES, Recipe
+from lenet5.runtime import threads_in_use
+from lenet5.training import DivergenceError, Progress, TrainingInterrupted, epoch_order, train
+from tests import numpy_lenet5
+
+SHORT = RECIPES["fast"].with_overrides({"epochs": 2, "batch_size": 100})
+
+
+@pytest.fixture(scope="module")
+def small(digits: Dataset) -> tuple[Subset, Subset]:
+    """250 training images, of which the last batch of 100 holds 50, and 100 for validation."""
+    return (
+        Subset(digits.training.images[:250], digits.training.labels[:250]),
+        Subset(digits.validation.images[:100], digits.validation.labels[:100]),
+    )
+
+
+def test_every_epoch_visits_each_image_once_in_an_order_of_its_own() -> None:
+    orders = [epoch_order(1000, seed=3, epoch=epoch) for epoch in (1, 2)]
+    for order in orders:
+        assert sorted(order) == list(range(1000))
+    assert (orders[0] != orders[1]).any()
+    assert (orders[0] != epoch_order(1000, seed=4, epoch=1)).any()
+    assert (orders[0] == epoch_order(1000, seed=3, epoch=1)).all()
+
+
+def test_order_is_the_same_under_every_numpy() -> None:
+    assert epoch_order(10, seed=0, epoch=1).tolist() == GOLDEN_ORDER
+
+
+def test_training_takes_the_small_last_batch_along(
+    small: tuple[Subset, Subset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over an epoch of 2.5 batches the loop is handed every index once, in the epoch's order."""
+    handed: list[np.ndarray] = []
+    build = training.build_step_loop
+
+    def spying(*arguments: object) -> training.RunSteps:
+        run_steps = build(*arguments)  # type: ignore[arg-type]
+
+        def spy(
+            order: np.ndarray, rates: np.ndarray, first: int, steps: int
+        ) -> tuple[np.ndarray, int]:
+            losses, correct = run_steps(order, rates, first, steps)
+            assert len(losses) == steps == -(-len(order) // 100)
+            handed.append(order)
+            return losses, correct
+
+        return spy
+
+    monkeypatch.setattr(training, "build_step_loop", spying)
+    train(SHORT, *small, seed=1)
+    visited = np.concatenate(handed)
+    assert visited.tolist() == [*epoch_order(250, 1, 1), *epoch_order(250, 1, 2)]
+
+
+def test_first_step_is_numpys_on_pixels_divided_by_255_with_their_labels(
+    small: tuple[Subset, Subset],
+) -> None:
+    """An epoch of one batch without dropout: its loss and accuracy are the untrained model's."""
+    recipe = SHORT.with_overrides({"epochs": 1, "batch_size": 250, "dropout": 0.0})
+    _, history = train(recipe, *small, seed=1)
+    images, labels = small[0].images / 255, small[0].labels
+    weights = build_model(seed=1).get_weights()
+    truth = numpy_lenet5.forward(weights, images).probabilities
+    expected = numpy_lenet5.loss(weights, truth, labels, l2=recipe.l2)
+    assert history.epochs[0].training_loss == pytest.approx(expected, rel=1e-5)
+    assert history.epochs[0].training_accuracy == (truth.argmax(axis=1) == labels).mean()
+
+
+def test_history_tells_of_the_model_that_is_returned(small: tuple[Subset, Subset]) -> None:
+    model, history = train(SHORT, *small, seed=1)
+    best = history.epochs[history.best_epoch - 1]
+    images, labels = small[1].images / 255, small[1].labels
+    truth = numpy_lenet5.forward(model.get_weights(), images).probabilities
+    expected = numpy_lenet5.loss(model.get_weights(), truth, labels, SHORT.l2)
+    assert best.validation_loss == pytest.approx(expected, rel=1e-5)
+    assert best.validation_accuracy == pytest.approx((truth.argmax(axis=1) == labels).mean())
+
+
+def test_training_learns(digits: Dataset) -> None:
+    recipe = SHORT.with_overrides({"epochs": 4, "batch_size": 32, "dropout": 0.0})
+    _, history = train(recipe, digits.training, digits.validation, seed=1)
+    assert history.epochs[-1].training_loss < 0.6 * history.epochs[0].training_loss
+    assert history.epochs[-1].validation_accuracy > 0.9
+
+
+def test_learning_rates_follow_the_recipe(small: tuple[Subset, Subset]) -> None:
+    _, history = train(SHORT, *small, seed=1)
+    rates = SHORT.learning_rates(6)
+    assert [epoch.learning_rate for epoch in history.epochs] == [rates[2], rates[5]]
+
+
+def test_two_runs_in_one_process_are_identical_to_the_bit(small: tuple[Subset, Subset]) -> None:
+    first, first_history = train(SHORT, *small, seed=5)
+    tf.random.set_seed(99)  # no state of the process may matter
+    np.random.seed(99)
+    second, second_history = train(SHORT, *small, seed=5)
+    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+        assert a.tobytes() == b.tobytes()
+    assert [_without_seconds(e) for e in first_history.epochs] == [
+        _without_seconds(e) for e in second_history.epochs
+    ]
+
+
+def test_how_often_the_graph_is_called_changes_nothing(small: tuple[Subset, Subset]) -> None:
+    """A slow machine makes shorter calls; weights and history are the same to the bit."""
+    ticks = iter(range(10_000_000))
+    slow = lambda: float(next(ticks))  # noqa: E731 - every look at the clock takes a second
+    fast = lambda: 0.0  # noqa: E731
+    recipe = SHORT.with_overrides({"batch_size": 10})
+    runs = [train(recipe, *small, seed=5, clock=clock) for clock in (slow, fast)]
+    for a, b in zip(*(model.get_weights() for model, _ in runs), strict=True):
+        assert a.tobytes() == b.tobytes()
+    losses = [[epoch.training_loss for epoch in history.epochs] for _, history in runs]
+    assert losses[0] == losses[1]
+
+
+def test_two_processes_are_identical_to_the_bit(digits: Dataset) -> None:
+    """This one and another, whose hash seed differs from any that this one may have."""
+    model, history = train(_one_epoch_of(RECIPES["fast"]), digits.training, digits.validation, 5)
+    done = subprocess.run(
+        [sys.executable, "-c", _DIGEST_OF_A_RUN, str(threads_in_use())],
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "PYTHONHASHSEED": "12345"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    weights = b"".join(weight.tobytes() for weight in model.get_weights())
+    digest = hashlib.sha256(weights).hexdigest()
+    assert json.loads(done.stdout) == [digest, history.epochs[0].training_loss]
+
+
+def test_seeds_differ(small: tuple[Subset, Subset]) -> None:
+    runs = [train(SHORT, *small, seed=seed)[0].get_weights()[0] for seed in (0, 1)]
+    assert (runs[0] != runs[1]).any()
+
+
+def test_the_trained_model_keeps_plain_dropout_layers(small: tuple[Subset, Subset]) -> None:
+    model, _ = train(SHORT.with_overrides({"dropout": 0.3}), *small, seed=0)
+    rates = [layer.rate for layer in model.layers if type(layer) is tf.keras.layers.Dropout]
+    assert rates == [0.3, 0.3]
+
+
+def test_a_loss_that_becomes_nan_ends_training(small: tuple[Subset, Subset]) -> None:
+    recipe = SHORT.with_overrides({"learning_rate": 1e30})
+    with pytest.raises(DivergenceError, match="epoch 1"):
+        train(recipe, *small, seed=0)
+
+
+def test_progress_counts_images_up_to_the_whole_epoch(small: tuple[Subset, Subset]) -> None:
+    seen: list[Progress] = []
+    _, history = train(SHORT, *small, seed=0, on_progress=seen.append, clock=lambda: 0.0)
+    for epoch in (1, 2):
+        of_epoch = [progress for progress in seen if progress.epoch == epoch]
+        counts = [progress.images for progress in of_epoch]
+        assert counts == sorted(counts)
+        assert counts[-1] == of_epoch[-1].images_in_epoch == 250
+        assert of_epoch[-1].loss == history.epochs[epoch - 1].training_loss
+        assert of_epoch[-1].accuracy == history.epochs[epoch - 1].training_accuracy
+
+
+def test_ctrl_c_keeps_the_finished_epochs(small: tuple[Subset, Subset]) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(TrainingInterrupted) as caught:
+        train(SHORT, *small, seed=5, on_progress=interrupt)
+    assert len(caught.value.history.epochs) == 1
+    assert caught.value.history.interrupted
+    whole, _ = train(_one_epoch_of(SHORT), *small, seed=5)
+    assert len(whole.get_weights()) == len(caught.value.model.get_weights())
+
+
+def test_train_is_never_handed_the_test_images() -> None:
+    assert list(inspect.signature(train).parameters)[:4] == [
+        "recipe",
+        "training",
+        "validation",
+        "seed",
+    ]
+
+
+def _one_epoch_of(recipe: Recipe) -> Recipe:
+    return recipe.with_overrides({"epochs": 1})
+
+
+def _without_seconds(epoch: training.Epoch) -> tuple[float, ...]:
+    return (
+        epoch.training_loss,
+        epoch.training_accuracy,
+        epoch.validation_loss,
+        epoch.validation_accuracy,
+        epoch.learning_rate,
+    )
+
+
+GOLDEN_ORDER = [9, 4, 0, 8, 1, 5, 3, 2, 6, 7]
+
+_DIGEST_OF_A_RUN = """
+import hashlib, json, sys
+from pathlib import Path
+from lenet5 import data, runtime
+from lenet5.recipe import RECIPES
+runtime.start_tensorflow(int(sys.argv[1]))
+from lenet5.training import train
+digits = data.load_dataset("digits", data_dir=Path("unused"))
+recipe = RECIPES["fast"].with_overrides({"epochs": 1})
+model, history = train(recipe, digits.training, digits.validation, seed=5)
+weights = b"".join(weight.tobytes() for weight in model.get_weights())
+print(json.dumps([hashlib.sha256(weights).hexdigest(), history.epochs[0].training_loss]))
+"""
