@@ -162,13 +162,14 @@ def pytest_html_report_title(report: Any) -> None:
 def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> None:
     """Puts accuracy, environment, plots and throughput above the table of tests."""
     stash = session.config.stash
+    findings: list[str] = stash.get(FINDINGS, [])
     prefix.append(
         head_html(
             stash.get(ENVIRONMENT, {}),
             stash.get(RUN_DIRECTORY, None),
             session_throughput(session.config),
             gate_bounds=stash.get(GATE_BOUNDS, None),
-            findings=stash.get(FINDINGS, None) or (),
+            findings=findings,
             test_counts=_test_counts(session.config),
         )
     )

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 # A module imports only modules to its left; DESIGN's order with its helpers in their places.
 ORDER = (
-    *("errors", "accuracy", "images", "recipe", "data", "runtime", "model", "training"),
+    *("errors", "accuracy", "images", "recipe", "runtime", "data", "model", "training"),
     *("evaluation", "plots", "run_directory", "run", "cli"),
 )
 # `bench` may import TensorFlow in its workloads only: nothing else runs inside a measurement.
