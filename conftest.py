@@ -106,17 +106,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def load_dataset(pytestconfig: pytest.Config) -> Callable[[str], data.Dataset]:
-    """Loads a dataset by name; a test that cannot have it fails with one line."""
+    """Loads a dataset by name; raises InputError where it cannot be had."""
 
     def load(name: str) -> data.Dataset:
-        try:
-            return data.load_dataset(
-                name,
-                data_dir=default_data_dir(os.environ),
-                mnist_dir=pytestconfig.option.mnist_dir,
-            )
-        except InputError as error:
-            pytest.fail(str(error), pytrace=False)
+        return data.load_dataset(
+            name,
+            data_dir=default_data_dir(os.environ),
+            mnist_dir=pytestconfig.option.mnist_dir,
+        )
 
     return load
 
@@ -124,7 +121,10 @@ def load_dataset(pytestconfig: pytest.Config) -> Callable[[str], data.Dataset]:
 @pytest.fixture(scope="session")
 def mnist(load_dataset: Callable[[str], data.Dataset]) -> data.Dataset:
     """The real MNIST; a test that needs it fails, and is never skipped, where it is not there."""
-    return load_dataset("mnist")
+    try:
+        return load_dataset("mnist")
+    except InputError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,7 @@ def test_a_command_exists_with_all_its_options(
 ) -> None:
     words = [
         word
-        for word in shlex.split(command.split(" -- ")[0])
+        for word in shlex.split(command.split(" -- ", maxsplit=1)[0])
         if not re.fullmatch(r"[A-Z0-9_]+=.*", word)
     ]
     if words[:2] == ["python", "-m"]:
