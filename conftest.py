@@ -124,7 +124,8 @@ def mnist(load_dataset: Callable[[str], data.Dataset]) -> data.Dataset:
     try:
         return load_dataset("mnist")
     except InputError as error:
-        pytest.fail(str(error), pytrace=False)
+        reason = str(error)
+    pytest.fail(reason, pytrace=False)  # here, since within `except` both would be shown
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import tensorflow as tf
 from lenet5.data import Subset, normalise
 from lenet5.model import build_for
 from lenet5.recipe import find_recipe
-from lenet5.training import build_step_loop, epoch_order
+from lenet5.steps import build_step_loop, epoch_order
 
 _SEED = 0
 

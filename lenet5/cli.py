@@ -1,11 +1,14 @@
 """The command `lenet5`: every argument is checked before TensorFlow is imported.
 
-Exit status: 0 done, 1 training diverged, 2 wrong input, 130 interrupted by Ctrl-C.
+Exit status: 0 done, 1 training diverged, 2 wrong input or a disk that is full, 130 interrupted by
+Ctrl-C, 141 nobody reads the output any more (`| head`).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -37,30 +40,66 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
     Returns:
         Exit status.
     """
+    _prepare_streams()
     try:
-        options = _parser(environment).parse_args(argv)
-        status: int = options.run(options)
-        return status
+        return _run(argv, environment)
     except InputError as error:
-        print(f"lenet5: error: {error}", file=sys.stderr)
+        _tell(f"error: {error}")
         return 2
     except KeyboardInterrupt as interruption:
         kept = getattr(interruption, "directory", None)
-        where = f"; what was finished is in {kept}" if kept else ""
-        print(f"lenet5: interrupted{where}", file=sys.stderr)
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # the terminal has written ^C
+        _tell("interrupted" + (f"; what was finished is in {kept}" if kept else ""))
         return 130
+    except OSError as error:  # standard output: its disk is full, or its reader has gone
+        with contextlib.suppress(OSError):  # nor can it be written when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return 141
+        _tell(f"error: {error}")
+        return 2
 
 
 def default_data_dir(environment: Mapping[str, str]) -> Path:
     """TFDS's data folder: `TFDS_DATA_DIR`, or `tensorflow_datasets` in the home folder."""
-    named = environment.get("TFDS_DATA_DIR")
-    return Path(named).expanduser() if named else Path.home() / "tensorflow_datasets"
+    return _expanded(environment.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def default_mnist_dir(environment: Mapping[str, str]) -> Path | None:
     """The folder that `LENET5_MNIST_DIR` names, if it is set."""
     named = environment.get("LENET5_MNIST_DIR")
-    return Path(named).expanduser() if named else None
+    return _expanded(named) if named else None
+
+
+def _expanded(folder: str) -> Path:
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as error:  # no such user, or one without a home folder
+        raise InputError(f"{folder}: {error}") from None
+
+
+def _run(argv: Sequence[str] | None, environment: Mapping[str, str]) -> int:
+    try:
+        options = _parser(environment).parse_args(argv)
+        status: int = options.run(options)
+        return status
+    finally:
+        sys.stdout.flush()  # a failure to write shows here, and not when Python ends
+
+
+def _prepare_streams() -> None:
+    """Makes sure that there are standard streams, and that every file name can be printed."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # closed by the caller: the next file would take its place
+            os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
+            setattr(sys, name, os.fdopen(descriptor, "r" if name == "stdin" else "w"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _tell(line: str) -> None:
+    print(f"lenet5: {line}", file=sys.stderr, flush=True)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -74,8 +113,7 @@ def _train(options: argparse.Namespace) -> int:
     name = f"{run.dataset}-{run.recipe.name}-seed{run.seed}"
     directory = options.out or Path("runs") / name
     runtime.check_settings()
-    if options.mnist_dir is not None and run.dataset == "mnist":
-        data.check_mnist_dir(options.mnist_dir)
+    _check_mnist_dir(run.dataset, options)
     run_directory.create(directory, force=options.force)
 
     runtime.start_tensorflow(options.threads)
@@ -85,7 +123,8 @@ def _train(options: argparse.Namespace) -> int:
     dataset = _load(run.dataset, options)
     print(
         f"recipe {run.recipe.name}, seed {run.seed}, {len(dataset.training.labels):,} training "
-        f"images of {run.dataset}, threads {options.threads}, CPU only"
+        f"images of {run.dataset}, threads {options.threads}, CPU only",
+        flush=True,
     )
     bar = _ProgressBar(run.recipe.epochs)
     try:
@@ -98,13 +137,13 @@ def _train(options: argparse.Namespace) -> int:
             on_evaluation=lambda evaluation: _print_accuracy(evaluation, bar),
         )
     except DivergenceError as error:
-        print(f"lenet5: training diverged: {error}", file=sys.stderr)
+        _tell(f"training diverged: {error}")
         return 1
     finally:
         bar.close()
-    how = "stopped early" if history.stopped_early else "trained"
+    early = ", stopped early" if history.stopped_early else ""
     print(
-        f"{how} after {len(history.epochs)} epochs, best epoch {history.best_epoch}, "
+        f"best epoch {history.best_epoch} of {len(history.epochs)}{early}, "
         f"{history.train_seconds:.1f} s; run directory {directory}"
     )
     return 0
@@ -112,48 +151,42 @@ def _train(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     run = run_directory.read_run(options.directory)
-    path = options.directory / run_directory.MODEL
-    if not path.is_file():
-        raise InputError(
-            f"{options.directory}: holds no model, the run ended before its first epoch"
-        )
-    evaluation = _load_and_evaluate(run, path, options)
-    _print_accuracy(evaluation)
-    stored = options.directory / run_directory.METRICS
-    if not stored.is_file():
-        print(f"note: {options.directory} was interrupted, its test score was never stored")
-    elif run_directory.read_json(stored).get("test_errors") != evaluation.errors:
-        print(f"note: {stored} has another count of wrong images; TensorFlow or machine differ")
-    return 0
-
-
-def _load_and_evaluate(run: Run, path: Path, options: argparse.Namespace) -> Evaluation:
+    path = run_directory.model_file(options.directory)
     runtime.check_settings()
+    _check_mnist_dir(run.dataset, options)
     runtime.start_tensorflow(options.threads)
     from lenet5.evaluation import evaluate
     from lenet5.model import load_model
 
-    return evaluate(load_model(path, run.recipe), _load(run.dataset, options).test)
+    model = load_model(path, run.recipe)
+    evaluation = evaluate(model, _load(run.dataset, options).test)
+    _print_accuracy(evaluation)
+    stored = options.directory / run_directory.METRICS
+    if not stored.is_file():
+        _tell(f"note: {options.directory} was interrupted, its test score was never stored")
+    elif run_directory.read_json(stored).get("test_errors") != evaluation.errors:
+        _tell(f"note: {stored} has another count of wrong images; TensorFlow or machine differ")
+    return 0
 
 
 def _predict(options: argparse.Namespace) -> int:
     run = run_directory.read_run(options.directory)
-    images = np.stack([read_image(path) for path in options.images])
+    path = run_directory.model_file(options.directory)
+    images = np.stack([read_image(image) for image in options.images])
     runtime.check_settings()
     runtime.start_tensorflow(options.threads)
     from lenet5.model import load_model
 
-    model = load_model(options.directory / run_directory.MODEL, run.recipe)
+    model = load_model(path, run.recipe)
     answers = model.predict(data.normalise(images), verbose=0)
-    for path, probabilities in zip(options.images, answers, strict=True):
+    for image, probabilities in zip(options.images, answers, strict=True):
         listed = " ".join(f"{digit}:{p:.3f}" for digit, p in enumerate(probabilities))
-        print(f"{path}: {probabilities.argmax()} ({100 * probabilities.max():.1f} %)  {listed}")
+        print(f"{image}: {probabilities.argmax()} ({100 * probabilities.max():.1f} %)  {listed}")
     return 0
 
 
 def _data(options: argparse.Namespace) -> int:
-    if options.dataset == "mnist" and not data.is_prepared(options.data_dir):
-        runtime.start_tensorflow(threads=1)
+    _check_mnist_dir(options.dataset, options)
     dataset = _load(options.dataset, options)
     sizes = ", ".join(
         f"{len(subset.labels):,} {part}"
@@ -181,8 +214,13 @@ def _load(name: str, options: argparse.Namespace) -> data.Dataset:
         name,
         data_dir=options.data_dir,
         mnist_dir=options.mnist_dir,
-        report=lambda line: print(f"lenet5: {line}", file=sys.stderr),
+        report=_tell,
     )
+
+
+def _check_mnist_dir(dataset: str, options: argparse.Namespace) -> None:
+    if dataset == "mnist" and options.mnist_dir is not None:
+        data.check_mnist_dir(options.mnist_dir)
 
 
 def _print_accuracy(evaluation: Evaluation, bar: _ProgressBar | None = None) -> None:
@@ -255,13 +293,13 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "--seed", default=0, type=_whole(0, MAX_SEED), help=f"0 to {MAX_SEED}, default: 0"
     )
     train.add_argument("--epochs", type=_whole(1, 1000), help="instead of the recipe's")
-    train.add_argument("--out", type=Path, metavar="DIR", help="run directory to write")
+    train.add_argument("--out", type=_path, metavar="DIR", help="run directory to write")
     train.add_argument("--force", action="store_true", help="overwrite an existing run")
     evaluate = command("evaluate", _evaluate, "score a saved run on the test images again")
-    evaluate.add_argument("directory", type=Path, metavar="DIR", help="run directory")
+    evaluate.add_argument("directory", type=_path, metavar="DIR", help="run directory")
     predict = command("predict", _predict, "read digits from image files")
-    predict.add_argument("directory", type=Path, metavar="DIR", help="run directory")
-    predict.add_argument("images", type=Path, metavar="IMAGE", nargs="+", help="image file")
+    predict.add_argument("directory", type=_path, metavar="DIR", help="run directory")
+    predict.add_argument("images", type=_path, metavar="IMAGE", nargs="+", help="image file")
     prepare = command("data", _data, "prepare and verify the data, print where they lie")
     command("recipes", _recipes, "print the recipes as a table")
 
@@ -274,13 +312,19 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     for added in (train, evaluate, prepare):
         added.add_argument(
             "--mnist-dir",
-            type=Path,
+            type=_path,
             metavar="DIR",
             default=default_mnist_dir(environment),
             help="folder with MNIST's four original .gz files (default: LENET5_MNIST_DIR)",
         )
         added.set_defaults(data_dir=default_data_dir(environment))
     return parser
+
+
+def _path(text: str) -> Path:
+    if not text:  # Path("") would be the folder that one is in
+        raise argparse.ArgumentTypeError("an empty name")
+    return Path(text)
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:

@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import io
 import logging
+import re
 import shutil
 import sys
 import urllib.error
@@ -128,11 +129,6 @@ def mnist_cache(data_dir: Path) -> Path:
     return data_dir / "lenet5" / f"mnist-{MNIST_VERSION}-split{_SPLIT_VERSION}"
 
 
-def is_prepared(data_dir: Path) -> bool:
-    """Whether MNIST loads from an intact cache, without TensorFlow Datasets."""
-    return _read_cache(mnist_cache(data_dir)) is not None
-
-
 def check_mnist_dir(mnist_dir: Path) -> None:
     """Raises InputError unless the folder has MNIST's four original files, unaltered."""
     # TFDS silently downloads a missing file, and finds an altered one only after some seconds.
@@ -226,7 +222,7 @@ def _prepare_mnist(
             dataset = _read_cache(cache)
     except OSError as error:
         reason = error.strerror or f"is the disk full? {error}"
-        raise InputError(f"{data_dir}: MNIST cannot be prepared there: {reason}") from error
+        raise InputError(_not_prepared(data_dir, reason)) from error
     if dataset is None:
         raise InputError(f"{cache}: cannot be read back; is the disk full or faulty?")
     return dataset
@@ -256,9 +252,7 @@ def _read_with_tfds(data_dir: Path, mnist_dir: Path | None, scratch: Path) -> tu
             if prepared:
                 raise InputError(_damaged(data_dir, _reason(error))) from error
             hint = "" if mnist_dir else f"; {_OFFLINE}"
-            raise InputError(
-                f"{data_dir}: MNIST cannot be prepared there: {_reason(error)}{hint}"
-            ) from error
+            raise InputError(_not_prepared(data_dir, _reason(error)) + hint) from error
 
 
 @contextlib.contextmanager
@@ -322,7 +316,8 @@ def _write_cache(cache: Path, partial: Path, dataset: Dataset) -> None:
     partial.mkdir()
     for name, array in zip(_ARRAYS, _arrays(dataset), strict=True):
         np.save(partial / f"{name}.npy", array, allow_pickle=False)
-    shutil.rmtree(cache, ignore_errors=True)
+    if cache.exists():
+        cache.rename(partial.with_name("damaged"))
     partial.rename(cache)
 
 
@@ -332,7 +327,7 @@ def _read_cache(cache: Path) -> Dataset | None:
         arrays = [np.lib.format.open_memmap(cache / f"{name}.npy", mode="r") for name in _ARRAYS]
         dataset = Dataset("mnist", Subset(*arrays[:2]), Subset(*arrays[2:4]), Subset(*arrays[4:]))
         return dataset if _sha256(dataset) == _MNIST_SHA256 else None
-    except (OSError, ValueError, BufferError):
+    except Exception:  # a damaged header leads NumPy into errors of every kind
         return None
 
 
@@ -349,6 +344,13 @@ def _sha256(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
+def _not_prepared(data_dir: Path, reason: str) -> str:
+    return (
+        f"{data_dir}: MNIST cannot be prepared there: {reason}; TFDS_DATA_DIR may name another "
+        "folder"
+    )
+
+
 def _damaged(data_dir: Path, reason: str) -> str:
     return f"{_tfds_folder(data_dir)}: damaged, delete that folder and run again: {reason}"
 
@@ -356,5 +358,6 @@ def _damaged(data_dir: Path, reason: str) -> str:
 def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    first = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {first[:300]}"
+    text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", str(error), flags=re.DOTALL)  # TensorFlow's frame
+    first = (text.strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {first.strip()[:300]}"

@@ -21,7 +21,7 @@ import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import tensorflow as tf
 
@@ -32,8 +32,8 @@ from lenet5.runtime import keras_version
 # What a model file may consist of: anything else could run code of its own when it is loaded.
 _LOADABLE = frozenset(
     [
-        *("Sequential", "Functional", "__tuple__", "DTypePolicy", "Policy"),
-        *("InputLayer", "Conv2D", "AveragePooling2D", "Flatten", "Dense", "Dropout"),
+        *("Sequential", "InputLayer", "DTypePolicy"),
+        *("Conv2D", "AveragePooling2D", "Flatten", "Dense", "Dropout"),
         *("GlorotUniform", "Zeros", "L2"),
     ]
 )
@@ -172,26 +172,34 @@ def load_model(path: Path, recipe: Recipe) -> tf.keras.Model:
 def _check_archive(path: Path) -> str:
     """Looks into a `.keras` file before Keras does, and returns the version that wrote it."""
     try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    with file:
         # HDF5 under this name is read by Keras 2 as a format that has no safe mode.
-        with path.open("rb") as file:
-            if file.read(4) == b"\x89HDF":
-                raise InputError(
-                    f"{path}: HDF5, which Keras before 2.13 writes; "
-                    f"Keras {keras_version()} here reads only the zip format"
-                )
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:
-                raise zipfile.BadZipFile
-            config = json.loads(archive.read("config.json"))
-            written_by = str(json.loads(archive.read("metadata.json"))["keras_version"])
-    except FileNotFoundError:
-        raise InputError(f"{path}: not there") from None
-    except (OSError, zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError):
-        raise InputError(f"{path}: not a whole Keras model file") from None
-    for name in _objects_named(config):
+        if file.read(4) == b"\x89HDF":
+            raise InputError(
+                f"{path}: HDF5, which Keras before 2.13 writes; "
+                f"Keras {keras_version()} here reads only the zip format"
+            )
+        try:
+            written_by, names = _read_archive(file)
+        except Exception:  # zipfile, zlib and json raise a dozen kinds
+            raise InputError(f"{path}: not a whole Keras model file") from None
+    for name in names:
         if name not in _LOADABLE:
             raise InputError(f"{path}: refused, a LeNet-5 has no {name!r}")
     return written_by
+
+
+def _read_archive(file: IO[bytes]) -> tuple[str, list[str]]:
+    """The version that wrote a `.keras` file, and the classes that it names."""
+    with zipfile.ZipFile(file) as archive:
+        if archive.testzip() is not None:
+            raise zipfile.BadZipFile
+        config = json.loads(archive.read("config.json"))
+        metadata = json.loads(archive.read("metadata.json"))
+    return str(metadata["keras_version"]), _objects_named(config)
 
 
 def _objects_named(config: Any) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lenet5 import run_directory
 from lenet5.data import Dataset
@@ -13,6 +14,9 @@ from lenet5.plots import save_plots
 from lenet5.run_directory import Run
 from lenet5.runtime import keras_version, save_model, threads_in_use
 from lenet5.training import Epoch, History, Progress, TrainingInterrupted, train
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 def train_run(
@@ -26,8 +30,8 @@ def train_run(
 ) -> tuple[Evaluation, History]:
     """Trains, scores the test images once, and fills a directory that `create` has made.
 
-    An older run there is replaced when training has ended, not before. An interrupted run is
-    kept without test scores; where that would replace an older run, in `<directory>.interrupted`.
+    An older run there is replaced once the new one is whole, not before. An interrupted run is
+    kept without test scores; beside an older run, in the directory's folder `unfinished`.
 
     Args:
         run: what to train.
@@ -35,7 +39,7 @@ def train_run(
         directory: made by `run_directory.create`.
         on_progress: called several times a second while training.
         on_epoch: called after each epoch.
-        on_evaluation: called with the test scores before anything depends on the disk's room.
+        on_evaluation: called with the test scores before anything is written.
 
     Returns:
         The evaluation on the test images and the history.
@@ -45,6 +49,7 @@ def train_run(
         DivergenceError: the loss became NaN or infinite.
         TrainingInterrupted: Ctrl-C; what was finished is written.
     """
+    place = run_directory.place_to_write(directory)
     try:
         model, history = train(
             run.recipe,
@@ -54,38 +59,34 @@ def train_run(
             on_progress=on_progress,
             on_epoch=on_epoch,
         )
+        try:
+            evaluation = evaluate(model, dataset.test)
+            on_evaluation(evaluation)  # now: a full disk must not cost the result
+            _write_training(run, place, model, history)
+            _write_scores(place, dataset, evaluation, history)
+        except KeyboardInterrupt:
+            raise TrainingInterrupted(model, replace(history, interrupted=True)) from None
     except TrainingInterrupted as interruption:
-        interruption.directory = _keep_interrupted(run, directory, interruption)
+        _write_training(run, place, interruption.model, interruption.history)
+        interruption.directory = place
         raise
-    try:
-        run_directory.discard(directory)
-        _write_training(run, directory, history)
-        with run_directory.written_whole(directory / run_directory.MODEL) as partial:
-            save_model(model, partial)
-    finally:  # a full disk does not cost the result
-        evaluation = evaluate(model, dataset.test)
-        on_evaluation(evaluation)
-    run_directory.write_json(
-        directory / run_directory.METRICS, run_directory.metrics_content(evaluation, history)
-    )
-    save_plots(directory / run_directory.PLOTS, history, evaluation, dataset.test.images)
+    run_directory.publish(place, directory)
     return evaluation, history
 
 
-def _keep_interrupted(run: Run, directory: Path, interruption: TrainingInterrupted) -> Path:
-    if (directory / run_directory.RECIPE).exists():
-        directory = directory.with_name(f"{directory.name}.interrupted")
-        run_directory.create(directory, force=True)
-        run_directory.discard(directory)
-    _write_training(run, directory, interruption.history)
-    if interruption.history.best_epoch:
-        with run_directory.written_whole(directory / run_directory.MODEL) as partial:
-            save_model(interruption.model, partial)
-    return directory
-
-
-def _write_training(run: Run, directory: Path, history: History) -> None:
+def _write_training(run: Run, place: Path, model: tf.keras.Model, history: History) -> None:
     environment = run_directory.describe_environment(threads_in_use(), keras_version())
-    run_directory.write_json(directory / run_directory.RECIPE, run_directory.run_content(run))
-    run_directory.write_json(directory / run_directory.ENVIRONMENT, environment)
-    run_directory.write_json(directory / run_directory.HISTORY, asdict(history))
+    run_directory.clear(place)
+    run_directory.write_json(place / run_directory.RECIPE, run_directory.run_content(run))
+    run_directory.write_json(place / run_directory.ENVIRONMENT, environment)
+    run_directory.write_json(place / run_directory.HISTORY, asdict(history))
+    if history.best_epoch:  # fresh weights are no result
+        with run_directory.written_whole(place / run_directory.MODEL) as partial:
+            save_model(model, partial)
+
+
+def _write_scores(place: Path, dataset: Dataset, evaluation: Evaluation, history: History) -> None:
+    metrics = run_directory.metrics_content(evaluation, history)
+    with run_directory.writing(place / run_directory.PLOTS):
+        save_plots(place / run_directory.PLOTS, history, evaluation, dataset.test.images)
+    run_directory.write_json(place / run_directory.METRICS, metrics)

@@ -4,8 +4,9 @@ recipe.json       recipe, overrides, seed, dataset
 environment.json  versions, processor, threads, git commit
 history.json      every epoch's losses and accuracies
 model.keras       the model with the weights of its best epoch
-metrics.json      the test images' verdict; written last, and not by an interrupted run
 plots/            curves.png, confusion_matrix.png, roc.png, errors.png
+metrics.json      the test images' verdict; written last, and not by an interrupted run
+unfinished/       a newer run of the same form, until it is whole and takes this one's place
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lenet5 import __version__
+from lenet5.data import DATASETS
 from lenet5.errors import InputError
-from lenet5.recipe import Recipe
+from lenet5.recipe import Recipe, check_seed
 
 if TYPE_CHECKING:
     from lenet5.evaluation import Evaluation
@@ -36,6 +38,7 @@ HISTORY = "history.json"
 MODEL = "model.keras"
 METRICS = "metrics.json"
 PLOTS = "plots"
+UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True)
@@ -58,25 +61,54 @@ def create(directory: Path, *, force: bool) -> None:
     Raises:
         InputError: something is there already, or the place cannot be written.
     """
-    try:
+    with writing(directory):
         if directory.exists() and any(directory.iterdir()):
             if not (directory / RECIPE).is_file():
                 raise InputError(f"{directory}: exists and is not a run, choose another --out")
             if not force:
                 raise InputError(f"{directory}: a run is there already; --force overwrites it")
-        (directory / PLOTS).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory / PLOTS):
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
             pass
+
+
+def place_to_write(directory: Path) -> Path:
+    """Where a new run is written: in `directory`, or in a folder of it if a run is there already.
+
+    That folder lies within, since what is beside `directory` may be another disk or read-only.
+    """
+    return directory / UNFINISHED if (directory / RECIPE).is_file() else directory
+
+
+def clear(place: Path) -> None:
+    """Makes a place to write, and removes a run's files, and nothing else, that are there."""
+    with writing(place):
+        place.mkdir(parents=True, exist_ok=True)
+        for name in _files():
+            (place / name).unlink(missing_ok=True)
+
+
+def publish(place: Path, directory: Path) -> None:
+    """Moves a run that is whole from its place to write over the older run in its directory."""
+    if place == directory:
+        return
+    with writing(directory):
+        (directory / METRICS).unlink(missing_ok=True)  # no mixture of two runs passes for whole
+        (directory / PLOTS).mkdir(exist_ok=True)
+        for name in _files():
+            os.replace(place / name, directory / name)
+    with contextlib.suppress(OSError):  # somebody's own files are in there
+        (place / PLOTS).rmdir()
+        place.rmdir()
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns a failure to write, for example on a full disk, into InputError with the path."""
+    try:
+        yield
     except OSError as error:
-        raise InputError(f"{directory}: cannot be written: {error.strerror}") from error
-
-
-def discard(directory: Path) -> None:
-    """Removes a run's files, and nothing else, from its directory."""
-    plots = (directory / PLOTS).glob("*.png")
-    files = [directory / name for name in (METRICS, MODEL, HISTORY, ENVIRONMENT, RECIPE)]
-    for path in (*files, *plots):
-        path.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
@@ -87,13 +119,12 @@ def written_whole(path: Path) -> Iterator[Path]:
         InputError: the file could not be written, for example because the disk is full.
     """
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        raise InputError(f"{path}: could not be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(path):
+        try:
+            yield partial
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -110,9 +141,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "damaged, not JSON"
-        raise InputError(f"{path}: {reason}") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: damaged, not JSON") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: damaged, not a JSON object")
     return content
@@ -140,9 +172,27 @@ def read_run(directory: Path) -> Run:
     content = read_json(path)
     try:
         recipe = Recipe.from_dict(content["recipe"])
-        return Run(recipe, content["overrides"], content["seed"], content["dataset"])
-    except (KeyError, TypeError, InputError) as error:
+        run = Run(recipe, dict(content["overrides"]), content["seed"], content["dataset"])
+        check_seed(run.seed)
+        if run.dataset not in DATASETS:
+            raise InputError(f"unknown dataset {run.dataset!r}")
+    except KeyError as error:
+        raise InputError(f"{path}: damaged, it lacks {error}") from None
+    except (TypeError, ValueError, InputError) as error:
         raise InputError(f"{path}: damaged: {error}") from None
+    return run
+
+
+def model_file(directory: Path) -> Path:
+    """The run's saved model.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = directory / MODEL
+    if not path.is_file():
+        raise InputError(f"{directory}: has no {MODEL}; the run ended before it was written")
+    return path
 
 
 def metrics_content(evaluation: Evaluation, history: History) -> dict[str, Any]:
@@ -201,6 +251,14 @@ def git_commit() -> str | None:
                 changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
                 return commit + ("+changes" if changes else "")
     return None
+
+
+def _files() -> list[str]:
+    """A run's files, the last to be written last."""
+    from lenet5.plots import PLOT_FILES  # matplotlib is slow to import
+
+    plots = [f"{PLOTS}/{name}" for name in PLOT_FILES]
+    return [RECIPE, ENVIRONMENT, HISTORY, MODEL, *plots, METRICS]
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

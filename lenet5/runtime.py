@@ -24,20 +24,21 @@ def check_settings(environment: dict[str, str] | os._Environ[str] = os.environ) 
     Raises:
         InputError: `KERAS_BACKEND` is not tensorflow, or `TF_USE_LEGACY_KERAS` without tf_keras.
     """
-    backend = environment.get("KERAS_BACKEND", "tensorflow")
+    backend = environment.get("KERAS_BACKEND") or "tensorflow"
     if backend != "tensorflow":
         raise InputError(f"KERAS_BACKEND is {backend!r}: this suite measures TensorFlow, unset it")
     legacy = environment.get("TF_USE_LEGACY_KERAS", "0").lower() in ("1", "true")
     if legacy and importlib.util.find_spec("tf_keras") is None:
         raise InputError(
-            "TF_USE_LEGACY_KERAS is set, but tf_keras is missing: pip install tf-keras"
+            "TF_USE_LEGACY_KERAS is set, but tf_keras is missing: pip install tf-keras, or unset it"
         )
 
 
 def start_tensorflow(threads: int) -> None:
     """Imports TensorFlow without its log lines, hides GPUs and fixes the number of threads.
 
-    Must be called before anything else imports TensorFlow: threads cannot be set later.
+    Must be called before anything else imports TensorFlow: threads cannot be set later. With
+    `TF_CPP_MIN_LOG_LEVEL` 0 or 1 the log lines are shown: a build that aborts says there why.
 
     Args:
         threads: threads within an operation, and operations at a time; at least 1.
@@ -46,11 +47,12 @@ def start_tensorflow(threads: int) -> None:
         InputError: the settings are wrong, TensorFlow is missing, or it runs with other threads.
     """
     check_settings()
+    log_level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
     if "tensorflow" not in sys.modules:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras/keras.json says
     try:
-        with _quiet_stderr():
+        with contextlib.nullcontext() if log_level in ("0", "1") else _quiet_stderr():
             import tensorflow as tf
 
             tf.config.set_visible_devices([], "GPU")
@@ -58,10 +60,12 @@ def start_tensorflow(threads: int) -> None:
                 tf.config.threading.set_intra_op_parallelism_threads(threads)
                 tf.config.threading.set_inter_op_parallelism_threads(threads)
             tf.config.list_logical_devices()  # starts the runtime, which logs what it finds
-    except ModuleNotFoundError as error:
-        if error.name != "tensorflow":
-            raise
-        raise InputError("TensorFlow is not installed: pip install tensorflow") from None
+            tf.keras.backend.set_floatx("float32")  # these two may stand in keras.json as well
+            tf.keras.backend.set_image_data_format("channels_last")
+    except Exception as error:  # unlike versions of TensorFlow, NumPy, protobuf raise anything
+        if isinstance(error, ModuleNotFoundError) and error.name == "tensorflow":
+            raise InputError("TensorFlow is not installed: pip install tensorflow") from None
+        raise InputError(f"TensorFlow cannot be imported: {_reason(error)}") from error
     running = tf.config.threading.get_intra_op_parallelism_threads()
     if running != threads:
         raise InputError(
@@ -100,6 +104,12 @@ def save_model(model: Any, path: Path) -> None:
     model.save(str(path), **({"save_format": "keras_v3"} if old else {}))
 
 
+def _reason(error: Exception) -> str:
+    """The first line that tells something; TensorFlow's own errors begin with a traceback."""
+    told = [line for line in str(error).splitlines() if not line.startswith(("Traceback", " "))]
+    return told[0] if told else type(error).__name__
+
+
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
     """Holds back what is written to descriptor 2, by C++ too; shows it if the block fails."""
@@ -109,7 +119,7 @@ def _quiet_stderr() -> Iterator[None]:
         os.dup2(hidden.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             sys.stderr.flush()
             hidden.seek(0)
             os.write(kept, hidden.read())

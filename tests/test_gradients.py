@@ -13,7 +13,7 @@ import tensorflow as tf
 from lenet5.model import build_model
 from lenet5.recipe import RECIPES, STREAMS_PER_SEED
 from lenet5.runtime import trainable_tensors
-from lenet5.training import build_step_loop, forward, total_loss
+from lenet5.steps import build_step_loop, forward, total_loss
 from tests import numpy_lenet5
 
 SEED = 4

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from lenet5.data import Dataset, Subset
 from lenet5.model import build_model
 from lenet5.recipe import RECIPES, Recipe
 from lenet5.runtime import threads_in_use
-from lenet5.training import DivergenceError, Progress, TrainingInterrupted, epoch_order, train
+from lenet5.steps import RunSteps, build_step_loop, epoch_order
+from lenet5.training import DivergenceError, Progress, TrainingInterrupted, train
 from tests import numpy_lenet5
 
 SHORT = RECIPES["fast"].with_overrides({"epochs": 2, "batch_size": 100})
@@ -32,6 +34,22 @@ def small(digits: Dataset) -> tuple[Subset, Subset]:
         Subset(digits.training.images[:250], digits.training.labels[:250]),
         Subset(digits.validation.images[:100], digits.validation.labels[:100]),
     )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run of the recipe SHORT with seed 5 and a clock that stands still."""
+
+    model: tf.keras.Model
+    history: training.History
+    progress: list[Progress]
+
+
+@pytest.fixture(scope="module")
+def trained(small: tuple[Subset, Subset]) -> Trained:
+    seen: list[Progress] = []
+    model, history = train(SHORT, *small, seed=5, on_progress=seen.append, clock=lambda: 0.0)
+    return Trained(model, history, seen)
 
 
 def test_every_epoch_visits_each_image_once_in_an_order_of_its_own() -> None:
@@ -52,9 +70,9 @@ def test_training_takes_the_small_last_batch_along(
 ) -> None:
     """Over an epoch of 2.5 batches the loop is handed every index once, in the epoch's order."""
     handed: list[np.ndarray] = []
-    build = training.build_step_loop
+    build = build_step_loop
 
-    def spying(*arguments: object) -> training.RunSteps:
+    def spying(*arguments: object) -> RunSteps:
         run_steps = build(*arguments)  # type: ignore[arg-type]
 
         def spy(
@@ -87,12 +105,14 @@ def test_first_step_is_numpys_on_pixels_divided_by_255_with_their_labels(
     assert history.epochs[0].training_accuracy == (truth.argmax(axis=1) == labels).mean()
 
 
-def test_history_tells_of_the_model_that_is_returned(small: tuple[Subset, Subset]) -> None:
-    model, history = train(SHORT, *small, seed=1)
-    best = history.epochs[history.best_epoch - 1]
+def test_history_tells_of_the_model_that_is_returned(
+    small: tuple[Subset, Subset], trained: Trained
+) -> None:
+    best = trained.history.epochs[trained.history.best_epoch - 1]
     images, labels = small[1].images / 255, small[1].labels
-    truth = numpy_lenet5.forward(model.get_weights(), images).probabilities
-    expected = numpy_lenet5.loss(model.get_weights(), truth, labels, SHORT.l2)
+    weights = trained.model.get_weights()
+    truth = numpy_lenet5.forward(weights, images).probabilities
+    expected = numpy_lenet5.loss(weights, truth, labels, SHORT.l2)
     assert best.validation_loss == pytest.approx(expected, rel=1e-5)
     assert best.validation_accuracy == pytest.approx((truth.argmax(axis=1) == labels).mean())
 
@@ -104,35 +124,24 @@ def test_training_learns(digits: Dataset) -> None:
     assert history.epochs[-1].validation_accuracy > 0.9
 
 
-def test_learning_rates_follow_the_recipe(small: tuple[Subset, Subset]) -> None:
-    _, history = train(SHORT, *small, seed=1)
+def test_learning_rates_follow_the_recipe(trained: Trained) -> None:
     rates = SHORT.learning_rates(6)
-    assert [epoch.learning_rate for epoch in history.epochs] == [rates[2], rates[5]]
+    assert [epoch.learning_rate for epoch in trained.history.epochs] == [rates[2], rates[5]]
 
 
-def test_two_runs_in_one_process_are_identical_to_the_bit(small: tuple[Subset, Subset]) -> None:
-    first, first_history = train(SHORT, *small, seed=5)
-    tf.random.set_seed(99)  # no state of the process may matter
+def test_a_second_run_is_identical_to_the_bit_however_the_graph_is_called(
+    small: tuple[Subset, Subset], trained: Trained
+) -> None:
+    """Neither the process's random state nor a slow clock, which makes calls short, matters."""
+    tf.random.set_seed(99)
     np.random.seed(99)
-    second, second_history = train(SHORT, *small, seed=5)
-    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+    seconds = iter(range(1_000_000))
+    model, history = train(SHORT, *small, seed=5, clock=lambda: float(next(seconds)))
+    for a, b in zip(model.get_weights(), trained.model.get_weights(), strict=True):
         assert a.tobytes() == b.tobytes()
-    assert [_without_seconds(e) for e in first_history.epochs] == [
-        _without_seconds(e) for e in second_history.epochs
+    assert [_without_seconds(epoch) for epoch in history.epochs] == [
+        _without_seconds(epoch) for epoch in trained.history.epochs
     ]
-
-
-def test_how_often_the_graph_is_called_changes_nothing(small: tuple[Subset, Subset]) -> None:
-    """A slow machine makes shorter calls; weights and history are the same to the bit."""
-    ticks = iter(range(10_000_000))
-    slow = lambda: float(next(ticks))  # noqa: E731 - every look at the clock takes a second
-    fast = lambda: 0.0  # noqa: E731
-    recipe = SHORT.with_overrides({"batch_size": 10})
-    runs = [train(recipe, *small, seed=5, clock=clock) for clock in (slow, fast)]
-    for a, b in zip(*(model.get_weights() for model, _ in runs), strict=True):
-        assert a.tobytes() == b.tobytes()
-    losses = [[epoch.training_loss for epoch in history.epochs] for _, history in runs]
-    assert losses[0] == losses[1]
 
 
 def test_two_processes_are_identical_to_the_bit(digits: Dataset) -> None:
@@ -151,13 +160,12 @@ def test_two_processes_are_identical_to_the_bit(digits: Dataset) -> None:
     assert json.loads(done.stdout) == [digest, history.epochs[0].training_loss]
 
 
-def test_seeds_differ(small: tuple[Subset, Subset]) -> None:
-    runs = [train(SHORT, *small, seed=seed)[0].get_weights()[0] for seed in (0, 1)]
-    assert (runs[0] != runs[1]).any()
-
-
-def test_the_trained_model_keeps_plain_dropout_layers(small: tuple[Subset, Subset]) -> None:
-    model, _ = train(SHORT.with_overrides({"dropout": 0.3}), *small, seed=0)
+def test_another_seed_gives_other_weights_and_the_recipes_dropout_stays(
+    small: tuple[Subset, Subset], trained: Trained
+) -> None:
+    recipe = _one_epoch_of(SHORT).with_overrides({"dropout": 0.3})
+    model, _ = train(recipe, *small, seed=6)
+    assert (model.get_weights()[0] != trained.model.get_weights()[0]).any()
     rates = [layer.rate for layer in model.layers if type(layer) is tf.keras.layers.Dropout]
     assert rates == [0.3, 0.3]
 
@@ -168,29 +176,28 @@ def test_a_loss_that_becomes_nan_ends_training(small: tuple[Subset, Subset]) -> 
         train(recipe, *small, seed=0)
 
 
-def test_progress_counts_images_up_to_the_whole_epoch(small: tuple[Subset, Subset]) -> None:
-    seen: list[Progress] = []
-    _, history = train(SHORT, *small, seed=0, on_progress=seen.append, clock=lambda: 0.0)
+def test_progress_counts_images_up_to_the_whole_epoch(trained: Trained) -> None:
     for epoch in (1, 2):
-        of_epoch = [progress for progress in seen if progress.epoch == epoch]
-        counts = [progress.images for progress in of_epoch]
+        seen = [progress for progress in trained.progress if progress.epoch == epoch]
+        counts = [progress.images for progress in seen]
         assert counts == sorted(counts)
-        assert counts[-1] == of_epoch[-1].images_in_epoch == 250
-        assert of_epoch[-1].loss == history.epochs[epoch - 1].training_loss
-        assert of_epoch[-1].accuracy == history.epochs[epoch - 1].training_accuracy
+        assert counts[-1] == seen[-1].images_in_epoch == 250
+        assert seen[-1].loss == trained.history.epochs[epoch - 1].training_loss
+        assert seen[-1].accuracy == trained.history.epochs[epoch - 1].training_accuracy
 
 
-def test_ctrl_c_keeps_the_finished_epochs(small: tuple[Subset, Subset]) -> None:
+def test_ctrl_c_keeps_the_finished_epochs(small: tuple[Subset, Subset], trained: Trained) -> None:
     def interrupt(progress: Progress) -> None:
         if progress.epoch == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(TrainingInterrupted) as caught:
         train(SHORT, *small, seed=5, on_progress=interrupt)
-    assert len(caught.value.history.epochs) == 1
-    assert caught.value.history.interrupted
-    whole, _ = train(_one_epoch_of(SHORT), *small, seed=5)
-    assert len(whole.get_weights()) == len(caught.value.model.get_weights())
+    history = caught.value.history
+    assert history.interrupted
+    assert [_without_seconds(epoch) for epoch in history.epochs] == [
+        _without_seconds(trained.history.epochs[0])
+    ]
 
 
 def test_train_is_never_handed_the_test_images() -> None:
@@ -220,6 +227,7 @@ GOLDEN_ORDER = [9, 4, 0, 8, 1, 5, 3, 2, 6, 7]
 
 _DIGEST_OF_A_RUN = """
 import hashlib, json, sys
+from dataclasses import dataclass
 from pathlib import Path
 from lenet5 import data, runtime
 from lenet5.recipe import RECIPES

@@ -1,0 +1,179 @@
+"""Training steps inside the graph, every random number keyed by seed and step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from lenet5.data import Subset, normalise
+from lenet5.recipe import DROPOUT_STREAM, STREAMS_PER_SEED, Recipe
+from lenet5.runtime import trainable_tensors
+
+_EVALUATION_BATCH = 1000
+
+RunSteps = Callable[[np.ndarray, np.ndarray, int, int], tuple[np.ndarray, int]]
+
+
+def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
+    """The order in which an epoch visits the training images: int32 permutation of 0..images-1."""
+    # RandomState's stream is frozen; Generator's may change between NumPy versions (NEP 19).
+    return np.random.RandomState([seed, epoch]).permutation(images).astype(np.int32)
+
+
+def forward(model: tf.keras.Model, images: Any, seed: int, step: Any) -> Any:
+    """The model's output in training, with dropout masks keyed by seed and step.
+
+    Keras's Dropout draws from a stream that no checkpoint restores; here each Dropout layer's
+    rate is applied with a mask that depends on nothing but (seed, step, which dropout layer).
+
+    Args:
+        model: made by `build_model`.
+        images: float32 tensor (n, 28, 28, 1).
+        seed: of the run.
+        step: int64 scalar tensor, the step of the run from 0.
+
+    Returns:
+        Probabilities, float32 tensor (n, 10).
+    """
+    outputs = images
+    stream = seed * STREAMS_PER_SEED + DROPOUT_STREAM
+    for layer in model.layers:
+        if not isinstance(layer, tf.keras.layers.Dropout):
+            outputs = layer(outputs, training=True)
+        else:
+            key = tf.stack([tf.constant(stream, tf.int64), step])
+            if layer.rate > 0:
+                outputs = tf.nn.experimental.stateless_dropout(
+                    outputs, rate=layer.rate, seed=key, rng_alg="philox"
+                )
+            stream += 1
+    return outputs
+
+
+def total_loss(model: tf.keras.Model, labels: Any, probabilities: Any) -> Any:
+    """Mean cross-entropy plus the model's L2 penalties: the scalar that training minimises."""
+    losses = tf.keras.losses.sparse_categorical_crossentropy(labels, probabilities)
+    return tf.reduce_mean(losses) + _penalty(model)
+
+
+def build_step_loop(
+    model: tf.keras.Model, recipe: Recipe, images: np.ndarray, labels: np.ndarray, seed: int
+) -> RunSteps:
+    """Makes the function that trains many steps in one call into the graph.
+
+    Adam is TensorFlow's fused kernel with Keras's formula: lr_t = lr * sqrt(1 - beta_2 ** t) /
+    (1 - beta_1 ** t), w -= lr_t * m / (sqrt(v) + epsilon); one operation per weight instead of
+    Keras's dozen, and the same state under Keras 2 and 3.
+
+    Args:
+        model: whose weights the loop changes.
+        recipe: batch size and Adam's settings.
+        images: float32 (n, 28, 28, 1) in [0, 1].
+        labels: int32 (n,).
+        seed: of the dropout masks.
+
+    Returns:
+        run_steps(order, rates, first_step, steps): trains `steps` steps on the images whose
+        indices `order` (int32) holds, in batches of `recipe.batch_size`, the last one as large
+        as what is left; `rates` holds the learning rate of every step of the run and
+        `first_step` counts from 0 over the whole run. Gives each step's loss, float32 (steps,),
+        and the number of images classified right.
+    """
+    weights = trainable_tensors(model)
+    means = [tf.Variable(tf.zeros_like(weight), trainable=False) for weight in weights]
+    squares = [tf.Variable(tf.zeros_like(weight), trainable=False) for weight in weights]
+    # Constants would be copied into the graph; these tensors are captured.
+    all_images, all_labels = tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
+    batch_size = recipe.batch_size
+
+    @tf.autograph.experimental.do_not_convert  # 2.12's AutoGraph has no zip(strict=True)
+    def train_step(batch: Any, rate: Any, step: Any) -> tuple[Any, Any]:
+        batch_labels = tf.gather(all_labels, batch)
+        with tf.GradientTape() as tape:
+            probabilities = forward(model, tf.gather(all_images, batch), seed, step)
+            loss = total_loss(model, batch_labels, probabilities)
+        gradients = tape.gradient(loss, weights)
+        power = tf.cast(step + 1, tf.float32)
+        for weight, mean, square, gradient in zip(weights, means, squares, gradients, strict=True):
+            tf.raw_ops.ResourceApplyAdam(
+                var=weight.handle,
+                m=mean.handle,
+                v=square.handle,
+                beta1_power=recipe.adam_beta_1**power,
+                beta2_power=recipe.adam_beta_2**power,
+                lr=rate,
+                beta1=recipe.adam_beta_1,
+                beta2=recipe.adam_beta_2,
+                epsilon=recipe.adam_epsilon,
+                grad=gradient,
+            )
+        return loss, count_correct(batch_labels, probabilities)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None], tf.float32),
+            tf.TensorSpec([], tf.int64),
+        ]
+    )
+    def graph(order: Any, rates: Any, first_step: Any) -> tuple[Any, Any]:
+        steps = tf.size(rates)
+        losses = tf.TensorArray(tf.float32, size=steps)
+        correct = tf.constant(0)
+        for index in tf.range(steps):
+            batch = order[index * batch_size : (index + 1) * batch_size]
+            step = first_step + tf.cast(index, tf.int64)
+            loss, right = train_step(batch, rates[index], step)
+            losses = losses.write(index, loss)
+            correct += right
+        return losses.stack(), correct
+
+    def run_steps(
+        order: np.ndarray, rates: np.ndarray, first_step: int, steps: int
+    ) -> tuple[np.ndarray, int]:
+        losses, correct = graph(
+            tf.convert_to_tensor(order, tf.int32),
+            tf.convert_to_tensor(rates[first_step : first_step + steps], tf.float32),
+            tf.constant(first_step, tf.int64),
+        )
+        return losses.numpy(), int(correct)
+
+    return run_steps
+
+
+def build_evaluation(model: tf.keras.Model, subset: Subset) -> Callable[[], tuple[float, float]]:
+    """Makes the function that gives the model's loss (with L2) and accuracy on a subset."""
+    images = tf.convert_to_tensor(normalise(subset.images))
+    labels = tf.convert_to_tensor(subset.labels.astype(np.int32))
+    count = len(subset.labels)
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.int32)])
+    def graph(start: Any) -> tuple[Any, Any]:
+        batch_labels = labels[start : start + _EVALUATION_BATCH]
+        probabilities = model(images[start : start + _EVALUATION_BATCH], training=False)
+        losses = tf.keras.losses.sparse_categorical_crossentropy(batch_labels, probabilities)
+        return tf.reduce_sum(losses), count_correct(batch_labels, probabilities)
+
+    @tf.function
+    def penalty() -> Any:
+        return _penalty(model)
+
+    def evaluate() -> tuple[float, float]:
+        parts = [graph(tf.constant(start)) for start in range(0, count, _EVALUATION_BATCH)]
+        loss = sum(float(loss) for loss, _ in parts) / count + float(penalty())
+        return loss, sum(int(correct) for _, correct in parts) / count
+
+    return evaluate
+
+
+def count_correct(labels: Any, probabilities: Any) -> Any:
+    """How many rows have their largest probability at the label: int32 scalar tensor."""
+    predictions = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
+    return tf.reduce_sum(tf.cast(tf.equal(predictions, labels), tf.int32))
+
+
+def _penalty(model: tf.keras.Model) -> Any:
+    return tf.add_n(model.losses)

@@ -1,0 +1,245 @@
+"""Image files of every kind become 28x28 light digits on dark, or are refused in one line."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lenet5.errors import InputError
+from lenet5.images import read_image, resize
+
+
+def seven(scale: int = 1) -> np.ndarray:
+    """A 7 of `scale` times 20x13 pixels, 255 on 0, off the middle of `scale` times 56x40."""
+    picture = np.zeros((56, 40), np.uint8)
+    picture[4:7, 20:33] = 255
+    for row in range(17):
+        picture[7 + row, 30 - row // 2 : 33 - row // 2] = 255
+    return picture.repeat(scale, 0).repeat(scale, 1)
+
+
+def saved(folder: Path, pixels: np.ndarray | Image.Image, name: str = "digit.png") -> Path:
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    image.save(folder / name)
+    return folder / name
+
+
+def read(folder: Path, pixels: np.ndarray | Image.Image, name: str = "digit.png") -> np.ndarray:
+    image = read_image(saved(folder, pixels, name))
+    assert image.shape == (28, 28, 1)
+    assert image.dtype == np.uint8
+    return image[..., 0]
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as info:
+        read_image(path)
+    message = str(info.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message.removeprefix(f"{path}: ")
+
+
+def test_an_image_in_mnists_form_is_kept_as_it_is(tmp_path: Path) -> None:
+    image = np.random.RandomState(0).randint(0, 100, (28, 28)).astype(np.uint8)
+    image[:, :4] = image[:, -4:] = image[:4] = image[-4:] = 0
+    np.testing.assert_array_equal(read(tmp_path, image), image)
+
+
+def test_dark_on_light_is_inverted(tmp_path: Path) -> None:
+    image = seven()[2:30, 10:38]
+    np.testing.assert_array_equal(read(tmp_path, 255 - image), image)
+
+
+@pytest.mark.parametrize(("ground", "ink"), [(100, 20), (200, 90), (30, 140), (120, 255)])
+def test_the_digit_differs_from_the_border_whatever_both_are(
+    tmp_path: Path, ground: int, ink: int
+) -> None:
+    image = np.where(seven(), ink, ground).astype(np.uint8)
+    expected = read(tmp_path, seven())
+    assert np.abs(read(tmp_path, image).astype(int) - expected).max() <= 3
+
+
+def test_a_digit_is_scaled_to_20_pixels_and_centred_by_its_mass(tmp_path: Path) -> None:
+    digit = read(tmp_path, seven(scale=7))
+    rows, columns = (np.flatnonzero(digit.max(axis=axis) > 127) for axis in (1, 0))
+    assert np.ptp(rows) + 1 == 20
+    assert np.ptp(columns) + 1 == 13
+    for axis in (0, 1):
+        mass = digit.sum(axis=1 - axis) / digit.sum()
+        assert mass @ np.arange(28) == pytest.approx(13.5, abs=0.5)
+    assert digit[0].max() == 0  # the ground
+
+
+def test_the_place_in_the_picture_does_not_matter(tmp_path: Path) -> None:
+    moved = np.pad(seven(scale=5), ((300, 10), (10, 200)))
+    np.testing.assert_array_equal(read(tmp_path, moved), read(tmp_path, seven(scale=5)))
+
+
+def test_the_size_of_the_picture_does_not_matter(tmp_path: Path) -> None:
+    small, large = (read(tmp_path, seven(scale)).astype(int) for scale in (5, 9))
+    assert np.abs(small - large).mean() < 2
+
+
+@pytest.mark.parametrize("shape", [(9, 30), (3, 300), (300, 3), (200, 1), (1, 200)])
+def test_a_stroke_of_any_shape_is_read(tmp_path: Path, shape: tuple[int, int]) -> None:
+    stroke = np.zeros(shape, np.uint8)
+    stroke[shape[0] // 3 : -(-shape[0] // 2), shape[1] // 3 : -(-shape[1] // 2)] = 255
+    assert read(tmp_path, stroke).max() > 0
+
+
+def test_two_specks_far_apart_are_no_error(tmp_path: Path) -> None:
+    """Scaling down averages them away."""
+    specks = np.zeros((1500, 1500), np.uint8)
+    specks[10, 10] = specks[-10, -10] = 255
+    assert read(tmp_path, specks).max() < 16
+
+
+@pytest.mark.parametrize(
+    "mode", ["L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I", "I;16", "F"]
+)
+def test_every_mode_shows_the_same_digit(tmp_path: Path, mode: str) -> None:
+    way = {"PA": ("P", "PA"), "I;16": ("I", "I;16")}.get(mode, (mode,))
+    image = Image.fromarray(seven())
+    for step in way:
+        image = image.convert(step)
+    digit = read(tmp_path, image, "digit.tiff")
+    assert np.abs(digit.astype(int) - read(tmp_path, seven())).max() <= 3
+
+
+def test_black_and_white_is_read(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(
+        read(tmp_path, Image.fromarray(seven()).convert("1")), read(tmp_path, seven())
+    )
+
+
+def test_16_bits_keep_their_contrast(tmp_path: Path) -> None:
+    """A scan whose values all lie in the upper half would be white if they were cut off."""
+    values = np.where(seven(), 40_000, 60_000).astype(np.uint16)
+    np.testing.assert_array_equal(read(tmp_path, values), read(tmp_path, seven()))
+
+
+def test_transparent_parts_count_as_white(tmp_path: Path) -> None:
+    """A black digit on nothing, as drawing programs save it."""
+    layers = np.zeros((56, 40, 4), np.uint8)
+    layers[..., 3] = seven()
+    np.testing.assert_array_equal(read(tmp_path, layers), read(tmp_path, seven()))
+
+
+def test_a_camera_held_sideways_is_turned_back(tmp_path: Path) -> None:
+    turned = Image.fromarray(np.rot90(seven(4)).copy())
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn by 90 degrees clockwise to show
+    turned.save(tmp_path / "photo.png", exif=exif)
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "photo.png")[..., 0], read(tmp_path, seven(4))
+    )
+
+
+def test_resizing_is_bilinear_and_keeps_the_type() -> None:
+    small = np.array([[0, 100], [100, 200]], np.uint8)
+    large = resize(small, 4, 8)
+    assert large.shape == (4, 8)
+    assert large.dtype == np.uint8
+    assert large[0].tolist() == [0, 0, 13, 38, 63, 88, 100, 100]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (28, 28), (300, 200)])
+@pytest.mark.parametrize("value", [0, 127, 255])
+def test_one_colour_holds_no_digit(tmp_path: Path, shape: tuple[int, int], value: int) -> None:
+    path = saved(tmp_path, np.full(shape, value, np.uint8))
+    assert refusal(path) == "an image of one colour holds no digit"
+
+
+def test_a_text_file_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "digit.png").write_text("seven")
+    assert refusal(tmp_path / "digit.png") == "not an image that Pillow can read"
+
+
+def test_an_empty_file_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "digit.png").touch()
+    assert refusal(tmp_path / "digit.png") == "not an image that Pillow can read"
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none.png") == "cannot be read as an image: No such file or directory"
+    assert refusal(tmp_path) == "cannot be read as an image: Is a directory"
+
+
+def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    values = np.where(seven(), np.float32(np.nan), np.float32(0))
+    path = saved(tmp_path, values, "digit.tiff")
+    assert refusal(path) == "cannot be read as an image: it has pixels that are no numbers"
+
+
+@pytest.mark.parametrize("limit", [2_000, 1_000])  # of 2,240 pixels: a warning, an error
+def test_a_decompression_bomb_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    path = saved(tmp_path, seven())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    assert refusal(path) == "more pixels than a picture of one digit can have"
+
+
+def truncate(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def cut_the_end(content: bytes) -> bytes:
+    return content[:-20]
+
+
+def blot(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + b"\xff" * 40 + content[middle + 40 :]
+
+
+def test_what_pillow_warns_of_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Such as a damaged note of a camera in a picture that is fine."""
+    path, open_image = saved(tmp_path, seven()), Image.open
+
+    def warn_and_open(path: Path) -> Image.Image:
+        warnings.warn("Corrupt EXIF data", stacklevel=1)
+        return open_image(path)
+
+    monkeypatch.setattr(Image, "open", warn_and_open)
+    assert read_image(path).shape == (28, 28, 1)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("damage", [truncate, cut_the_end, blot])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "tiff", "bmp", "webp"])
+def test_a_damaged_file_is_read_or_refused(
+    tmp_path: Path, suffix: str, damage: Callable[[bytes], bytes]
+) -> None:
+    """Some formats survive it; nothing else than InputError ever comes out."""
+    noise = np.random.RandomState(0).randint(0, 256, (60, 60)).astype(np.uint8)
+    path = saved(tmp_path, noise, f"digit.{suffix}")
+    path.write_bytes(damage(path.read_bytes()))
+    with suppress(InputError):
+        assert read_image(path).shape == (28, 28, 1)
+
+
+def test_a_truncated_png_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, np.random.RandomState(0).randint(0, 256, (60, 60)).astype(np.uint8))
+    path.write_bytes(truncate(path.read_bytes()))
+    assert refusal(path).startswith("cannot be read as an image: ")
+
+
+def test_an_error_of_a_plugin_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AVIF's raises RuntimeError, DDS's NotImplementedError."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("decoding failed")
+
+    path = saved(tmp_path, seven())
+    monkeypatch.setattr(Image, "open", fail)
+    assert refusal(path) == "cannot be read as an image: decoding failed"

@@ -1,0 +1,397 @@
+"""A run's folder: files whole or not at all, older runs and other people's files unharmed."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lenet5 import __version__, run_directory
+from lenet5.errors import InputError
+from lenet5.evaluation import Evaluation
+from lenet5.recipe import RECIPES
+from lenet5.run_directory import Run
+from lenet5.training import Epoch, History
+
+RUN = Run(RECIPES["fast"].with_overrides({"epochs": 2}), {"epochs": 2}, seed=7, dataset="digits")
+FILES = (
+    *("recipe.json", "environment.json", "history.json", "model.keras"),
+    *("plots/curves.png", "plots/confusion_matrix.png", "plots/roc.png", "plots/errors.png"),
+    "metrics.json",
+)
+
+
+def write_run(place: Path, content: str) -> None:
+    """Every file of a run, each with the same content."""
+    for name in FILES:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(content)
+
+
+def contents(directory: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(directory)): path.read_text()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
+def write_recipe(directory: Path, content: object) -> None:
+    (directory / "recipe.json").write_text(json.dumps(content))
+
+
+# ---- create
+
+
+def test_create_makes_an_empty_directory_with_its_parents(tmp_path: Path) -> None:
+    run_directory.create(tmp_path / "runs" / "first", force=False)
+    assert list((tmp_path / "runs" / "first").iterdir()) == []
+
+
+def test_create_may_be_repeated_until_something_is_written(tmp_path: Path) -> None:
+    """A run whose data could not be had leaves a directory that the next one may use."""
+    run_directory.create(tmp_path / "run", force=False)
+    run_directory.create(tmp_path / "run", force=False)
+
+
+def test_create_refuses_an_existing_run_unless_forced(tmp_path: Path) -> None:
+    write_run(tmp_path, "old")
+    with pytest.raises(InputError) as caught:
+        run_directory.create(tmp_path, force=False)
+    assert str(caught.value) == f"{tmp_path}: a run is there already; --force overwrites it"
+    run_directory.create(tmp_path, force=True)
+    assert contents(tmp_path) == dict.fromkeys(FILES, "old")
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_create_refuses_a_folder_that_is_no_run(tmp_path: Path, force: bool) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(InputError) as caught:
+        run_directory.create(tmp_path, force=force)
+    assert str(caught.value) == f"{tmp_path}: exists and is not a run, choose another --out"
+    assert contents(tmp_path) == {"thesis.tex": "mine"}
+
+
+@pytest.mark.parametrize("name", ["file", "file/below/it"])
+def test_create_refuses_a_path_through_a_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError) as caught:
+        run_directory.create(tmp_path / name, force=True)
+    assert str(caught.value) == f"{tmp_path / name}: cannot be written: Not a directory"
+    assert contents(tmp_path) == {"file": "mine"}
+
+
+def test_create_finds_out_that_a_folder_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By writing into it: permissions are not all, a disk may be read-only."""
+
+    def refuse(dir: Path) -> None:  # noqa: A002 - tempfile's name for it
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(InputError) as caught:
+        run_directory.create(tmp_path / "run", force=False)
+    assert str(caught.value) == f"{tmp_path / 'run'}: cannot be written: Permission denied"
+
+
+# ---- an older run
+
+
+def test_a_first_run_is_written_in_its_directory(tmp_path: Path) -> None:
+    assert run_directory.place_to_write(tmp_path) == tmp_path
+
+
+def test_a_newer_run_is_written_apart_until_it_is_whole(tmp_path: Path) -> None:
+    write_run(tmp_path, "old")
+    place = run_directory.place_to_write(tmp_path)
+    run_directory.clear(place)
+    write_run(place, "new")
+    assert place == tmp_path / "unfinished"
+    assert {name: contents(tmp_path)[name] for name in FILES} == dict.fromkeys(FILES, "old")
+
+    run_directory.publish(place, tmp_path)
+    assert contents(tmp_path) == dict.fromkeys(FILES, "new")
+    assert not place.exists()
+
+
+def test_publishing_a_first_run_leaves_it_where_it_is(tmp_path: Path) -> None:
+    write_run(tmp_path, "new")
+    run_directory.publish(tmp_path, tmp_path)
+    assert contents(tmp_path) == dict.fromkeys(FILES, "new")
+
+
+def test_a_run_that_was_left_unfinished_leaves_nothing_to_the_next_one(tmp_path: Path) -> None:
+    write_run(tmp_path, "left")
+    run_directory.clear(tmp_path)
+    assert contents(tmp_path) == {}
+
+
+def test_foreign_files_survive_clearing_and_publishing(tmp_path: Path) -> None:
+    foreign = ("notes.txt", "plots/mine.png", "unfinished/notes.txt", "unfinished/plots/mine.png")
+    write_run(tmp_path, "old")
+    write_run(tmp_path / "unfinished", "left")
+    for name in foreign:
+        (tmp_path / name).write_text("mine")
+    run_directory.clear(tmp_path / "unfinished")
+    write_run(tmp_path / "unfinished", "new")
+    run_directory.publish(tmp_path / "unfinished", tmp_path)
+    expected = dict.fromkeys(FILES, "new") | dict.fromkeys(foreign, "mine")
+    assert contents(tmp_path) == expected
+
+
+def test_a_replacement_cut_off_half_way_does_not_pass_for_a_whole_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path, "old")
+    write_run(tmp_path / "unfinished", "new")
+    replace = os.replace
+
+    def fail_at_the_model(source: Path, target: Path) -> None:
+        if target.name == "model.keras":
+            raise OSError(5, "Input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", fail_at_the_model)
+    with pytest.raises(InputError, match="cannot be written: Input/output error"):
+        run_directory.publish(tmp_path / "unfinished", tmp_path)
+    assert not (tmp_path / "metrics.json").exists()
+    assert (tmp_path / "unfinished" / "metrics.json").exists()
+
+
+# ---- files
+
+
+def test_a_file_appears_under_its_name_when_it_is_whole(tmp_path: Path) -> None:
+    with run_directory.written_whole(tmp_path / "model.keras") as partial:
+        partial.write_text("half")
+        assert partial.suffix == ".keras"  # Keras chooses the format by it
+        assert not (tmp_path / "model.keras").exists()
+        partial.write_text("whole")
+    assert contents(tmp_path) == {"model.keras": "whole"}
+
+
+def fail_half_way(path: Path, error: BaseException) -> None:
+    with run_directory.written_whole(path) as partial:
+        partial.write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), KeyboardInterrupt()])
+def test_a_file_that_fails_half_way_leaves_the_old_one_and_no_litter(
+    tmp_path: Path, error: BaseException
+) -> None:
+    path = tmp_path / "history.json"
+    path.write_text("old")
+    with pytest.raises(type(error)):
+        fail_half_way(path, error)
+    assert contents(tmp_path) == {"history.json": "old"}
+
+
+def test_a_full_disk_is_told_with_the_path_and_leaves_no_litter(tmp_path: Path) -> None:
+    path = tmp_path / "history.json"
+    with pytest.raises(InputError) as caught:
+        fail_half_way(path, OSError(28, "No space left on device"))
+    assert str(caught.value) == f"{path}: cannot be written: No space left on device"
+    assert contents(tmp_path) == {}
+
+
+def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
+    content = {"name": "ä", "accuracy": 0.1 + 0.2, "epochs": [1, None, True]}
+    run_directory.write_json(tmp_path / "a.json", content)
+    assert run_directory.read_json(tmp_path / "a.json") == content
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "No such file or directory"),
+        (b"", "damaged, not JSON"),
+        (b'{"recipe": ', "damaged, not JSON"),
+        (b"\xff\xfe", "damaged, not JSON"),
+        (b"[" * 100_000, "damaged, not JSON"),
+        (b"[]", "damaged, not a JSON object"),
+    ],
+)
+def test_unreadable_json_is_told_in_one_line(
+    tmp_path: Path, content: bytes | None, complaint: str
+) -> None:
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        run_directory.read_json(path)
+    assert str(caught.value) == f"{path}: {complaint}"
+
+
+# ---- recipe.json and metrics.json
+
+
+def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
+    write_recipe(tmp_path, run_directory.run_content(RUN))
+    assert run_directory.read_run(tmp_path) == RUN
+
+
+def test_a_folder_without_recipe_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        run_directory.read_run(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: not a run directory, it has no recipe.json"
+
+
+RECIPE = asdict(RUN.recipe)
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        ({"dataset": "cifar"}, "damaged: unknown dataset 'cifar'"),
+        ({"dataset": ["mnist"]}, "damaged: unknown dataset ['mnist']"),
+        ({"seed": "7"}, "damaged: seed is '7', expected a whole number from 0 to 536870911"),
+        ({"seed": -1}, "damaged: seed is -1, expected a whole number from 0 to 536870911"),
+        (
+            {"recipe": {**RECIPE, "dropout": 1}},
+            "damaged: recipe: dropout is 1, expected at least 0 and below 1",
+        ),
+        (
+            {"recipe": {**RECIPE, "momentum": 0.9}},
+            "damaged: the recipe lacks or does not know the field(s) momentum",
+        ),
+    ],
+)
+def test_a_recipe_file_with_wrong_values_is_told_in_one_line(
+    tmp_path: Path, damage: dict[str, Any], complaint: str
+) -> None:
+    write_recipe(tmp_path, run_directory.run_content(RUN) | damage)
+    with pytest.raises(InputError) as caught:
+        run_directory.read_run(tmp_path)
+    assert str(caught.value) == f"{tmp_path / 'recipe.json'}: {complaint}"
+
+
+@pytest.mark.parametrize("damage", [{"overrides": 5}, {"recipe": None}, {"recipe": [1, "a"]}])
+def test_a_recipe_file_with_values_of_wrong_kinds_is_damaged(
+    tmp_path: Path, damage: dict[str, Any]
+) -> None:
+    write_recipe(tmp_path, run_directory.run_content(RUN) | damage)
+    with pytest.raises(InputError, match=r"recipe\.json: damaged: "):
+        run_directory.read_run(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["dataset", "seed", "overrides", "recipe"])
+def test_a_recipe_file_that_lacks_something_is_told_in_one_line(
+    tmp_path: Path, missing: str
+) -> None:
+    content = run_directory.run_content(RUN)
+    del content[missing]
+    write_recipe(tmp_path, content)
+    with pytest.raises(InputError) as caught:
+        run_directory.read_run(tmp_path)
+    assert str(caught.value) == f"{tmp_path / 'recipe.json'}: damaged, it lacks '{missing}'"
+
+
+def test_a_run_without_model_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        run_directory.model_file(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: has no model.keras; the run ended before it was written"
+    )
+
+
+def test_metrics_count_every_class() -> None:
+    """Five images: two zeros, one of them read as a 3, and three ones."""
+    probabilities = np.full((5, 10), 0.02, np.float32)
+    probabilities[np.arange(5), [0, 3, 1, 1, 1]] = 0.82
+    evaluation = Evaluation(np.array([0, 0, 1, 1, 1], np.uint8), probabilities, penalty=0.25)
+    epochs = tuple(Epoch(n, 1.0, 0.5, 1.0 / n, 0.5, 1e-3, 2.0) for n in (1, 2))
+    metrics = run_directory.metrics_content(evaluation, History(epochs, 2, train_seconds=4.5))
+
+    assert metrics["test_images"] == 5
+    assert metrics["test_errors"] == 1
+    assert metrics["test_accuracy"] == 0.8
+    assert metrics["test_accuracy_interval"] == list(evaluation.interval)
+    assert metrics["test_loss"] == pytest.approx(
+        -(4 * np.log(0.82) + np.log(0.02)) / 5 + 0.25, rel=1e-6
+    )
+    # The zero that is read as a 3 ties with the three ones: (1 + 1/2) / 2.
+    assert metrics["per_class"][0] == {"digit": 0, "images": 2, "errors": 1, "auc": 0.75}
+    assert metrics["per_class"][1] == {"digit": 1, "images": 3, "errors": 0, "auc": 1.0}
+    assert metrics["per_class"][2] == {"digit": 2, "images": 0, "errors": 0, "auc": None}
+    assert metrics["confusion"][0] == [1, 0, 0, 1, 0, 0, 0, 0, 0, 0]
+    assert metrics["epochs_run"] == 2
+    assert metrics["best_epoch"] == 2
+    assert metrics["train_seconds"] == 4.5
+    assert json.loads(json.dumps(metrics)) == metrics  # plain numbers, none of NumPy's
+
+
+# ---- environment.json
+
+
+def test_the_environment_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    described = run_directory.describe_environment(threads=3, keras_version="3.8.0")
+    assert {key: described[key] for key in ("numpy", "python", "lenet5", "onednn")} == {
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "lenet5": __version__,
+        "onednn": "0",
+    }
+    assert described["keras"] == "3.8.0"
+    assert described["threads"] == 3
+    assert described["operating_system"] == platform.platform()
+    assert described["cpu"]
+    assert 1 <= described["usable_cores"] <= (os.cpu_count() or 1)
+    assert "git_commit" in described
+
+
+@pytest.mark.parametrize("distribution", ["tensorflow", "tensorflow-cpu", "tf-nightly"])
+def test_tensorflow_is_recognised_under_each_of_its_names(
+    distribution: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def installed(name: str) -> str:
+        if name.startswith(("tensorflow", "tf-")) and name != distribution:
+            raise ModuleNotFoundError(name)
+        return f"{name} 9.9" if name == distribution else version(name)
+
+    monkeypatch.setattr("lenet5.run_directory.version", installed)
+    described = run_directory.describe_environment(threads=1, keras_version="3.8.0")
+    assert described["tensorflow"] == f"{distribution} 9.9"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A checkout whose git answers by script; takes what `git status` prints."""
+    (tmp_path / "lenet5").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setattr(run_directory, "__file__", str(tmp_path / "lenet5" / "run_directory.py"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+
+    def answer(status: str) -> None:
+        git = tmp_path / "bin" / "git"
+        git.write_text(
+            f"#!/bin/sh\ncase $1 in rev-parse) echo c0ffee ;; status) printf '{status}' ;; esac\n"
+        )
+        git.chmod(0o755)
+
+    return answer
+
+
+@pytest.mark.parametrize(("status", "commit"), [("", "c0ffee"), (" M x.py", "c0ffee+changes")])
+def test_the_commit_tells_whether_the_checkout_has_changes(
+    status: str, commit: str, checkout: Callable[[str], None]
+) -> None:
+    checkout(status)
+    assert run_directory.git_commit() == commit
+
+
+@pytest.mark.usefixtures("checkout")
+def test_no_commit_is_known_where_there_is_no_git() -> None:
+    assert run_directory.git_commit() is None

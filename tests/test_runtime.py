@@ -1,0 +1,169 @@
+"""TensorFlow is started once, quietly, with Keras as this suite means it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.machinery import ModuleSpec
+from importlib.metadata import version
+
+import pytest
+import tensorflow as tf
+
+from lenet5 import runtime
+from lenet5.errors import InputError
+
+
+class BrokenTensorFlow:
+    """Answers `import tensorflow` with words on descriptor 2, as C++ would write, and an error."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "tensorflow":
+            os.write(2, b"the loader's words\n")
+            raise self.error
+
+
+def start_broken(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    monkeypatch.setattr(sys, "meta_path", [BrokenTensorFlow(error), *sys.meta_path])
+    runtime.start_tensorflow(1)
+
+
+@pytest.mark.parametrize(
+    "environment", [{}, {"KERAS_BACKEND": "tensorflow"}, {"KERAS_BACKEND": ""}]
+)
+def test_tensorflow_is_the_backend_where_nothing_else_is_asked_for(
+    environment: dict[str, str],
+) -> None:
+    runtime.check_settings(environment)
+
+
+def test_another_backend_is_refused() -> None:
+    with pytest.raises(InputError) as caught:
+        runtime.check_settings({"KERAS_BACKEND": "jax"})
+    assert str(caught.value) == "KERAS_BACKEND is 'jax': this suite measures TensorFlow, unset it"
+
+
+@pytest.mark.parametrize("value", ["1", "true", "True"])
+def test_legacy_keras_without_its_package_is_refused(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(InputError) as caught:
+        runtime.check_settings({"TF_USE_LEGACY_KERAS": value})
+    assert str(caught.value) == (
+        "TF_USE_LEGACY_KERAS is set, but tf_keras is missing: pip install tf-keras, or unset it"
+    )
+
+
+@pytest.mark.parametrize(("value", "installed"), [("1", True), ("0", False), ("", False)])
+def test_legacy_keras_is_accepted_where_it_is_installed_or_not_asked_for(
+    value: str, installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = ModuleSpec("tf_keras", None) if installed else None
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: spec)
+    runtime.check_settings({"TF_USE_LEGACY_KERAS": value})
+
+
+def test_starting_again_with_the_same_threads_changes_nothing() -> None:
+    threads = runtime.threads_in_use()
+    runtime.start_tensorflow(threads)
+    assert (
+        runtime.threads_in_use()
+        == threads
+        == tf.config.threading.get_inter_op_parallelism_threads()
+    )
+
+
+def test_starting_again_with_other_threads_is_refused() -> None:
+    threads = runtime.threads_in_use()
+    with pytest.raises(InputError) as caught:
+        runtime.start_tensorflow(threads + 1)
+    assert str(caught.value) == (
+        f"TensorFlow runs with {threads} threads already, {threads + 1} were asked for"
+    )
+    assert runtime.threads_in_use() == threads
+
+
+def test_gpus_are_hidden() -> None:
+    assert tf.config.get_visible_devices("GPU") == []
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1"
+
+
+def test_what_a_users_keras_json_says_is_overruled() -> None:
+    """Keras reads float type and image format from it; LeNet-5 has one of each."""
+    backend = tf.keras.backend
+    backend.set_floatx("float16")
+    backend.set_image_data_format("channels_first")
+    runtime.start_tensorflow(runtime.threads_in_use())
+    assert (backend.floatx(), backend.image_data_format()) == ("float32", "channels_last")
+
+
+def test_keras_version_is_that_of_the_keras_in_use() -> None:
+    distribution = "tf-keras" if os.environ.get("TF_USE_LEGACY_KERAS") == "1" else "keras"
+    assert runtime.keras_version() == version(distribution)
+
+
+def test_missing_tensorflow_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError) as caught:
+        start_broken(monkeypatch, ModuleNotFoundError("No module", name="tensorflow"))
+    assert str(caught.value) == "TensorFlow is not installed: pip install tensorflow"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ModuleNotFoundError("No module named 'wrapt'", name="wrapt"), "No module named 'wrapt'"),
+        (
+            ImportError(
+                "Traceback (most recent call last):\n  File x\nImportError: libx.so\n\nSee"
+            ),
+            "ImportError: libx.so",
+        ),
+        (
+            TypeError("Descriptors cannot be created directly.\nIf"),
+            "Descriptors cannot be created directly.",
+        ),
+        (AttributeError(), "AttributeError"),
+    ],
+)
+def test_a_tensorflow_that_cannot_be_imported_is_told_in_one_line(
+    error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError) as caught:
+        start_broken(monkeypatch, error)
+    assert str(caught.value) == f"TensorFlow cannot be imported: {reason}"
+
+
+def test_what_was_written_by_an_import_that_failed_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError):
+        start_broken(monkeypatch, ImportError("no"))
+    assert capfd.readouterr().err == "the loader's words\n"
+
+
+def test_what_was_written_by_an_import_that_was_interrupted_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        start_broken(monkeypatch, KeyboardInterrupt())
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("level", "shown"), [("0", "words\n"), ("2", ""), ("3", "")])
+def test_descriptor_2_is_silent_unless_the_log_level_asks_for_the_lines(
+    level: str,
+    shown: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda: os.write(2, b"words\n"))
+    runtime.start_tensorflow(runtime.threads_in_use())
+    assert capfd.readouterr().err == shown
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"
