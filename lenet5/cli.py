@@ -186,7 +186,6 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _data(options: argparse.Namespace) -> int:
-    _check_mnist_dir(options.dataset, options)
     dataset = _load(options.dataset, options)
     sizes = ", ".join(
         f"{len(subset.labels):,} {part}"

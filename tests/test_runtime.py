@@ -88,7 +88,11 @@ def test_starting_again_with_other_threads_is_refused() -> None:
     assert runtime.threads_in_use() == threads
 
 
-def test_gpus_are_hidden() -> None:
+def test_gpus_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden: list[tuple[list[object], str]] = []
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *what: hidden.append(what))
+    runtime.start_tensorflow(runtime.threads_in_use())
+    assert hidden == [([], "GPU")]
     assert tf.config.get_visible_devices("GPU") == []
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1"
 
