@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -108,7 +109,12 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise InputError(f"{path}: cannot be written: {_reason(error)}") from error
+
+
+def _reason(error: OSError) -> str:
+    number = re.search(r"errno = (\d+)", str(error))  # h5py has it in its text only
+    return os.strerror(int(number[1])) if number else error.strerror or str(error)
 
 
 @contextlib.contextmanager

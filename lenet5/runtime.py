@@ -101,7 +101,11 @@ def trainable_tensors(model: Any) -> list[Any]:
 def save_model(model: Any, path: Path) -> None:
     """Writes a model in Keras's own zip format, which 2.12 must be told to."""
     old = keras_version().startswith("2.12.")
-    model.save(str(path), **({"save_format": "keras_v3"} if old else {}))
+    # In a folder of its own: when it fails, Keras 3.4 leaves its weights beside the file.
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        whole = Path(scratch) / path.name
+        model.save(str(whole), **({"save_format": "keras_v3"} if old else {}))
+        whole.replace(path)
 
 
 def _reason(error: Exception) -> str:
