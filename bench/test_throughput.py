@@ -22,8 +22,7 @@ from lenet5.data import Dataset, Subset
 
 IMAGES = 9_600
 ROUNDS = 5
-INTENDED_RATIO = 2.2
-LEAST_RATIO = 1.5
+LEAST_RATIO = 2.2
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +79,10 @@ def test_predict(images: Subset, measure: Measure, batch_size: int, calls: int) 
 
 
 @pytest.mark.usefixtures("mnist")
-def test_loop_is_faster_than_the_original(
+def test_loop_is_2_2_times_as_fast_as_the_original(
     pytestconfig: pytest.Config, record_property: Callable[[str, object], None]
 ) -> None:
-    """On one pinned core with one thread at batch 32, whole epochs of the two in turns.
-
-    The loop is meant to be 2.2 times as fast. It fails at 1.5, since the ratio moves with a shared
-    machine: the loop computes all the time and slows down with its host, while the original's
-    steps wait for the scheduler (1.9 to 2.9 was seen, the original at 5,375 images/s in each).
-    """
+    """On one pinned core with one thread at batch 32, whole epochs of the two in turns."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.loop_versus_original"],
         cwd=Path(__file__).parent.parent,
@@ -103,6 +97,6 @@ def test_loop_is_faster_than_the_original(
     pytestconfig.stash.setdefault(FINDINGS, []).append(
         f"The loop trains {measured['ratio']:.2f} times the images per second of the original's "
         f"pipeline (batch 32, one pinned core, one thread, {len(measured['loop'])} alternating "
-        f"epochs, median of their ratios; meant to be {INTENDED_RATIO})."
+        f"epochs, median of their ratios; at least {LEAST_RATIO} is asked)."
     )
     assert measured["ratio"] >= LEAST_RATIO, measured
