@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from bench import workloads
+from bench.loop_versus_original import LEAST_RATIO
 from bench.report import ENVIRONMENT, FINDINGS
 from lenet5.data import Dataset, Subset
 
 IMAGES = 9_600
 ROUNDS = 5
-LEAST_RATIO = 2.2
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,6 @@ def test_loop_is_2_2_times_as_fast_as_the_original(
     pytestconfig.stash.setdefault(FINDINGS, []).append(
         f"The loop trains {measured['ratio']:.2f} times the images per second of the original's "
         f"pipeline (batch 32, one pinned core, one thread, {len(measured['loop'])} alternating "
-        f"epochs, median of their ratios; at least {LEAST_RATIO} is asked)."
+        f"epochs of each, the best of each; at least {LEAST_RATIO} is asked)."
     )
     assert measured["ratio"] >= LEAST_RATIO, measured

@@ -65,8 +65,8 @@ def build_step_loop(
     """Makes the function that trains many steps in one call into the graph.
 
     Adam is TensorFlow's fused kernel with Keras's formula: lr_t = lr * sqrt(1 - beta_2 ** t) /
-    (1 - beta_1 ** t), w -= lr_t * m / (sqrt(v) + epsilon); one operation per weight instead of
-    Keras's dozen, and the same state under Keras 2 and 3.
+    (1 - beta_1 ** t), w -= lr_t * m / (sqrt(v) + epsilon); one operation per weight, and
+    the same state under Keras 2 and 3.
 
     Args:
         model: whose weights the loop changes.

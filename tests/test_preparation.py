@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import resource
 import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -21,6 +19,7 @@ import pytest
 from lenet5 import data
 from lenet5.data import Dataset, Subset
 from lenet5.errors import InputError
+from tests.commands import largest_file
 
 LOCK = "mnist-3.0.1-split1.lock"
 
@@ -177,17 +176,6 @@ def test_nobody_sees_a_cache_before_it_is_whole(
     load(tmp_path)
     assert seen == [False] * 6
     assert small.calls == 1
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """A disk on which no file can be longer than `size` bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, small: Small) -> None:

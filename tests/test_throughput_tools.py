@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -25,21 +27,35 @@ def test_alternating_sides_take_turns_in_swapped_order_after_a_warm_up() -> None
         now += seconds
 
     sides = {"loop": lambda: side("loop", 2.0), "original": lambda: side("original", 5.0)}
-    measured = alternate(sides, images=100, rounds=4, clock=lambda: now)
+    measured = alternate(sides, images=100, rounds=range(4, 9), clock=lambda: now)
     assert calls == ["loop", "original", *2 * ["loop", "original", "original", "loop"]]
     assert measured == {"loop": [50.0] * 4, "original": [20.0] * 4, "ratio": 2.5}
 
 
-def test_ratio_is_the_median_over_rounds_so_that_one_stall_does_not_decide() -> None:
-    seconds = iter([1, 1, 1, 2, 2, 1, 1, 20])  # two warm-ups; then loop, original, original, loop …
+@pytest.mark.parametrize(
+    ("loop", "rounds"),
+    [
+        pytest.param([2, 2, 2, 2, 2], 2, id="far-enough-apart"),
+        pytest.param([4, 4, 4, 2, 2], 4, id="slow-at-first"),
+        pytest.param([2, 4, 4, 4, 4], 2, id="one-undisturbed-round-is-enough"),
+        pytest.param([4, 4, 4, 4, 4], 5, id="never"),
+    ],
+)
+def test_ratio_is_of_the_best_rounds_and_more_are_timed_until_it_is_reached(
+    loop: list[float], rounds: int
+) -> None:
+    durations = {"loop": iter([9.0, *loop]), "original": iter([9.0] + [5.0] * 5)}
     now = 0.0
 
-    def side() -> None:
+    def side(name: str) -> None:
         nonlocal now
-        now += next(seconds)
+        now += next(durations[name])
 
-    measured = alternate({"a": side, "b": side}, images=10, rounds=3, clock=lambda: now)
-    assert measured["ratio"] == 2.0
+    sides = {"loop": partial(side, "loop"), "original": partial(side, "original")}
+    measured = alternate(sides, images=10, rounds=range(2, 6), clock=lambda: now)
+    assert measured["loop"] == [10 / seconds for seconds in loop[:rounds]]
+    assert measured["original"] == [2.0] * rounds
+    assert measured["ratio"] == 5.0 / min(loop[:rounds])
 
 
 @pytest.mark.parametrize(
