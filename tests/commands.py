@@ -1,0 +1,64 @@
+"""What the tests of commands share: answers, folders, processes apart, a disk that fills up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lenet5.plots import PLOT_FILES
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command came to."""
+
+    status: int
+    out: str
+    err: str
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): path.read_bytes() for path in files}
+
+
+def run_apart(argv: list[str], folder: Path, **options: Any) -> Answer:
+    """Runs a program that runs `lenet5`, in a process of its own."""
+    # Python must not write at once, as it may do in a container: most output fails at the end.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(
+        argv,
+        env=environment,
+        cwd=folder,
+        text=True,
+        check=False,
+        **options,
+    )
+    return Answer(done.returncode, done.stdout or "", done.stderr)
+
+
+WHOLE_RUN = sorted(
+    ["recipe.json", "environment.json", "history.json", "model.keras", "metrics.json"]
+    + [f"plots/{name}" for name in PLOT_FILES]
+)
+INTERRUPTED_RUN = ["environment.json", "history.json", "model.keras", "recipe.json"]
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """No file can grow beyond this size, as on a disk that fills up."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

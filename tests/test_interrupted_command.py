@@ -1,0 +1,104 @@
+"""Ctrl-C in `lenet5 train`, at each point where it matters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lenet5.model import build_for
+from lenet5.plots import PLOT_FILES
+from lenet5.runtime import threads_in_use
+from lenet5.training import History, Progress, TrainingInterrupted
+from tests.commands import (
+    INTERRUPTED_RUN,
+    WHOLE_RUN,
+    Answer,
+    contents,
+)
+
+
+def test_ctrl_c_keeps_the_epochs_that_were_finished(
+    train: Callable[..., Answer],
+    lenet5: Callable[..., Answer],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def interrupt(_: object, progress: Progress) -> None:
+        if progress.epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("lenet5.cli._ProgressBar.update", interrupt)
+    monkeypatch.setattr("lenet5.cli._ProgressBar.write_epoch", lambda *_: None)
+    answer = train("--epochs", 3)
+    assert answer.status == 130
+    assert answer.err == "lenet5: interrupted; what was finished is in run\n"
+    assert sorted(contents(tmp_path / "run")) == INTERRUPTED_RUN
+    history = json.loads((tmp_path / "run/history.json").read_text())
+    assert history["interrupted"] is True
+    assert [epoch["epoch"] for epoch in history["epochs"]] == [1]
+
+    again = lenet5("evaluate", "run", "--threads", threads_in_use())
+    assert again.status == 0
+    assert again.out.startswith("test accuracy ")
+    assert again.err == "lenet5: note: run was interrupted, its test score was never stored\n"
+
+
+@pytest.mark.usefixtures("scripted")
+def test_ctrl_c_before_the_first_epoch_keeps_no_model(
+    train: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(recipe: Any, *_: object, **__: object) -> None:
+        raise TrainingInterrupted(build_for(recipe, seed=0), History(interrupted=True))
+
+    monkeypatch.setattr("lenet5.run.train", interrupted)
+    assert train().status == 130
+    assert sorted(contents(tmp_path / "run")) == [
+        "environment.json",
+        "history.json",
+        "recipe.json",
+    ]
+
+
+@pytest.mark.usefixtures("scripted")
+@pytest.mark.parametrize("moment", ["evaluate", "save_plots"])
+def test_ctrl_c_after_training_keeps_the_model_and_an_older_run(
+    moment: str, train: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    train("--seed", 1)
+    first = contents(tmp_path / "run")
+
+    def interrupt(first: object, *_: object) -> None:
+        if isinstance(first, Path):  # with one plot written
+            first.mkdir()
+            (first / PLOT_FILES[0]).write_text("a plot")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"lenet5.run.{moment}", interrupt)
+        answer = train("--seed", 2, "--force")
+    assert answer.status == 130
+    assert answer.err == "lenet5: interrupted; what was finished is in run/unfinished\n"
+    left = contents(tmp_path / "run")
+    assert {name: left[name] for name in WHOLE_RUN} == first
+    assert sorted(contents(tmp_path / "run/unfinished")) == INTERRUPTED_RUN
+    assert json.loads(left["unfinished/history.json"])["interrupted"] is True
+
+    assert train("--seed", 3, "--force").status == 0
+    third = contents(tmp_path / "run")
+    assert sorted(third) == WHOLE_RUN
+    assert json.loads(third["recipe.json"])["seed"] == 3
+
+
+def test_ctrl_c_before_training_leaves_nothing(
+    train: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lenet5.data.load_dataset", interrupt)
+    assert train() == Answer(130, "", "lenet5: interrupted\n")
+    assert contents(tmp_path) == {}

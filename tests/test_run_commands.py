@@ -1,0 +1,136 @@
+"""`lenet5 evaluate`, `predict` and `data`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lenet5.data import Dataset, normalise
+from lenet5.errors import InputError
+from lenet5.model import load_model
+from lenet5.recipe import RECIPES
+from lenet5.runtime import threads_in_use
+from tests.commands import (
+    Answer,
+)
+
+
+def test_evaluate_notes_another_score_than_was_stored(
+    trained_copy: Path, lenet5: Callable[..., Answer]
+) -> None:
+    metrics = json.loads((trained_copy / "metrics.json").read_text())
+    metrics["test_errors"] += 1
+    (trained_copy / "metrics.json").write_text(json.dumps(metrics))
+    answer = lenet5("evaluate", trained_copy, "--threads", threads_in_use())
+    assert answer.status == 0
+    assert answer.err == (
+        f"lenet5: note: {trained_copy / 'metrics.json'} has another count of wrong images; "
+        "TensorFlow or machine differ\n"
+    )
+
+
+def damage_recipe(run: Path) -> None:
+    (run / "recipe.json").write_text('{"recipe": ')
+
+
+def damage_model(run: Path) -> None:
+    content = (run / "model.keras").read_bytes()
+    (run / "model.keras").write_bytes(content[: len(content) // 2])
+
+
+def remove_model(run: Path) -> None:
+    (run / "model.keras").unlink()
+
+
+def change_recipe(run: Path) -> None:
+    content = json.loads((run / "recipe.json").read_text())
+    content["recipe"]["l2"] = 5e-4
+    (run / "recipe.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (damage_recipe, "/recipe.json: damaged, not JSON"),
+        (damage_model, "/model.keras: not a whole Keras model file"),
+        (remove_model, ": has no model.keras; the run ended before it was written"),
+        (change_recipe, "/model.keras: not the model that its recipe 'fast' describes"),
+    ],
+)
+def test_a_damaged_run_is_answered_in_one_line(
+    command: str,
+    damage: Callable[[Path], None],
+    complaint: str,
+    trained_copy: Path,
+    lenet5: Callable[..., Answer],
+    digit: Path,
+) -> None:
+    damage(trained_copy)
+    images = [digit] if command == "predict" else []
+    answer = lenet5(command, trained_copy, *images, "--threads", threads_in_use())
+    assert answer == Answer(2, "", f"lenet5: error: {trained_copy}{complaint}\n")
+
+
+@pytest.fixture
+def digit(digits: Dataset, tmp_path: Path) -> Path:
+    """The first test image as a PNG file."""
+    Image.fromarray(digits.test.images[0, :, :, 0]).save(tmp_path / "digit.png")
+    return tmp_path / "digit.png"
+
+
+def test_predict_prints_digit_and_probabilities(
+    trained: tuple[Path, str], digits: Dataset, lenet5: Callable[..., Answer], digit: Path
+) -> None:
+    """The same for a dark digit on a light ground."""
+    dark = digit.with_name("dark.png")
+    Image.fromarray(255 - digits.test.images[0, :, :, 0]).save(dark)
+    model = load_model(trained[0] / "model.keras", RECIPES["fast"])
+    (answers,) = model.predict(normalise(digits.test.images[:1]), verbose=0)
+    listed = " ".join(f"{number}:{share:.3f}" for number, share in enumerate(answers))
+    expected = f"{answers.argmax()} ({100 * answers.max():.1f} %)  {listed}\n"
+    answer = lenet5("predict", trained[0], digit, dark, "--threads", threads_in_use())
+    assert answer == Answer(0, f"{digit}: {expected}{dark}: {expected}", "")
+
+
+def test_predict_reads_every_image_before_it_answers(
+    trained: tuple[Path, str], lenet5: Callable[..., Answer], digit: Path
+) -> None:
+    text = digit.with_name("text.png")
+    text.write_text("no image")
+    assert lenet5("predict", trained[0], digit, text) == Answer(
+        2, "", f"lenet5: error: {text}: not an image that Pillow can read\n"
+    )
+
+
+def test_a_file_name_that_is_no_text_is_printed_escaped(
+    trained: tuple[Path, str], lenet5: Callable[..., Answer], digit: Path
+) -> None:
+    strange = digit.rename(digit.with_name(os.fsdecode(b"\xff.png")))
+    answer = lenet5("predict", trained[0], strange, "--threads", threads_in_use())
+    assert answer.status == 0
+    assert answer.out.startswith(f"{digit.parent}/\\udcff.png: ")
+
+
+def test_data_says_what_there_is_and_where(lenet5: Callable[..., Answer]) -> None:
+    assert lenet5("data", "--dataset", "digits") == Answer(
+        0, "digits: 1,297 training, 200 validation, 300 test images; built into scikit-learn\n", ""
+    )
+
+
+def test_data_that_cannot_be_had_is_told(
+    lenet5: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, report: Callable[[str], None], **__: object) -> None:
+        report("somewhere: damaged, prepared again")
+        raise InputError("MNIST cannot be had")
+
+    monkeypatch.setattr("lenet5.data.load_dataset", fail)
+    assert lenet5("data") == Answer(
+        2, "", "lenet5: somewhere: damaged, prepared again\nlenet5: error: MNIST cannot be had\n"
+    )

@@ -1,0 +1,235 @@
+"""`lenet5 train`: what it prints, its exit status, and what it leaves behind."""
+
+from __future__ import annotations
+
+import errno
+import io
+import itertools
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from lenet5.recipe import RECIPES
+from lenet5.runtime import threads_in_use
+from tests import scripted_training
+from tests.commands import (
+    WHOLE_RUN,
+    Answer,
+    contents,
+    largest_file,
+    run_apart,
+)
+
+
+@pytest.mark.usefixtures("scripted")
+def test_training_prints_every_epoch_and_the_score(train: Callable[..., Answer]) -> None:
+    """Without a terminal there is no bar."""
+    assert train("--epochs", 2, "--seed", 4) == Answer(
+        0,
+        "recipe fast, seed 4, 1,297 training images of digits, "
+        f"threads {threads_in_use()}, CPU only\n"
+        "epoch  1/2  loss 1.5000  accuracy 50.00 %  "
+        "validation loss 1.2500  accuracy 60.00 %  648 images/s\n"
+        "epoch  2/2  loss 0.7500  accuracy 80.00 %  "
+        "validation loss 0.5000  accuracy 90.00 %  324 images/s\n"
+        f"{scripted_training.ACCURACY}"
+        "best epoch 2 of 2, 7.0 s; run directory run\n",
+        "",
+    )
+
+
+@pytest.mark.usefixtures("scripted")
+def test_a_run_that_stopped_early_says_so(
+    train: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early = replace(scripted_training.HISTORY, stopped_early=True)
+    monkeypatch.setattr(scripted_training, "HISTORY", early)
+    last = train().out.splitlines()[-1]
+    assert last == "best epoch 2 of 2, stopped early, 7.0 s; run directory run"
+
+
+@pytest.mark.usefixtures("scripted")
+def test_the_run_directory_is_named_after_the_run(
+    lenet5: Callable[..., Answer], tmp_path: Path
+) -> None:
+    answer = lenet5(
+        *("train", "--dataset", "digits", "--recipe", "original", "--seed", 12),
+        *("--threads", threads_in_use()),
+    )
+    assert answer.out.endswith("; run directory runs/digits-original-seed12\n")
+    assert sorted(contents(tmp_path / "runs/digits-original-seed12")) == WHOLE_RUN
+
+
+@pytest.mark.usefixtures("scripted")
+def test_the_run_directory_records_what_was_asked_for(
+    train: Callable[..., Answer], tmp_path: Path
+) -> None:
+    train("--epochs", 2, "--seed", 4)
+    recipe = json.loads((tmp_path / "run/recipe.json").read_text())
+    assert recipe["overrides"] == {"epochs": 2}
+    assert recipe["recipe"]["epochs"] == 2
+    assert recipe["seed"] == 4
+    assert recipe["dataset"] == "digits"
+    environment = json.loads((tmp_path / "run/environment.json").read_text())
+    assert environment["threads"] == threads_in_use()
+    assert environment["tensorflow"].split("+")[0] == tf.__version__
+    history = json.loads((tmp_path / "run/history.json").read_text())
+    assert [epoch["validation_loss"] for epoch in history["epochs"]] == [1.25, 0.5]
+    assert history["interrupted"] is False
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert (metrics["test_errors"], metrics["test_images"]) == (3, 300)
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.usefixtures("scripted")
+def test_a_terminal_gets_a_bar(
+    train: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With epoch, share, time passed and left, images/s, loss and accuracy; a second a step."""
+    seconds = itertools.count()
+    monkeypatch.setattr("tqdm.std.time", lambda: float(next(seconds)))
+    monkeypatch.setenv("COLUMNS", "200")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    answer = train("--epochs", 2)
+    bars = re.findall(r"epoch [^\r\n]*\]", terminal.getvalue())
+    for begins, ends in [
+        (r"epoch 1/2: +50%\|[^|]*\| 1\.30k/2\.59k", r"loss 1\.5000, accuracy 50\.00 %"),
+        (r"epoch 2/2: +75%\|[^|]*\| 1\.9\dk/2\.59k", r"loss 0\.7500, accuracy 80\.00 %"),
+    ]:
+        expected = re.compile(rf"{begins} \[00:\d\d<00:\d\d, \d+ images/s, {ends}\]")
+        assert any(expected.fullmatch(bar) for bar in bars), bars
+    assert "epoch" in answer.out
+    assert answer.out.endswith(
+        f"{scripted_training.ACCURACY}best epoch 2 of 2, 7.0 s; run directory run\n"
+    )
+
+
+def test_a_real_run_is_whole_and_evaluate_prints_the_same_score(
+    trained: tuple[Path, str], lenet5: Callable[..., Answer]
+) -> None:
+    directory, printed = trained
+    assert sorted(contents(directory)) == WHOLE_RUN
+    score = next(line for line in printed.splitlines() if line.startswith("test accuracy"))
+    answer = lenet5("evaluate", directory, "--threads", threads_in_use())
+    assert answer == Answer(0, f"{score}\n", "")
+    metrics = json.loads((directory / "metrics.json").read_text())
+    assert f" ({metrics['test_errors']:,} wrong of 300; " in score
+
+
+def test_another_process_prints_the_same_score_and_no_log_lines(
+    trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What TensorFlow's C++ writes to descriptor 2 shows only in a process of its own."""
+    directory, printed = trained
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
+    argv = [sys.executable, "-m", "lenet5", "evaluate", str(directory)]
+    answer = run_apart([*argv, "--threads", str(threads_in_use())], tmp_path, capture_output=True)
+    assert (answer.status, answer.err) == (0, "")
+    assert answer.out in printed
+    assert answer.out.startswith("test accuracy ")
+
+
+def test_training_that_diverges_ends_with_status_1(
+    train: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wild = replace(RECIPES["fast"], name="wild", learning_rate=1e30)
+    monkeypatch.setitem(RECIPES, "wild", wild)
+    answer = train("--recipe", "wild")
+    assert answer.status == 1
+    assert re.fullmatch(r"lenet5: training diverged: the loss is \S+ in epoch 1, .*\n", answer.err)
+    assert contents(tmp_path / "run") == {}
+
+
+@pytest.mark.usefixtures("scripted")
+def test_an_existing_run_is_overwritten_only_with_force(
+    train: Callable[..., Answer], tmp_path: Path
+) -> None:
+    train("--seed", 1)
+    (tmp_path / "run/notes.txt").write_text("mine")
+    first = contents(tmp_path / "run")
+    assert train("--seed", 2) == Answer(
+        2, "", "lenet5: error: run: a run is there already; --force overwrites it\n"
+    )
+    assert contents(tmp_path / "run") == first
+    assert train("--seed", 2, "--force").status == 0
+    second = contents(tmp_path / "run")
+    assert sorted(second) == sorted([*WHOLE_RUN, "notes.txt"])
+    assert json.loads(second["recipe.json"])["seed"] == 2
+    assert second["notes.txt"] == b"mine"
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_folder_that_is_no_run_is_never_touched(
+    force: list[str], train: Callable[..., Answer], tmp_path: Path
+) -> None:
+    (tmp_path / "run/plots").mkdir(parents=True)
+    (tmp_path / "run/plots/roc.png").write_text("mine")
+    assert train(*force) == Answer(
+        2, "", "lenet5: error: run: exists and is not a run, choose another --out\n"
+    )
+    assert contents(tmp_path) == {"run/plots/roc.png": b"mine"}
+
+
+def test_an_output_folder_that_cannot_be_written_is_told_before_training(
+    train: Callable[..., Answer], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert train("--out", "file/run") == Answer(
+        2, "", "lenet5: error: file/run: cannot be written: Not a directory\n"
+    )
+    assert contents(tmp_path) == {"file": b"mine"}
+
+
+@pytest.mark.usefixtures("scripted")
+def test_a_disk_too_small_for_the_model_does_not_cost_the_score(
+    train: Callable[..., Answer], tmp_path: Path
+) -> None:
+    with largest_file(50_000):
+        answer = train()
+    assert answer.status == 2
+    assert answer.out.endswith(scripted_training.ACCURACY)
+    reason = os.strerror(errno.EFBIG)
+    assert answer.err == f"lenet5: error: run/model.keras: cannot be written: {reason}\n"
+    assert sorted(contents(tmp_path / "run")) == [
+        "environment.json",
+        "history.json",
+        "recipe.json",
+    ]
+
+
+@pytest.mark.usefixtures("scripted")
+@pytest.mark.parametrize("failing", ["save_plots", "save_model"])
+def test_a_disk_that_is_full_does_not_cost_an_older_run(
+    failing: str, train: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    train("--seed", 1)
+    first = contents(tmp_path / "run")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"lenet5.run.{failing}", fail)
+    answer = train("--seed", 2, "--force")
+    name = {"save_plots": "plots", "save_model": "model.keras"}[failing]
+    assert answer.status == 2
+    assert answer.out.endswith(scripted_training.ACCURACY)
+    assert answer.err == (
+        f"lenet5: error: run/unfinished/{name}: cannot be written: No space left on device\n"
+    )
+    left = contents(tmp_path / "run")
+    assert {name: left[name] for name in WHOLE_RUN} == first
+    assert not [name for name in left if "partial" in name]
