@@ -1,0 +1,139 @@
+"""What can be compared: every workload by name, without importing TensorFlow.
+
+A workload's version changes whenever the code that it times does: results of unlike versions are
+not put together. `bench.workloads` and `bench.probes` hold the code itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lenet5.errors import InputError
+
+SECONDS, MEBIBYTES = "s", "MiB"
+SLICE, FIRST_STEP, IMPORT, MEMORY, GROWTH = "slice", "first_step", "import", "memory", "growth"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is known of a workload before it runs.
+
+    Attributes:
+        name: as in `-k` and in tables.
+        version: of the code that is timed.
+        gated: whether its verdict counts for the exit code.
+        margin: largest ratio of candidate to baseline that is still acceptable; `None` is
+            `--margin`'s. For `memory_growth` the largest difference in MiB a call.
+        kind: how it is measured: `slice` in pairs within the block's two workers; the others
+            once a side and block, `first_step` in the same workers, the rest in processes of
+            their own.
+        unit: of a sample.
+        builder: name of the function in `bench.workloads`, of slices.
+        arguments: that it is called with.
+        slice_seconds: what a slice is to last, about; its steps are fixed once per comparison.
+        least_steps: of a slice, whatever they last.
+        step_multiple: a slice's steps are a multiple of this.
+        threads: TensorFlow's; `None` is `--threads`'s.
+    """
+
+    name: str
+    version: int
+    gated: bool = False
+    margin: float | None = None
+    kind: str = SLICE
+    unit: str = SECONDS
+    builder: str = ""
+    arguments: Mapping[str, Any] | None = None
+    slice_seconds: float = 0.03
+    least_steps: int = 1
+    step_multiple: int = 1
+    threads: int | None = None
+
+    @property
+    def is_difference(self) -> bool:
+        """Whether sides are compared by their difference, not by their ratio."""
+        return self.kind == GROWTH
+
+
+def _loop(batch: int, **more: Any) -> Spec:
+    return Spec(
+        f"train_step[loop,b{batch}]", 1, builder="loop", arguments={"batch_size": batch}, **more
+    )
+
+
+WORKLOADS: Mapping[str, Spec] = {
+    spec.name: spec
+    for spec in (
+        _loop(32, gated=True),
+        _loop(128, gated=True),
+        Spec("fit[b32]", 1, gated=True, builder="fit", arguments={"batch_size": 32}, least_steps=300),
+        Spec("fit_call", 1, gated=True, builder="fit_call"),
+        Spec("predict[b512]", 1, gated=True, builder="predict", arguments={"batch_size": 512}),
+        Spec("import", 1, gated=True, margin=1.25, kind=IMPORT),
+        Spec("first_step", 1, gated=True, margin=1.25, kind=FIRST_STEP),
+        Spec("peak_memory", 1, gated=True, margin=1.1, kind=MEMORY, unit=MEBIBYTES),
+        _loop(512),
+        Spec("train_step[xla,b128]", 1, builder="xla", arguments={"batch_size": 128}),
+        Spec("train_step[raw,b128]", 1, builder="raw", arguments={"batch_size": 128}),
+        Spec("fit[b128]", 1, builder="fit", arguments={"batch_size": 128}, least_steps=150),
+        Spec("fit[b128,t2]", 1, builder="fit", arguments={"batch_size": 128}, least_steps=150, threads=2),
+        Spec("original_fit[b32]", 1, builder="original_fit", least_steps=300, step_multiple=300),
+        Spec("predict[b1]", 1, builder="predict_one", slice_seconds=0.3),
+        Spec("memory_growth", 1, margin=0.05, kind=GROWTH, unit=MEBIBYTES),
+    )
+}  # fmt: skip
+
+
+def select(names: str, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Spec]:
+    """The workloads that are asked for, with the project's own margins.
+
+    Args:
+        names: `gated`, `all`, or names separated by spaces.
+        options: workload -> `{"margin": 1.05, "gated": true}`, from `pyproject.toml`.
+
+    Raises:
+        InputError: an unknown workload or option, or a margin out of range.
+    """
+    specs = dict(WORKLOADS)
+    for name, changes in options.items():
+        specs[_known(name)] = replace(specs[name], **_checked(name, changes))
+    if names == "all":
+        return specs
+    if names == "gated":
+        return {name: spec for name, spec in specs.items() if spec.gated}
+    return {_known(name): specs[name] for name in _in_order(names.split())}
+
+
+def check_margin(margin: float, name: str = "--margin") -> None:
+    """Refuses a margin that is no ratio above 1.
+
+    Raises:
+        InputError: it is not within 1.001 to 10.
+    """
+    if not 1.001 <= margin <= 10:
+        raise InputError(f"{name} is {margin}, expected a ratio from 1.001 to 10, such as 1.03")
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    wanted = {_known(name) for name in names}
+    if not wanted:
+        raise InputError("--workloads names none: give gated, all, or names separated by spaces")
+    return [name for name in WORKLOADS if name in wanted]
+
+
+def _known(name: str) -> str:
+    if name not in WORKLOADS:
+        raise InputError(f"unknown workload {name}, choose from {' '.join(WORKLOADS)}")
+    return name
+
+
+def _checked(name: str, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    for option, value in changes.items():
+        if option == "margin" and isinstance(value, (int, float)):
+            if not WORKLOADS[name].is_difference:
+                check_margin(value, f"margin of {name}")
+        elif not (option == "gated" and isinstance(value, bool)):
+            raise InputError(f"option {option} = {value!r} of {name}: margin or gated is expected")
+    return changes

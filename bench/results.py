@@ -1,0 +1,287 @@
+"""The results file: raw samples of every block, environments, machine and options, as JSON.
+
+Verdicts are not stored: `python -m bench verdict FILE` computes them again from the samples.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lenet5.errors import InputError
+from lenet5.run_directory import written_whole
+
+SCHEMA = 1
+BASELINE, CANDIDATE = "baseline", "candidate"
+SIDES = (BASELINE, CANDIDATE)
+
+
+@dataclass(frozen=True)
+class SideSamples:
+    """One side's part of a workload's samples in a block, in the order of the pairs.
+
+    Attributes:
+        values: wall seconds of each slice (or MiB, by the workload's unit), positive.
+        cpu_seconds: CPU that the process used during the slice.
+        idle_cpu_seconds: CPU that it used since its last answer, while the other side computed.
+        losses: loss reached at the end of each slice.
+    """
+
+    values: tuple[float, ...]
+    cpu_seconds: tuple[float, ...] = ()
+    idle_cpu_seconds: tuple[float, ...] = ()
+    losses: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A workload's pairs in a block, and what the two sides computed on the way.
+
+    Attributes:
+        baseline: one sample per pair.
+        candidate: as many.
+        baseline_check: losses of the first steps from stored weights without dropout, or other
+            figures that must agree; empty where the workload has none.
+        candidate_check: the same of the candidate.
+    """
+
+    baseline: SideSamples
+    candidate: SideSamples
+    baseline_check: tuple[float, ...] = ()
+    candidate_check: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a workload has no samples in a block.
+
+    Attributes:
+        side: `baseline` or `candidate`.
+        workload: that was running, or empty where the worker did not start.
+        reason: one line, such as "killed by signal 9".
+        output: the last lines that the worker printed.
+    """
+
+    side: str
+    workload: str
+    reason: str
+    output: str = ""
+
+
+@dataclass(frozen=True)
+class Witness:
+    """What else the machine did.
+
+    Attributes:
+        control_seconds: time of a fixed calculation on the measuring core.
+        load: of the last minute, as the system says.
+        steal: share of the measuring core's time that the hypervisor gave to others, since the
+            last witness; `None` before the first.
+        others: share of the measuring core's time that other processes used, likewise.
+    """
+
+    control_seconds: float
+    load: float
+    steal: float | None = None
+    others: float | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """Fresh processes for both sides and many pairs: the unit of statistics.
+
+    Attributes:
+        candidate: its place among the candidates.
+        number: of the candidate's blocks, from 0; a block that repeats one has its number.
+        first: side that was started first, and that the first pair began with.
+        started: UTC, ISO 8601.
+        seconds: from the first worker's start to the last one's end.
+        samples: by workload, of those that were measured.
+        failures: of those that were not.
+        witnesses: before, during (between workloads) and after.
+        disturbed: what the witnesses say against it; empty for a quiet block.
+    """
+
+    candidate: int
+    number: int
+    first: str
+    started: str
+    seconds: float
+    samples: Mapping[str, Samples]
+    failures: tuple[Failure, ...] = ()
+    witnesses: tuple[Witness, ...] = ()
+    disturbed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Side:
+    """An environment as it was built.
+
+    Attributes:
+        request: what was asked for: requirements and settings, separated by spaces.
+        label: short name for tables: `2.21.0`, or with Keras where only that differs.
+        versions: `python`, `tensorflow`, `keras`, `numpy` and what else the worker says of
+            itself: git version, build information, oneDNN, flags of the CPU.
+        lock: the full resolved list, `name==version` each, sorted.
+        settings: variables that were set.
+        problem: why it could not be built or started; empty where it was.
+    """
+
+    request: str
+    label: str
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    lock: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class WorkloadTerms:
+    """On what terms a workload was measured: version, unit, steps of a slice, margin, gate.
+
+    Attributes:
+        version: of the code that was timed.
+        unit: `s` or `MiB`.
+        margin: a ratio, or a difference for `is_difference`.
+        gated: whether the verdict counts.
+        is_difference: whether the sides are compared by difference.
+        steps: of a slice, fixed once per comparison; 0 where there are none.
+        threads: TensorFlow's.
+    """
+
+    version: int
+    unit: str
+    margin: float
+    gated: bool
+    is_difference: bool = False
+    steps: int = 0
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Results:
+    """A comparison: one baseline, candidates, workloads, and every block that was measured.
+
+    Attributes:
+        machine: CPU model, flags, usable cores, memory, kernel.
+        code: SHA-256 of the files that the workers run.
+        options: of the experiment: budget, threads, pinned, seed.
+        started: UTC, ISO 8601.
+        baseline: its environment.
+        candidates: theirs.
+        workloads: terms by name.
+        blocks: in the order of measuring.
+        complete: whether the experiment ended by itself.
+        clock_seconds: resolution of the clock.
+    """
+
+    machine: Mapping[str, Any]
+    code: str
+    options: Mapping[str, Any]
+    started: str
+    baseline: Side
+    candidates: tuple[Side, ...]
+    workloads: Mapping[str, WorkloadTerms]
+    blocks: tuple[Block, ...] = ()
+    complete: bool = False
+    clock_seconds: float = 1e-9
+
+
+def check_new(path: Path) -> None:
+    """Refuses a results file that is there already, or a folder that cannot be written.
+
+    Raises:
+        InputError: it exists, or its folder cannot be made.
+    """
+    if path.exists():
+        raise InputError(f"{path}: exists, results are never overwritten; choose another --results")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path.parent}: cannot be made: {error.strerror}") from None
+
+
+def write(path: Path, results: Results) -> None:
+    """Writes a results file whole, in place of an earlier state of the same comparison.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with written_whole(path) as partial:
+        text = json.dumps({"schema": SCHEMA, **asdict(results)}, indent=None, sort_keys=True)
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def read(path: Path) -> Results:
+    """Reads a results file.
+
+    Raises:
+        InputError: it is missing, damaged, or of another schema.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        schema = content["schema"]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: is damaged or no results file") from None
+    if schema != SCHEMA:
+        raise InputError(f"{path}: has schema {schema}, this version reads {SCHEMA}")
+    try:
+        return _results(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: is damaged: {error}") from None
+
+
+def _results(content: dict[str, Any]) -> Results:
+    del content["schema"]
+    content["baseline"] = _side(content["baseline"])
+    content["candidates"] = tuple(_side(side) for side in content["candidates"])
+    content["workloads"] = {
+        name: WorkloadTerms(**terms) for name, terms in content["workloads"].items()
+    }
+    content["blocks"] = tuple(_block(block) for block in content["blocks"])
+    results = Results(**content)
+    known = set(results.workloads)
+    for block in results.blocks:
+        if not 0 <= block.candidate < len(results.candidates) or not set(block.samples) <= known:
+            raise ValueError("a block of a candidate or workload that is not there")
+    return results
+
+
+def _side(content: dict[str, Any]) -> Side:
+    return Side(**{**content, "lock": tuple(content["lock"])})
+
+
+def _block(content: dict[str, Any]) -> Block:
+    return Block(
+        **{
+            **content,
+            "samples": {name: _samples(item) for name, item in content["samples"].items()},
+            "failures": tuple(Failure(**failure) for failure in content["failures"]),
+            "witnesses": tuple(Witness(**witness) for witness in content["witnesses"]),
+            "disturbed": tuple(content["disturbed"]),
+        }
+    )
+
+
+def _samples(content: dict[str, Any]) -> Samples:
+    sides = {
+        side: SideSamples(**{name: tuple(values) for name, values in content[side].items()})
+        for side in SIDES
+    }
+    checks = {f"{side}_check": tuple(content[f"{side}_check"]) for side in SIDES}
+    samples = Samples(sides[BASELINE], sides[CANDIDATE], **checks)
+    counts = {len(side.values) for side in sides.values()}
+    if len(counts) != 1 or counts == {0}:
+        raise ValueError("the two sides have unlike numbers of samples, or none")
+    for side in sides.values():
+        if not all(
+            isinstance(value, float | int) and math.isfinite(value) for value in side.values
+        ):
+            raise ValueError("a sample that is no finite number")
+    return samples
