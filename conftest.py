@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bench.comparison_plugin import comparison_head
 from bench.report import (
     ENVIRONMENT,
     FINDINGS,
@@ -24,7 +25,8 @@ from lenet5.cli import default_data_dir, default_mnist_dir
 from lenet5.errors import InputError
 from lenet5.recipe import RECIPES, check_seed, find_recipe
 
-pytest_plugins = ["pytester"]  # with which tests/test_report.py makes small reports
+# pytester: tests/test_report.py makes small reports with it.
+pytest_plugins = ["pytester", "bench.comparison_plugin"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -77,8 +79,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection(session: pytest.Session) -> None:
-    """Starts TensorFlow before a test module can import it: threads cannot be set later."""
+    """Starts TensorFlow before a test module can import it: threads cannot be set later.
+
+    But not for a comparison: its workers run TensorFlow, and this process leaves them the machine.
+    """
     config = session.config
+    if config.option.baseline is not None:
+        return
     try:
         runtime.start_tensorflow(config.option.threads)
     except InputError as error:
@@ -163,6 +170,10 @@ def pytest_html_report_title(report: Any) -> None:
 def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> None:
     """Puts accuracy, environment, plots and throughput above the table of tests."""
     stash = session.config.stash
+    compared = comparison_head(session.config)
+    if compared is not None:
+        prefix.append(compared)
+        return
     findings: list[str] = stash.get(FINDINGS, [])
     prefix.append(
         head_html(

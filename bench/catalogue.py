@@ -6,6 +6,7 @@ not put together. `bench.workloads` and `bench.probes` hold the code itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -58,9 +59,11 @@ class Spec:
 
 
 def _loop(batch: int, **more: Any) -> Spec:
-    return Spec(
-        f"train_step[loop,b{batch}]", 1, builder="loop", arguments={"batch_size": batch}, **more
-    )
+    return _batched(f"train_step[loop,b{batch}]", "loop", batch, **more)
+
+
+def _batched(name: str, builder: str, batch: int, **more: Any) -> Spec:
+    return Spec(name, 1, builder=builder, arguments={"batch_size": batch}, **more)
 
 
 WORKLOADS: Mapping[str, Spec] = {
@@ -68,22 +71,22 @@ WORKLOADS: Mapping[str, Spec] = {
     for spec in (
         _loop(32, gated=True),
         _loop(128, gated=True),
-        Spec("fit[b32]", 1, gated=True, builder="fit", arguments={"batch_size": 32}, least_steps=300),
+        _batched("fit[b32]", "fit", 32, gated=True, least_steps=300),
         Spec("fit_call", 1, gated=True, builder="fit_call"),
-        Spec("predict[b512]", 1, gated=True, builder="predict", arguments={"batch_size": 512}),
+        _batched("predict[b512]", "predict", 512, gated=True),
         Spec("import", 1, gated=True, margin=1.25, kind=IMPORT),
         Spec("first_step", 1, gated=True, margin=1.25, kind=FIRST_STEP),
         Spec("peak_memory", 1, gated=True, margin=1.1, kind=MEMORY, unit=MEBIBYTES),
         _loop(512),
-        Spec("train_step[xla,b128]", 1, builder="xla", arguments={"batch_size": 128}),
-        Spec("train_step[raw,b128]", 1, builder="raw", arguments={"batch_size": 128}),
-        Spec("fit[b128]", 1, builder="fit", arguments={"batch_size": 128}, least_steps=150),
-        Spec("fit[b128,t2]", 1, builder="fit", arguments={"batch_size": 128}, least_steps=150, threads=2),
+        _batched("train_step[xla,b128]", "xla", 128),
+        _batched("train_step[raw,b128]", "raw", 128),
+        _batched("fit[b128]", "fit", 128, least_steps=150),
+        _batched("fit[b128,t2]", "fit", 128, least_steps=150, threads=2),
         Spec("original_fit[b32]", 1, builder="original_fit", least_steps=300, step_multiple=300),
         Spec("predict[b1]", 1, builder="predict_one", slice_seconds=0.3),
         Spec("memory_growth", 1, margin=0.05, kind=GROWTH, unit=MEBIBYTES),
     )
-}  # fmt: skip
+}
 
 
 def select(names: str, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Spec]:
@@ -93,8 +96,11 @@ def select(names: str, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Sp
         names: `gated`, `all`, or names separated by spaces.
         options: workload -> `{"margin": 1.05, "gated": true}`, from `pyproject.toml`.
 
+    Returns:
+        At least one, by name, in the order of the catalogue.
+
     Raises:
-        InputError: an unknown workload or option, or a margin out of range.
+        InputError: an unknown workload or option, a margin out of range, or none is left.
     """
     specs = dict(WORKLOADS)
     for name, changes in options.items():
@@ -102,8 +108,11 @@ def select(names: str, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Sp
     if names == "all":
         return specs
     if names == "gated":
-        return {name: spec for name, spec in specs.items() if spec.gated}
-    return {_known(name): specs[name] for name in _in_order(names.split())}
+        gated = {name: spec for name, spec in specs.items() if spec.gated}
+        if not gated:
+            raise InputError("no workload is gated any more: name those that are to be measured")
+        return gated
+    return {name: specs[name] for name in _in_order(names.split())}
 
 
 def check_margin(margin: float, name: str = "--margin") -> None:
@@ -130,10 +139,14 @@ def _known(name: str) -> str:
 
 
 def _checked(name: str, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(changes, Mapping):
+        raise InputError(f"{name} = {changes!r}: a table of margin and gated is expected")
     for option, value in changes.items():
-        if option == "margin" and isinstance(value, (int, float)):
+        if option == "margin" and isinstance(value, float | int) and not isinstance(value, bool):
             if not WORKLOADS[name].is_difference:
                 check_margin(value, f"margin of {name}")
+            elif not 0 < value < math.inf:
+                raise InputError(f"margin of {name} is {value}, expected MiB a call above 0")
         elif not (option == "gated" and isinstance(value, bool)):
             raise InputError(f"option {option} = {value!r} of {name}: margin or gated is expected")
     return changes

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from lenet5 import data, runtime
@@ -38,16 +40,17 @@ def main() -> None:
     from bench import workloads
 
     training = _training_images()
+    steps = math.ceil(len(training.labels) / BATCH_SIZE)
     sides = {
-        "loop": workloads.train_loop(training, BATCH_SIZE),
-        "original": workloads.train_original(training, BATCH_SIZE),
+        "loop": partial(workloads.loop(training, BATCH_SIZE).run, steps),
+        "original": partial(workloads.original_fit(training, BATCH_SIZE).run, steps),
     }
     rounds = range(options.rounds, options.most_rounds + 1)
     print(json.dumps(alternate(sides, len(training.labels), rounds, time.perf_counter)))
 
 
 def alternate(
-    sides: Mapping[str, Callable[[], None]],
+    sides: Mapping[str, Callable[[], object]],
     images: int,
     rounds: range,
     clock: Callable[[], float],

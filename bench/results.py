@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from bench.catalogue import WORKLOADS
 from lenet5.errors import InputError
 from lenet5.run_directory import written_whole
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SCHEMA = 1
 BASELINE, CANDIDATE = "baseline", "candidate"
 SIDES = (BASELINE, CANDIDATE)
+
+Made = TypeVar("Made", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -195,14 +202,18 @@ def check_new(path: Path) -> None:
     """Refuses a results file that is there already, or a folder that cannot be written.
 
     Raises:
-        InputError: it exists, or its folder cannot be made.
+        InputError: it exists, or its folder cannot be made or written.
     """
-    if path.exists():
-        raise InputError(f"{path}: exists, results are never overwritten; choose another --results")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        there = path.exists()
+        if not there:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
     except OSError as error:
-        raise InputError(f"{path.parent}: cannot be made: {error.strerror}") from None
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+    if there:
+        raise InputError(f"{path}: exists, results are never overwritten; choose another --results")
 
 
 def write(path: Path, results: Results) -> None:
@@ -227,61 +238,127 @@ def read(path: Path) -> Results:
         schema = content["schema"]
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{path}: is damaged or no results file") from None
     if schema != SCHEMA:
-        raise InputError(f"{path}: has schema {schema}, this version reads {SCHEMA}")
+        raise InputError(f"{path}: has schema {schema!r}, this version reads {SCHEMA}")
     try:
         return _results(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except KeyError as error:
+        raise InputError(f"{path}: is damaged: {error} is missing") from None
+    except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: is damaged: {error}") from None
+
+
+def check_alike(one: Results, other: Results) -> None:
+    """Refuses to put results together that were not measured alike.
+
+    Raises:
+        InputError: machine, code, environments or workloads differ; says which.
+    """
+    for what, a, b in (
+        ("machines", one.machine, other.machine),
+        ("code", one.code, other.code),
+        ("baselines", _identity(one.baseline), _identity(other.baseline)),
+        *(
+            (f"versions of {name}", terms.version, other.workloads[name].version)
+            for name, terms in one.workloads.items()
+            if name in other.workloads
+        ),
+        ("threads", one.options["threads"], other.options["threads"]),
+    ):
+        if a != b:
+            raise InputError(f"results of different {what} cannot be put together")
+
+
+def _identity(side: Side) -> tuple[object, ...]:
+    return side.lock, dict(side.settings)
 
 
 def _results(content: dict[str, Any]) -> Results:
     del content["schema"]
+    terms = {name: _made(WorkloadTerms, item) for name, item in content["workloads"].items()}
+    # JSON has them by name; in the catalogue's order they are shown.
+    order = [name for name in WORKLOADS if name in terms] + sorted(set(terms) - set(WORKLOADS))
     content["baseline"] = _side(content["baseline"])
     content["candidates"] = tuple(_side(side) for side in content["candidates"])
-    content["workloads"] = {
-        name: WorkloadTerms(**terms) for name, terms in content["workloads"].items()
-    }
+    content["workloads"] = {name: terms[name] for name in order}
     content["blocks"] = tuple(_block(block) for block in content["blocks"])
-    results = Results(**content)
-    known = set(results.workloads)
-    for block in results.blocks:
-        if not 0 <= block.candidate < len(results.candidates) or not set(block.samples) <= known:
-            raise ValueError("a block of a candidate or workload that is not there")
+    results = _made(Results, content)
+    _check(results)
     return results
 
 
 def _side(content: dict[str, Any]) -> Side:
-    return Side(**{**content, "lock": tuple(content["lock"])})
+    return _made(Side, {**content, "lock": tuple(content["lock"])})
 
 
 def _block(content: dict[str, Any]) -> Block:
-    return Block(
-        **{
+    return _made(
+        Block,
+        {
             **content,
             "samples": {name: _samples(item) for name, item in content["samples"].items()},
-            "failures": tuple(Failure(**failure) for failure in content["failures"]),
-            "witnesses": tuple(Witness(**witness) for witness in content["witnesses"]),
+            "failures": tuple(_made(Failure, failure) for failure in content["failures"]),
+            "witnesses": tuple(_made(Witness, witness) for witness in content["witnesses"]),
             "disturbed": tuple(content["disturbed"]),
-        }
+        },
     )
 
 
 def _samples(content: dict[str, Any]) -> Samples:
     sides = {
-        side: SideSamples(**{name: tuple(values) for name, values in content[side].items()})
+        side: _made(SideSamples, {name: tuple(values) for name, values in content[side].items()})
         for side in SIDES
     }
     checks = {f"{side}_check": tuple(content[f"{side}_check"]) for side in SIDES}
-    samples = Samples(sides[BASELINE], sides[CANDIDATE], **checks)
-    counts = {len(side.values) for side in sides.values()}
+    return _made(Samples, {**sides, **checks})
+
+
+def _made(kind: type[Made], content: dict[str, Any]) -> Made:
+    """A data class of its fields; says which is missing or unknown."""
+    known = {item.name: item.default is item.default_factory is MISSING for item in fields(kind)}
+    for name, is_needed in known.items():
+        if is_needed and name not in content:
+            raise KeyError(name)
+    if unknown := sorted(set(content) - set(known)):
+        raise ValueError(f"{unknown[0]!r} is unknown")
+    return kind(**content)
+
+
+def _check(results: Results) -> None:
+    """Refuses what no experiment writes, and verdicts cannot be computed from."""
+    budget = results.options.get("budget_seconds")
+    _demand(budget is None or _is_number(budget), "a budget that is no finite number")
+    _demand(_is_number(results.clock_seconds), "a clock's resolution that is no finite number")
+    for terms in results.workloads.values():
+        fair = _is_number(terms.margin) and (terms.is_difference or terms.margin > 0)
+        _demand(fair, "a margin that is no finite number above 0")
+    for block in results.blocks:
+        known = block.candidate in range(len(results.candidates))
+        known = known and set(block.samples) <= set(results.workloads)
+        _demand(known, "a block of a candidate or workload that is not there")
+        _demand(_is_number(block.seconds) and block.seconds >= 0, "a block of no length")
+        _demand(all(failure.side in SIDES for failure in block.failures), "a side that is unknown")
+        for name, samples in block.samples.items():
+            _check_samples(samples, any_sign=results.workloads[name].is_difference)
+
+
+def _check_samples(samples: Samples, *, any_sign: bool) -> None:
+    counts = {len(samples.baseline.values), len(samples.candidate.values)}
     if len(counts) != 1 or counts == {0}:
         raise ValueError("the two sides have unlike numbers of samples, or none")
-    for side in sides.values():
-        if not all(
-            isinstance(value, float | int) and math.isfinite(value) for value in side.values
-        ):
-            raise ValueError("a sample that is no finite number")
-    return samples
+    values = (*samples.baseline.values, *samples.candidate.values)
+    _demand(all(map(_is_number, values)), "a sample that is no finite number")
+    _demand(any_sign or min(values) > 0, "a sample that is not above 0")
+    figures = (*samples.baseline_check, *samples.candidate_check)  # NaN is what it computed
+    _demand(all(isinstance(figure, float | int) for figure in figures), "a figure that is none")
+
+
+def _demand(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise ValueError(otherwise)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)

@@ -8,6 +8,7 @@ and versions.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import pytest
 from bench import workloads
 from bench.loop_versus_original import LEAST_RATIO
 from bench.report import ENVIRONMENT, FINDINGS
+from bench.workloads import Workload
 from lenet5.data import Dataset, Subset
 
 IMAGES = 9_600
@@ -36,46 +38,48 @@ def measure(
     benchmark: Any,
     pytestconfig: pytest.Config,
     record_property: Callable[[str, object], None],
-) -> Callable[[Callable[[], None], int, int], None]:
-    """Times rounds of a call, and stores what it was."""
+) -> Callable[[Workload, int, int], None]:
+    """Times rounds of a workload, each over a number of images, and stores what it was."""
 
-    def run(call: Callable[[], None], call_images: int, batch_size: int) -> None:
+    def run(workload: Workload, images: int, batch_size: int) -> None:
         environment = pytestconfig.stash[ENVIRONMENT]
         versions = {name: environment[name] for name in ("tensorflow", "keras", "numpy", "threads")}
-        benchmark.extra_info.update(versions, images=call_images, batch_size=batch_size)
-        benchmark.pedantic(call, rounds=ROUNDS, iterations=1, warmup_rounds=1)
+        benchmark.extra_info.update(versions, images=images, batch_size=batch_size)
+        steps = math.ceil(images / batch_size)
+        benchmark.pedantic(workload.run, (steps,), rounds=ROUNDS, iterations=1, warmup_rounds=1)
         if benchmark.stats is not None:  # --benchmark-disable calls it once and times nothing
-            speed = call_images / benchmark.stats.stats.median
+            speed = images / benchmark.stats.stats.median
             benchmark.extra_info["images_per_second"] = speed
             record_property("images_per_second", speed)
 
     return run
 
 
-Measure = Callable[[Callable[[], None], int, int], None]
+Measure = Callable[[Workload, int, int], None]
 
 
 @pytest.mark.parametrize("batch_size", [32, 128, 512], ids=["loop,b32", "loop,b128", "loop,b512"])
 def test_train_step(images: Subset, measure: Measure, batch_size: int) -> None:
-    measure(workloads.train_loop(images, batch_size), IMAGES, batch_size)
+    measure(workloads.loop(images, batch_size), IMAGES, batch_size)
 
 
 @pytest.mark.parametrize("batch_size", [32, 128], ids=["b32", "b128"])
 def test_fit(images: Subset, measure: Measure, batch_size: int) -> None:
-    measure(workloads.train_fit(images, batch_size), IMAGES, batch_size)
+    measure(workloads.fit(images, batch_size), IMAGES, batch_size)
 
 
 @pytest.mark.parametrize("batch_size", [32], ids=["b32"])
 def test_original_fit(images: Subset, measure: Measure, batch_size: int) -> None:
-    measure(workloads.train_original(images, batch_size), IMAGES, batch_size)
+    measure(workloads.original_fit(images, batch_size), IMAGES, batch_size)
 
 
-@pytest.mark.parametrize(("batch_size", "calls"), [(1, 20), (512, 1)], ids=["b1", "b512"])
-def test_predict(images: Subset, measure: Measure, batch_size: int, calls: int) -> None:
+@pytest.mark.parametrize("batch_size", [1, 512], ids=["b1", "b512"])
+def test_predict(images: Subset, measure: Measure, batch_size: int) -> None:
     """Batch 1: 20 calls with an image each. Batch 512: one call with all images."""
-    count = calls if calls > 1 else IMAGES
-    subset = workloads.first_images(images, count)
-    measure(workloads.predict(subset, batch_size, calls), count, batch_size)
+    if batch_size == 1:
+        measure(workloads.predict_one(images), 20, batch_size)
+    else:
+        measure(workloads.predict(images, batch_size), IMAGES, batch_size)
 
 
 @pytest.mark.usefixtures("mnist")

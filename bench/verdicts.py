@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from bench.results import BASELINE, CANDIDATE, Block, Failure, Results, Samples, WorkloadTerms
+from bench.results import BASELINE, CANDIDATE, Block, Results, Samples, WorkloadTerms
 from bench.statistics import (
     LOOKS,
     Outcome,
@@ -43,6 +43,7 @@ class Decision:
         detectable: smallest slowdown (as a share, or a difference) against an equal candidate
             that is found with 80 % power when the budget is used up; NaN where unknown.
         more_blocks: that an INCONCLUSIVE one would probably take; `None` if unknown or too many.
+        hopeless: whether more blocks would not help, since the baseline itself fails.
     """
 
     candidate: int
@@ -59,6 +60,12 @@ class Decision:
     total_ratio: float = math.nan
     detectable: float = math.nan
     more_blocks: int | None = None
+    hopeless: bool = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether measuring on is of no use."""
+        return self.verdict is not Verdict.INCONCLUSIVE or self.hopeless
 
 
 def decide(results: Results, candidate: int) -> dict[str, Decision]:
@@ -76,26 +83,38 @@ def decide(results: Results, candidate: int) -> dict[str, Decision]:
     affordable = _affordable_blocks(results, blocks)
     decisions = {}
     for name in terms:
-        reason = _broken(results, candidate, blocks, name)
-        if reason is None and outcomes[name].verdict is not counted_in[name].verdict:
+        without, with_them = outcomes[name].verdict, counted_in[name].verdict
+        decided = without is with_them is not Verdict.INCONCLUSIVE
+        faults = _faults(_tried(blocks, name) if decided else blocks, name)
+        reason = _broken(results, candidate, faults)
+        if reason is None and not quiet[name]:
+            reason = Verdict.INCONCLUSIVE, _why_unmeasured(results, candidate, faults)
+        if reason is None and without is not with_them:
             reason = (
                 Verdict.INCONCLUSIVE,
-                f"{outcomes[name].verdict.value} without the disturbed blocks, "
-                f"{counted_in[name].verdict.value} with them",
+                f"{without.value} without the disturbed blocks, {with_them.value} with them",
             )
-        decisions[name] = _decision(
+        decision = _decision(
             results, candidate, name, quiet[name], outcomes[name], reason, affordable
         )
+        hopeless = len(faults.baseline) >= FAILURES_THAT_DECIDE
+        decisions[name] = replace(decision, hopeless=hopeless)
     return decisions
 
 
 def exit_code(decisions: Iterable[Decision], problems: int = 0) -> int:
-    """The suite's: 1 for a gated FAIL, else 7 for a side that was not there, else 6, else 0."""
-    gated = {decision.verdict for decision in decisions if decision.terms.gated}
+    """The suite's: 1 for a gated FAIL, else 7 for a side that was not there, else 6, else 0.
+
+    Without any decision 5, as pytest where it collects no test.
+    """
+    found = list(decisions)
+    gated = {decision.verdict for decision in found if decision.terms.gated}
     if Verdict.FAIL in gated:
         return 1
     if problems:
         return 7
+    if not found:
+        return 5
     return 6 if Verdict.INCONCLUSIVE in gated else 0
 
 
@@ -123,7 +142,8 @@ def value(samples: Samples, terms: WorkloadTerms) -> float:
     baseline, candidate = samples.baseline.values, samples.candidate.values
     if terms.is_difference:
         return sum(candidate) / len(candidate) - sum(baseline) / len(baseline)
-    return block_value([math.log(c / b) for b, c in zip(baseline, candidate, strict=True)])
+    pairs = zip(baseline, candidate, strict=True)
+    return block_value([math.log(other) - math.log(base) for base, other in pairs])
 
 
 def _measured(blocks: Sequence[Block], name: str, *, replaced: bool) -> list[Samples]:
@@ -147,47 +167,96 @@ def _series(results: Results, name: str, measured: Sequence[Samples]) -> Series:
 
 
 def _affordable_blocks(results: Results, blocks: Sequence[Block]) -> int:
-    """Blocks that the budget allows, by the mean length of those measured; the last look's at most."""
+    """Blocks that the budget allows, by those measured; as many as the last look has at most."""
     budget = results.options.get("budget_seconds")
-    if not blocks or not budget:
+    seconds = sum(block.seconds for block in blocks)
+    if not budget or not seconds:
         return len({block.number for block in blocks})
-    mean_seconds = sum(block.seconds for block in blocks) / len(blocks)
-    return min(LOOKS[-1].blocks, max(len(blocks), int(budget / mean_seconds)))
+    return min(LOOKS[-1].blocks, max(len(blocks), int(budget * len(blocks) / seconds)))
 
 
-def _broken(
-    results: Results, candidate: int, blocks: Sequence[Block], name: str
-) -> tuple[Verdict, str] | None:
+@dataclass(frozen=True)
+class _Faults:
+    """What went wrong with a workload, one reason a block.
+
+    Attributes:
+        baseline: of the baseline.
+        candidate: of the candidate, in blocks in which the baseline did not fail.
+        wrong: those of the candidate's that it computed wrongly.
+    """
+
+    baseline: Sequence[str]
+    candidate: Sequence[str]
+    wrong: Sequence[str]
+
+
+def _broken(results: Results, candidate: int, faults: _Faults) -> tuple[Verdict, str] | None:
     """The verdict on a workload that crashed, hung or computed wrongly, with its reason."""
     side = results.candidates[candidate]
+    reason = ""
     if results.baseline.problem:
-        return Verdict.INCONCLUSIVE, f"the baseline is not there: {results.baseline.problem}"
-    if side.problem:
-        return Verdict.INCONCLUSIVE, side.problem
-    faults: dict[str, list[str]] = {BASELINE: [], CANDIDATE: []}
+        reason = f"the baseline is not there: {results.baseline.problem}"
+    elif side.problem:
+        reason = f"{side.label} is not there: {side.problem}"
+    elif len(faults.baseline) >= FAILURES_THAT_DECIDE:
+        reason = f"the baseline fails: {faults.baseline[-1]}"
+    elif len(faults.candidate) >= FAILURES_THAT_DECIDE:
+        return Verdict.FAIL, f"{faults.candidate[-1]} ({len(faults.candidate)} blocks)"
+    elif faults.wrong:
+        reason = f"{side.label} {faults.wrong[0]}, in one block"
+    return (Verdict.INCONCLUSIVE, reason) if reason else None
+
+
+def _why_unmeasured(results: Results, candidate: int, faults: _Faults) -> str:
+    if faults.baseline:
+        return f"the baseline fails: {faults.baseline[-1]}"
+    if faults.candidate:
+        return f"{results.candidates[candidate].label} fails: {faults.candidate[-1]}"
+    return "it was not measured"
+
+
+def _tried(blocks: Sequence[Block], name: str) -> Sequence[Block]:
+    """Blocks up to the last that measured a workload: once decided it is left out of the others.
+
+    A worker that does not start for those is nothing against this one.
+    """
+    tried = [
+        name in block.samples or any(failure.workload == name for failure in block.failures)
+        for block in blocks
+    ]
+    return blocks[: len(tried) - tried[::-1].index(True)]
+
+
+def _faults(blocks: Sequence[Block], name: str) -> _Faults:
+    baseline, candidate, wrong = [], [], []
     for block in blocks:
-        for failure in _failures_of(block, name):
-            faults[failure.side].append(failure.reason)
-        wrong = is_wrong(block.samples[name]) if name in block.samples else None
-        if wrong:
-            faults[CANDIDATE].append(wrong)
-    if len(faults[BASELINE]) >= FAILURES_THAT_DECIDE:
-        return Verdict.INCONCLUSIVE, f"the baseline fails: {faults[BASELINE][-1]}"
-    if len(faults[CANDIDATE]) >= FAILURES_THAT_DECIDE:
-        return Verdict.FAIL, f"{faults[CANDIDATE][-1]} ({len(faults[CANDIDATE])} blocks)"
-    wrong_once = [reason for reason in faults[CANDIDATE] if reason.startswith("computes")]
-    if wrong_once:
-        return Verdict.INCONCLUSIVE, f"{wrong_once[0]} once"
-    if not any(name in block.samples for block in blocks):
-        reasons = faults[CANDIDATE] or faults[BASELINE] or ["it was not measured"]
-        return Verdict.INCONCLUSIVE, reasons[-1]
-    return None
+        samples = block.samples.get(name)
+        of_baseline = _failure_of(block, name, BASELINE) or _useless_check(samples)
+        of_candidate = _failure_of(block, name, CANDIDATE)
+        computed = is_wrong(samples) if samples else None
+        if of_baseline:
+            baseline.append(of_baseline)
+        elif of_candidate or computed:
+            candidate.append(of_candidate or computed or "")
+            wrong += [computed] if computed else []
+    return _Faults(baseline, candidate, wrong)
 
 
-def _failures_of(block: Block, name: str) -> list[Failure]:
+def _failure_of(block: Block, name: str, side: str) -> str | None:
+    """Why a side has no samples; that a worker did not start counts where nothing else is told."""
     if name in block.samples:
-        return []
-    return [failure for failure in block.failures if failure.workload in ("", name)]
+        return None
+    own = [failure for failure in block.failures if failure.workload == name]
+    told = own or [failure for failure in block.failures if not failure.workload]
+    return next((failure.reason for failure in told if failure.side == side), None)
+
+
+def _useless_check(samples: Samples | None) -> str | None:
+    """Why nothing can be held against the baseline's check figures."""
+    for number, figure in enumerate(samples.baseline_check if samples else (), start=1):
+        if not math.isfinite(figure):
+            return f"computes {figure:.6g} (check figure {number})"
+    return None
 
 
 def _decision(
@@ -227,7 +296,7 @@ def _decision(
         pairs=sum(len(samples.baseline.values) for samples in used),
         total_ratio=_total_ratio(used, terms),
         detectable=detectable if terms.is_difference else math.expm1(detectable),
-        more_blocks=_more_blocks(outcome, margin) if undecided else None,
+        more_blocks=_more_blocks(outcome, margin, len(measured)) if undecided else None,
     )
     sentence = describe(decision, other, base, reason=broken[1] if broken else "")
     return Decision(**{**vars(decision), "finding": sentence})
@@ -243,10 +312,12 @@ def describe(decision: Decision, candidate: str, baseline: str, reason: str = ""
         return f"{text}, {_within(d)}"
     if reason:
         return f"{text}: {reason}"
-    if d.more_blocks is None:
-        more = "what is left to know takes too many blocks"
+    if d.more_blocks is not None:
+        more = f"a verdict would probably take {_blocks(d.more_blocks, 'more ')}"
+    elif d.blocks < 2:
+        more = f"a verdict takes {_blocks(LOOKS[0].blocks)} at least"
     else:
-        more = f"a verdict would probably take {d.more_blocks} more blocks"
+        more = "what is left to know takes too many blocks"
     return f"{text}, margin {d.terms.margin:g}: {more}"
 
 
@@ -257,18 +328,41 @@ def _comparison(d: Decision) -> str:
 
 
 def _basis(d: Decision) -> str:
-    blocks = f"{d.blocks} block{'s' if d.blocks != 1 else ''}"
     if math.isnan(d.low):
-        return blocks
-    return f"{100 * d.confidence:.4g} % interval {d.low:.3f}-{d.high:.3f}, {blocks}"
+        return _blocks(d.blocks)
+    return f"{100 * d.confidence:.4g} % interval {_interval(d)}, {_blocks(d.blocks)}"
+
+
+def _blocks(count: int, which: str = "") -> str:
+    return f"{count} {which}block{'' if count == 1 else 's'}"
+
+
+def _interval(d: Decision) -> str:
+    """Both ends, with three decimals or as many as it takes to say what the verdict says.
+
+    Rounding must move no end onto the margin, "equal" or the other end, nor across it.
+    """
+    marks = (d.terms.margin, _equal(d))
+    for digits in range(3, 10):
+        low, high = round(d.low, digits), round(d.high, digits)
+        if low < high and all(
+            (low > mark) == (d.low > mark) and (high < mark) == (d.high < mark) for mark in marks
+        ):
+            break
+    if d.terms.is_difference:
+        return f"{d.low:+.{digits}f} to {d.high:+.{digits}f}"
+    return f"{d.low:.{digits}f}-{d.high:.{digits}f}"
+
+
+def _equal(d: Decision) -> float:
+    return 0.0 if d.terms.is_difference else 1.0
 
 
 def _within(d: Decision) -> str:
-    equal = 0.0 if d.terms.is_difference else 1.0
     worse, better = ("slower", "faster") if d.terms.unit == "s" else ("bigger", "smaller")
-    if d.low > equal:
+    if d.low > _equal(d):
         return f"{worse}, but within the margin {d.terms.margin:g}"
-    if d.high < equal:
+    if d.high < _equal(d):
         return better
     return f"within the margin {d.terms.margin:g}"
 
@@ -280,9 +374,9 @@ def _total_ratio(measured: Sequence[Samples], terms: WorkloadTerms) -> float:
     return candidate / sum(sum(samples.baseline.values) for samples in measured)
 
 
-def _more_blocks(outcome: Outcome, margin: float) -> int | None:
-    wanted = blocks_to_decide(outcome, margin)
-    return None if wanted is None else wanted - outcome.blocks
+def _more_blocks(outcome: Outcome, margin: float, measured: int) -> int | None:
+    wanted = blocks_to_decide(outcome, margin, measured)
+    return None if wanted is None else wanted - measured
 
 
 def verdicts_of_all(results: Results) -> list[Decision]:

@@ -1,12 +1,15 @@
-"""What is timed: each function makes a call that does its work and waits until it is done.
+"""What is timed: each builder gives a call that runs steps and waits until they are done.
 
-Warm-up is the caller's business: the first call of each traces its graph and fills its caches.
+The first call traces the graph and fills caches: warming up is the caller's business. A workload's
+`check` computes, from the initial weights that every version has in common and without dropout,
+figures that two right environments agree on: a faster but wrong version is not a faster one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,77 +18,195 @@ import tensorflow as tf
 from lenet5.data import Subset, normalise
 from lenet5.model import build_for
 from lenet5.recipe import find_recipe
-from lenet5.steps import build_step_loop, epoch_order
+from lenet5.runtime import trainable_tensors
+from lenet5.steps import build_step_loop, epoch_order, forward, total_loss
 
+CHECK_STEPS = 20
 _SEED = 0
+_RATES = 100_000  # learning rates that are kept ready; steps count from 0 again after as many
+
+Run = Callable[[int], float]
 
 
-def train_loop(subset: Subset, batch_size: int) -> Callable[[], None]:
-    """One epoch over the subset in this project's loop inside the graph, in one call."""
-    recipe = find_recipe("original").with_overrides({"batch_size": batch_size})
-    model = build_for(recipe, _SEED)
-    images, labels = normalise(subset.images), subset.labels.astype(np.int32)
-    run_steps = build_step_loop(model, recipe, images, labels, _SEED)
-    steps = math.ceil(len(labels) / batch_size)
-    order = epoch_order(len(labels), _SEED, epoch=1)
-    rates = recipe.learning_rates(steps)
+@dataclass(frozen=True)
+class Workload:
+    """Something to time.
 
-    def epoch() -> None:
-        losses, _ = run_steps(order, rates, 0, steps)
-        _check_finite(losses.mean())
-
-    return epoch
-
-
-def train_fit(subset: Subset, batch_size: int) -> Callable[[], None]:
-    """One epoch over the subset in Keras's `fit`, given arrays."""
-    model = _compiled()
-    images, labels = normalise(subset.images), subset.labels.astype(np.int64)
-
-    def epoch() -> None:
-        history = model.fit(images, labels, batch_size=batch_size, epochs=1, verbose=0)
-        _check_finite(history.history["loss"][0])
-
-    return epoch
-
-
-def train_original(subset: Subset, batch_size: int) -> Callable[[], None]:
-    """One epoch over the subset as the original project trains: its tf.data chain into `fit`.
-
-    map, cache, shuffle over all images, batch, prefetch; the first call fills the cache.
+    Attributes:
+        run: runs a number of steps and gives the loss reached, or another figure of the result.
+        check: figures that any two right environments have in common, to about 1e-5.
     """
+
+    run: Run
+    check: Callable[[], list[float]]
+
+
+def loop(subset: Subset, batch_size: int) -> Workload:
+    """Training steps in this project's loop inside the graph, as many as asked for in one call."""
+    run_steps = _step_loop(subset, batch_size, dropout=None)
+    take = _Batches(len(subset.labels), batch_size)
+    rates = np.full(_RATES, find_recipe("original").learning_rate, np.float32)
+
+    def run(steps: int) -> float:
+        first_step, order = take(steps)
+        losses, _ = run_steps(order, rates, first_step % (_RATES - steps), steps)
+        return _finite(losses.mean())
+
+    def check() -> list[float]:
+        order = np.arange(CHECK_STEPS * batch_size, dtype=np.int32) % len(subset.labels)
+        losses, _ = _step_loop(subset, batch_size, dropout=0.0)(order, rates, 0, CHECK_STEPS)
+        return [float(loss) for loss in losses]
+
+    return Workload(run, check)
+
+
+def xla(subset: Subset, batch_size: int) -> Workload:
+    """The same steps compiled by XLA, one call each."""
+
+    def make(dropout: float | None) -> Any:
+        recipe = find_recipe("original")
+        model = build_for(recipe.with_overrides({} if dropout is None else {"dropout": dropout}), 0)
+        weights = trainable_tensors(model)
+        update = _adam(weights)
+
+        @tf.function(jit_compile=True, autograph=False)
+        def step(images: Any, labels: Any, number: Any) -> Any:
+            with tf.GradientTape() as tape:
+                loss = total_loss(model, labels, forward(model, images, _SEED, number))
+            update(tape.gradient(loss, weights), number)
+            return loss
+
+        return step
+
+    return _stepwise(subset, batch_size, make)
+
+
+def raw(subset: Subset, batch_size: int) -> Workload:
+    """The same steps of tf.Variable, tf.nn and an Adam of our own: TensorFlow without Keras."""
+
+    def make(dropout: float | None) -> Any:
+        recipe = find_recipe("original")
+        weights = [tf.Variable(weight) for weight in build_for(recipe, _SEED).get_weights()]
+        rate = recipe.dropout if dropout is None else dropout
+        update = _adam(weights)
+
+        @tf.function(autograph=False)
+        def step(images: Any, labels: Any, number: Any) -> Any:
+            with tf.GradientTape() as tape:
+                logits = _raw_forward(weights, images, rate, number)
+                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+                kernels = weights[0:8:2]  # every one but the output's
+                penalty = tf.add_n([tf.reduce_sum(tf.square(kernel)) for kernel in kernels])
+                loss = tf.reduce_mean(losses) + recipe.l2 * penalty
+            update(tape.gradient(loss, weights), number)
+            return loss
+
+        return step
+
+    return _stepwise(subset, batch_size, make)
+
+
+def fit(subset: Subset, batch_size: int) -> Workload:
+    """Steps in Keras's `fit`, given arrays, as many as asked for in one call."""
+    images, labels = normalise(subset.images), subset.labels.astype(np.int64)
     model = _compiled()
+
+    def fit_on(model: Any, count: int, **more: Any) -> list[float]:
+        arrays = images[:count], labels[:count]
+        history = model.fit(*arrays, batch_size=batch_size, epochs=1, verbose=0, **more)
+        return [_finite(history.history[name][0]) for name in ("loss", "accuracy")]
+
+    def run(steps: int) -> float:
+        return fit_on(model, steps * batch_size)[0]
+
+    def check() -> list[float]:
+        fresh = _compiled(dropout=0.0)
+        # The second pass's loss is of the weights that the first left behind.
+        return [
+            fit_on(fresh, CHECK_STEPS * batch_size, shuffle=False)[0],
+            fit_on(fresh, batch_size, shuffle=False)[0],
+        ]
+
+    return Workload(run, check)
+
+
+def fit_call(subset: Subset) -> Workload:
+    """Calls of `fit` with one step each: what a call costs besides its steps."""
+    batch_size = 32
+    images, labels = normalise(subset.images), subset.labels.astype(np.int64)
+    take = _Batches(len(labels), batch_size)
+    model = _compiled()
+
+    def fit_batch(model: Any, batch: np.ndarray) -> float:
+        history = model.fit(
+            images[batch], labels[batch], batch_size=batch_size, epochs=1, verbose=0
+        )
+        return _finite(history.history["loss"][0])
+
+    def run(steps: int) -> float:
+        return float(np.mean([fit_batch(model, take(1)[1]) for _ in range(steps)]))
+
+    def check() -> list[float]:
+        fresh = _compiled(dropout=0.0)
+        batches = np.arange(CHECK_STEPS * batch_size).reshape(CHECK_STEPS, -1) % len(labels)
+        return [fit_batch(fresh, batch) for batch in batches]
+
+    return Workload(run, check)
+
+
+def original_fit(subset: Subset, batch_size: int = 32) -> Workload:
+    """Whole passes as the original project trains: its tf.data chain into `fit`.
+
+    map, cache, shuffle over all images, batch, prefetch; the first call fills the cache. `steps`
+    is a multiple of a pass's.
+    """
+    steps_per_pass = math.ceil(len(subset.labels) / batch_size)
     images = tf.data.Dataset.from_tensor_slices((subset.images, subset.labels.astype(np.int64)))
 
     def normalise_image(image: Any, label: Any) -> tuple[Any, Any]:
         return tf.cast(image, tf.float32) / 255.0, label
 
-    pipeline = (
-        images.map(normalise_image, num_parallel_calls=tf.data.AUTOTUNE)
-        .cache()
-        .shuffle(len(subset.labels))
-        .batch(batch_size)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    cached = images.map(normalise_image, num_parallel_calls=tf.data.AUTOTUNE).cache()
+    shuffled = cached.shuffle(len(subset.labels))
 
-    def epoch() -> None:
-        history = model.fit(pipeline, epochs=1, verbose=0, shuffle=False)  # the chain shuffles
-        _check_finite(history.history["loss"][0])
+    def fit_on(model: Any, dataset: Any, epochs: int) -> float:
+        chain = dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+        history = model.fit(chain, epochs=epochs, verbose=0, shuffle=False)  # the chain shuffles
+        return _finite(history.history["loss"][-1])
 
-    return epoch
+    model = _compiled()
+
+    def run(steps: int) -> float:
+        return fit_on(model, shuffled, steps // steps_per_pass)
+
+    def check() -> list[float]:
+        first = cached.take(CHECK_STEPS * batch_size)
+        fresh = _compiled(dropout=0.0)
+        return [fit_on(fresh, first, 1), fit_on(fresh, first, 1)]
+
+    return Workload(run, check)
 
 
-def predict(subset: Subset, batch_size: int, calls: int) -> Callable[[], None]:
-    """Calls of `model.predict`, each on an equal share of the subset's images."""
-    model = build_for(find_recipe("original"), _SEED)
-    shares = np.split(normalise(subset.images), calls)
+def predict(subset: Subset, batch_size: int) -> Workload:
+    """Batches in one call of `model.predict`."""
+    images = normalise(subset.images)
 
-    def answer() -> None:
-        for share in shares:
-            probabilities = model.predict(share, batch_size=batch_size, verbose=0)
-            _check_finite(probabilities.sum())
+    def run_on(model: Any, steps: int) -> float:
+        predicted = model.predict(images[: steps * batch_size], batch_size=batch_size, verbose=0)
+        return _finite(predicted.max(axis=1).mean())
 
-    return answer
+    return _prediction(run_on, images)
+
+
+def predict_one(subset: Subset) -> Workload:
+    """Calls of `model.predict` with one image each."""
+    images = normalise(subset.images)
+
+    def run_on(model: Any, steps: int) -> float:
+        sure = [model.predict(images[i : i + 1], verbose=0).max() for i in range(steps)]
+        return _finite(np.mean(sure))
+
+    return _prediction(run_on, images)
 
 
 def first_images(subset: Subset, count: int) -> Subset:
@@ -93,15 +214,114 @@ def first_images(subset: Subset, count: int) -> Subset:
     return Subset(subset.images[:count], subset.labels[:count])
 
 
-def _compiled() -> tf.keras.Model:
+def compiled_with_batch(subset: Subset) -> tuple[Any, np.ndarray, np.ndarray]:
+    """A compiled model with images and labels for `fit` and `evaluate`."""
+    return _compiled(), normalise(subset.images), subset.labels.astype(np.int64)
+
+
+class _Batches:
+    """Indices of the next batches, over and over; an epoch's last batch may be smaller."""
+
+    def __init__(self, images: int, batch_size: int) -> None:
+        self._order = epoch_order(images, _SEED, epoch=1)
+        self._batch_size = batch_size
+        self._position = 0
+        self._steps_done = 0
+
+    def __call__(self, steps: int) -> tuple[int, np.ndarray]:
+        """Steps done before, and the int32 indices of `steps` batches."""
+        left = math.ceil((len(self._order) - self._position) / self._batch_size)
+        start = self._position if steps <= left else 0
+        self._position = start + steps * self._batch_size
+        self._steps_done += steps
+        return self._steps_done - steps, self._order[start : self._position]
+
+
+def _step_loop(subset: Subset, batch_size: int, dropout: float | None) -> Any:
+    overrides = {"batch_size": batch_size} | ({} if dropout is None else {"dropout": dropout})
+    recipe = find_recipe("original").with_overrides(overrides)
+    images, labels = normalise(subset.images), subset.labels.astype(np.int32)
+    return build_step_loop(build_for(recipe, _SEED), recipe, images, labels, _SEED)
+
+
+def _stepwise(subset: Subset, batch_size: int, make: Callable[[float | None], Any]) -> Workload:
+    """A workload of a graph that does one step a call; `make` is told the dropout, or None."""
+    images, labels = normalise(subset.images), subset.labels.astype(np.int32)
+    take = _Batches(len(labels), batch_size)
+    step = make(None)
+
+    def run(steps: int) -> float:
+        losses = []
+        for _ in range(steps):
+            number, batch = take(1)
+            losses.append(step(images[batch], labels[batch], tf.constant(number, tf.int64)))
+        return _finite(np.mean([float(loss) for loss in losses]))
+
+    def check() -> list[float]:
+        fresh = make(0.0)
+        batches = np.arange(CHECK_STEPS * batch_size).reshape(CHECK_STEPS, -1) % len(labels)
+        return [
+            float(fresh(images[batch], labels[batch], tf.constant(number, tf.int64)))
+            for number, batch in enumerate(batches)
+        ]
+
+    return Workload(run, check)
+
+
+def _prediction(run_on: Callable[[Any, int], float], images: np.ndarray) -> Workload:
+    model = build_for(find_recipe("original"), _SEED)
+
+    def check() -> list[float]:
+        probabilities = model.predict(images[:512], batch_size=512, verbose=0)
+        return [float(mean) for mean in probabilities.mean(axis=0)] + [run_on(model, 1)]
+
+    return Workload(lambda steps: run_on(model, steps), check)
+
+
+def _adam(weights: list[Any]) -> Callable[[Any, Any], None]:
+    """Adam's update in plain operations, as `Recipe` describes it."""
     recipe = find_recipe("original")
-    model = build_for(recipe, _SEED)
+    beta_1, beta_2 = recipe.adam_beta_1, recipe.adam_beta_2
+    means = [tf.Variable(tf.zeros_like(weight), trainable=False) for weight in weights]
+    squares = [tf.Variable(tf.zeros_like(weight), trainable=False) for weight in weights]
+
+    def update(gradients: Any, number: Any) -> None:
+        power = tf.cast(number + 1, tf.float32)
+        rate = recipe.learning_rate * tf.sqrt(1 - beta_2**power) / (1 - beta_1**power)
+        for weight, mean, square, gradient in zip(weights, means, squares, gradients, strict=True):
+            mean.assign_add((gradient - mean) * (1 - beta_1))
+            square.assign_add((tf.square(gradient) - square) * (1 - beta_2))
+            weight.assign_sub(rate * mean / (tf.sqrt(square) + recipe.adam_epsilon))
+
+    return update
+
+
+def _raw_forward(weights: list[Any], images: Any, dropout: float, number: Any) -> Any:
+    x = images
+    for kernel, bias in (weights[0:2], weights[2:4]):
+        x = tf.tanh(tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "VALID"), bias))
+        x = tf.nn.avg_pool2d(x, 2, 2, "VALID")
+    x = tf.reshape(x, [-1, 256])
+    for layer, (kernel, bias) in enumerate((weights[4:6], weights[6:8])):
+        x = tf.tanh(tf.matmul(x, kernel) + bias)
+        if dropout > 0:
+            key = tf.stack([tf.constant(layer, tf.int64), number])
+            x = tf.nn.experimental.stateless_dropout(x, rate=dropout, seed=key, rng_alg="philox")
+    return tf.matmul(x, weights[8]) + weights[9]
+
+
+def _compiled(dropout: float | None = None) -> tf.keras.Model:
+    recipe = find_recipe("original")
+    model = build_for(
+        recipe if dropout is None else recipe.with_overrides({"dropout": dropout}), _SEED
+    )
     optimizer = tf.keras.optimizers.Adam(recipe.learning_rate)
     model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
-def _check_finite(value: float) -> None:
+def _finite(value: Any) -> float:
     """A fast step that computes nonsense is no measurement."""
     if not math.isfinite(value):
         raise ArithmeticError(f"the timed work gave {value}")
+    return float(value)

@@ -237,8 +237,8 @@ def describe_environment(threads: int, keras_version: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "lenet5": __version__,
         "operating_system": platform.platform(),
-        "cpu": _cpu_model(),
-        "usable_cores": _usable_cores(),
+        "cpu": cpu_model(),
+        "usable_cores": usable_cores(),
         "threads": threads,
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
         "git_commit": git_commit(),
@@ -284,7 +284,8 @@ def _version(*distributions: str) -> str | None:
     return None
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The processor's name, as the system gives it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -292,7 +293,8 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

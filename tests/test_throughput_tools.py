@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from bench import workloads
 from bench.loop_versus_original import alternate
+from bench.workloads import Workload
 from lenet5.data import Dataset, Subset
 
 
@@ -58,33 +62,59 @@ def test_ratio_is_of_the_best_rounds_and_more_are_timed_until_it_is_reached(
     assert measured["ratio"] == 5.0 / min(loop[:rounds])
 
 
-@pytest.mark.parametrize(
-    "train", [workloads.train_loop, workloads.train_fit, workloads.train_original]
-)
-def test_training_workloads_learn_when_called_again(
-    images: Subset, train: object, monkeypatch: pytest.MonkeyPatch
+BUILDERS: dict[str, Callable[[Subset], Workload]] = {
+    "loop": lambda images: workloads.loop(images, 32),
+    "raw": lambda images: workloads.raw(images, 32),
+    "fit": lambda images: workloads.fit(images, 32),
+    "fit_call": workloads.fit_call,
+    "original_fit": lambda images: workloads.original_fit(images, 32),
+}
+
+
+@pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)
+def test_training_workloads_learn_when_run_again(
+    images: Subset, build: Callable[[Subset], Workload]
 ) -> None:
-    """The timed work is real training: the loss that each call computes goes down."""
-    losses: list[float] = []
-    monkeypatch.setattr(workloads, "_check_finite", losses.append)
-    call = train(images, 32)  # type: ignore[operator]
-    for _ in range(4):
-        call()
+    """The timed work is real training: the loss that each run gives goes down."""
+    run = build(images).run
+    losses = [run(3) for _ in range(4)]
     assert losses[-1] < losses[0]
 
 
-def test_prediction_answers_every_image(images: Subset, monkeypatch: pytest.MonkeyPatch) -> None:
-    sums: list[float] = []
-    monkeypatch.setattr(workloads, "_check_finite", sums.append)
-    workloads.predict(images, batch_size=512, calls=1)()
-    workloads.predict(images, batch_size=1, calls=4)()
-    assert sums == pytest.approx([80, 20, 20, 20, 20], rel=1e-5)
+def test_workloads_compute_the_same_first_steps(images: Subset) -> None:
+    """In the loop, without Keras, and one `fit` a batch, where the loss is before the step."""
+    truth = workloads.loop(images, 32).check()
+    assert len(truth) == workloads.CHECK_STEPS
+    assert workloads.raw(images, 32).check() == pytest.approx(truth, rel=1e-4)
+    assert workloads.fit_call(images).check() == pytest.approx(truth, rel=1e-4)
+
+
+def test_batches_go_round_and_an_epoch_is_whole() -> None:
+    take = workloads._Batches(images=10, batch_size=4)
+    first_step, order = take(3)
+    assert (first_step, sorted(order)) == (0, list(range(10)))
+    assert [len(take(2)[1]) for _ in range(2)] == [8, 8]  # one batch is left: from the start again
+    assert take(1)[0] == 7
+
+
+def test_prediction_is_of_every_image(images: Subset, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    predict = tf.keras.Model.predict
+
+    def watched(self: Any, x: Any, **more: Any) -> Any:
+        asked.append(len(x))
+        return predict(self, x, **more)
+
+    monkeypatch.setattr(tf.keras.Model, "predict", watched)
+    assert 0.1 < workloads.predict(images, batch_size=40).run(2) < 1
+    assert 0.1 < workloads.predict_one(images).run(3) < 1
+    assert asked == [80, 1, 1, 1]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_work_that_computes_nonsense_is_no_measurement(value: float) -> None:
     with pytest.raises(ArithmeticError, match="gave"):
-        workloads._check_finite(value)
+        workloads._finite(value)
 
 
 def test_first_images_keep_their_labels(digits: Dataset) -> None:

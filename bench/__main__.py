@@ -1,0 +1,135 @@
+"""`python -m bench`: verdicts and tables of a results file, and calibration of this machine.
+
+Exit status as pytest's with `--baseline`: 0 all PASS, 1 a FAIL, 2 interrupted, 4 bad input, 6 an
+INCONCLUSIVE, 7 an environment that could not be built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from bench import calibration, comparison, results
+from bench.catalogue import WORKLOADS
+from bench.comparison_report import table_text
+from bench.environments import EnvironmentProblem, default_cache, parse_request
+from bench.results import Block, Results
+from bench.verdicts import exit_code, verdicts_of_all
+from lenet5 import data
+from lenet5.cli import default_data_dir, default_mnist_dir
+from lenet5.errors import InputError
+
+OK, INTERRUPTED, USAGE, UNAVAILABLE = 0, 2, 4, 7
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; gives its exit status."""
+    parser = _parser()
+    try:
+        options = parser.parse_args(argv)
+    except SystemExit as end:  # argparse's own status for a wrong argument is 2
+        return USAGE if end.code else OK
+    try:
+        return int(options.run(options))
+    except InputError as error:
+        return _refuse(str(error), USAGE)
+    except EnvironmentProblem as problem:
+        return _refuse(str(problem), UNAVAILABLE)
+    except KeyboardInterrupt:
+        return _refuse("interrupted; what was measured is kept", INTERRUPTED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    verdict = commands.add_parser("verdict", help="findings of a results file; its exit status")
+    verdict.add_argument("file", type=Path, metavar="FILE.json")
+    verdict.set_defaults(run=_verdict)
+    show = commands.add_parser("show", help="the table of a results file")
+    show.add_argument("file", type=Path, metavar="FILE.json")
+    show.set_defaults(run=_show)
+    calibrate = commands.add_parser(
+        "calibrate", help=f"measure blocks of known truth: {calibration.WORKLOAD} against itself"
+    )
+    calibrate.add_argument("--environment", default=".", metavar="REQ", help="default: this one")
+    calibrate.add_argument("--blocks", type=int, default=30, help="of each bank; default: 30")
+    calibrate.add_argument(
+        "--bank", choices=(calibration.EQUAL, calibration.SLOWED, "both"), default="both"
+    )
+    calibrate.add_argument("--threads", type=int, default=1)
+    calibrate.set_defaults(run=_calibrate)
+    return parser
+
+
+def _verdict(options: argparse.Namespace) -> int:
+    found = results.read(options.file)
+    decisions = verdicts_of_all(found)
+    for decision in decisions:
+        print(f"{decision.verdict.value}: {decision.finding}")
+    if not found.complete:
+        print("the experiment did not end by itself")
+    return exit_code(decisions, problems=sum(bool(side.problem) for side in found.candidates))
+
+
+def _show(options: argparse.Namespace) -> int:
+    found = results.read(options.file)
+    print(table_text(found, verdicts_of_all(found)))
+    return OK
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    if not 1 <= options.blocks <= 1000:
+        raise InputError(f"--blocks is {options.blocks}, expected 1 to 1000")
+    request = parse_request(options.environment)
+    images = data.load_dataset(
+        "mnist",
+        data_dir=default_data_dir(os.environ),
+        mnist_dir=default_mnist_dir(os.environ),
+    ).training
+    cache = default_cache(os.environ)
+    both = (calibration.EQUAL, calibration.SLOWED)
+    for bank in both if options.bank == "both" else (options.bank,):
+        terms = comparison.Terms(
+            baseline=request,
+            candidates=(request,),
+            workloads={calibration.WORKLOAD: WORKLOADS[calibration.WORKLOAD]},
+            threads=options.threads,
+            blocks=options.blocks,
+            call_steps=calibration.call_steps(bank),
+        )
+        _fill_bank(bank, terms, images, cache)
+    return OK
+
+
+def _fill_bank(bank: str, terms: comparison.Terms, images: data.Subset, cache: Path) -> None:
+    built = comparison.build_environments(terms, cache, print)
+    path = calibration.bank_file(cache, bank, comparison.empty_results(terms, built, code=""))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = results.read(path) if path.exists() else None
+    done = len(before.blocks) if before else 0
+    with tqdm(total=terms.blocks, initial=done, desc=bank, unit="block", disable=None) as bar:
+
+        def on_block(found: Results, block: Block, _: Any) -> None:
+            results.write(path, found)
+            bar.update()
+            if bar.disable:
+                said = "; ".join([f.reason for f in block.failures] + list(block.disturbed))
+                print(f"{bank}: block {block.number + 1} of {terms.blocks} {said}", flush=True)
+
+        comparison.measure(terms, built, [[calibration.WORKLOAD]], images, on_block, before=before)
+    print(f"{bank}: {path}")
+
+
+def _refuse(message: str, status: int) -> int:
+    print(f"bench: error: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""A comparison from its options to its verdicts: what pytest and `python -m bench` both do."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from bench import environments, experiment, machine, results
+from bench.block import Bench
+from bench.catalogue import Spec, check_margin, select
+from bench.environments import Built, EnvironmentProblem, Request
+from bench.process import Interpreter, prepare_folder, running_on
+from bench.results import Block, Results, Side, WorkloadTerms
+from bench.verdicts import Decision
+from lenet5.data import Subset
+from lenet5.errors import InputError
+
+DEFAULT_MARGIN = 1.03
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is asked for.
+
+    Attributes:
+        baseline: the environment that others are held against.
+        candidates: the others.
+        workloads: to measure, by name.
+        margin: of the workloads that have none of their own.
+        budget_seconds: of measuring, per candidate.
+        threads: TensorFlow's; more than one are not pinned to a core.
+        seed: of the workloads' order.
+        blocks: to measure of each candidate whatever they show; `None`: until decided.
+        pair_seconds: how long a workload's pairs go on in a block.
+        call_steps: how slices are made up, if not as usual.
+    """
+
+    baseline: Request
+    candidates: tuple[Request, ...]
+    workloads: Mapping[str, Spec]
+    margin: float = DEFAULT_MARGIN
+    budget_seconds: float = experiment.DEFAULT_BUDGET_SECONDS
+    threads: int = 1
+    seed: int = 0
+    blocks: int | None = None
+    pair_seconds: float = 12.0
+    call_steps: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+
+
+def read_terms(
+    baseline: str,
+    candidates: Sequence[str],
+    *,
+    workloads: str,
+    margin: float,
+    budget_seconds: float,
+    threads: int,
+    project: Path,
+) -> Terms:
+    """Checks the options of a comparison, without network and without starting anything.
+
+    Args:
+        baseline: requirements and settings.
+        candidates: the same of each; none: the current environment.
+        workloads: `gated`, `all` or names.
+        margin: default one.
+        budget_seconds: per candidate.
+        threads: TensorFlow's.
+        project: folder of the `pyproject.toml` with `[tool.lenet5-bench.workloads]`.
+
+    Raises:
+        InputError: one of them makes no sense.
+    """
+    check_margin(margin)
+    if not 10 <= budget_seconds <= 86_400:
+        raise InputError(f"--budget is {budget_seconds:g}, expected 10 to 86400 seconds")
+    return Terms(
+        baseline=environments.parse_request(baseline),
+        candidates=tuple(environments.parse_request(text) for text in candidates or ["."]),
+        workloads=select(workloads, _project_options(project)),
+        margin=margin,
+        budget_seconds=budget_seconds,
+        threads=threads,
+    )
+
+
+@dataclass(frozen=True)
+class Environments:
+    """What the environments came to: built, or the problem that each has."""
+
+    baseline: Built
+    candidates: tuple[Built | EnvironmentProblem, ...]
+
+
+def build_environments(terms: Terms, cache: Path, say: Say) -> Environments:
+    """Builds every environment; a candidate that cannot be built does not stop the others.
+
+    Raises:
+        EnvironmentProblem: the baseline's.
+    """
+    baseline = environments.build(terms.baseline, cache, say=say)
+    candidates: list[Built | EnvironmentProblem] = []
+    for request in terms.candidates:
+        try:
+            candidates.append(environments.build(request, cache, say=say))
+        except EnvironmentProblem as problem:
+            say(str(problem))
+            candidates.append(problem)
+    return Environments(baseline, tuple(candidates))
+
+
+def measure(
+    terms: Terms,
+    built: Environments,
+    wanted: Sequence[Sequence[str]],
+    images: Subset,
+    on_block: experiment.OnBlock,
+    before: Results | None = None,
+) -> Results:
+    """Runs the experiment in a private folder that is removed afterwards.
+
+    Args:
+        terms: what is asked for.
+        built: the environments.
+        wanted: by candidate, the names of the workloads to measure.
+        images: MNIST's training images.
+        on_block: is told of every block.
+        before: results of an earlier sitting, to go on from.
+
+    Raises:
+        InputError: those results are of another machine, code or environment.
+        KeyboardInterrupt: after `on_block` was told of what there is.
+    """
+    with tempfile.TemporaryDirectory(prefix="lenet5-bench-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        code = prepare_folder(folder, images)
+        empty = empty_results(terms, built, code)
+        if before is not None:
+            results.check_alike(empty, before)
+            empty = before
+        plan = experiment.Plan(
+            baseline=_interpreter(built.baseline),
+            candidates=tuple(
+                _interpreter(side) if isinstance(side, Built) else None for side in built.candidates
+            ),
+            specs=tuple({name: terms.workloads[name] for name in names} for names in wanted),
+            budget_seconds=terms.budget_seconds,
+            seed=terms.seed,
+            blocks=terms.blocks,
+        )
+        bench = _bench(terms, folder)
+        # This process stays off the core that both sides share.
+        with running_on(bench.start_cores[1]):
+            return experiment.run(plan, bench, empty, on_block)
+
+
+def empty_results(terms: Terms, built: Environments, code: str) -> Results:
+    """Results without blocks: environments, machine, options and the terms of each workload."""
+    labels = iter(
+        environments.labels(
+            *zip(
+                *(
+                    (side.lock, side.request.settings, side.python_version)
+                    for side in (built.baseline, *built.candidates)
+                    if isinstance(side, Built)
+                ),
+                strict=True,
+            )
+        )
+    )
+    return Results(
+        machine=machine.describe(),
+        code=code,
+        options={
+            "budget_seconds": terms.budget_seconds,
+            "threads": terms.threads,
+            "pinned": terms.threads == 1,
+            "pair_seconds": terms.pair_seconds,
+            "seed": terms.seed,
+        },
+        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        baseline=_side(built.baseline, terms.baseline, labels),
+        candidates=tuple(
+            _side(side, request, labels)
+            for side, request in zip(built.candidates, terms.candidates, strict=True)
+        ),
+        workloads={
+            name: WorkloadTerms(
+                version=spec.version,
+                unit=spec.unit,
+                margin=spec.margin or terms.margin,
+                gated=spec.gated,
+                is_difference=spec.is_difference,
+                threads=spec.threads or terms.threads,
+            )
+            for name, spec in terms.workloads.items()
+        },
+        clock_seconds=time.get_clock_info("perf_counter").resolution,
+    )
+
+
+def progress_line(found: Results, block: Block, decisions: Mapping[str, Decision]) -> str:
+    """What a block came to, in one line: `2.20.0, block 4, 19 s: 3 of 8 decided, 1 FAIL`."""
+    label = found.candidates[block.candidate].label
+    decided = [d for d in decisions.values() if d.settled]
+    failed = sum(d.verdict.value == "FAIL" for d in decided)
+    notes = [f"{len(decided)} of {len(decisions)} decided"]
+    notes += [f"{failed} FAIL"] if failed else []
+    notes += [f"{f.side} {f.reason}" for f in block.failures]
+    notes += [f"disturbed: {reason}" for reason in block.disturbed]
+    return f"{label}, block {block.number + 1}, {block.seconds:.0f} s: {', '.join(notes)}"
+
+
+def _bench(terms: Terms, folder: Path) -> Bench:
+    cores = machine.cores()
+    pinned = terms.threads == 1
+    return Bench(
+        folder=folder,
+        cores=cores[-1:] if pinned else cores,
+        start_cores=(cores[-1:], cores[:1]) if pinned else (cores, cores),
+        all_cores=cores,
+        threads=terms.threads,
+        pair_seconds=terms.pair_seconds,
+        call_steps=terms.call_steps,
+    )
+
+
+def _interpreter(built: Built) -> Interpreter:
+    return Interpreter(built.python, built.request.settings)
+
+
+def _side(built: Built | EnvironmentProblem, request: Request, labels: Iterator[str]) -> Side:
+    if isinstance(built, Built):
+        return Side(request.text, next(labels), lock=built.lock, settings=dict(request.settings))
+    return Side(request.text, request.text, settings=dict(request.settings), problem=str(built))
+
+
+def _project_options(project: Path) -> Mapping[str, Mapping[str, Any]]:
+    """`[tool.lenet5-bench.workloads]` of a `pyproject.toml`."""
+    path = project / "pyproject.toml"
+    if not path.is_file():
+        return {}
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    options = content.get("tool", {}).get("lenet5-bench", {}).get("workloads", {})
+    if not all(isinstance(changes, dict) for changes in options.values()):
+        raise InputError(f"{path}: tool.lenet5-bench.workloads must hold a table per workload")
+    return dict(options)
+
+
+def default_results(folder: Path) -> Path:
+    """A name for a results file that is not there yet."""
+    moment = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+    return folder / f"comparison-{moment}-{os.getpid()}.json"

@@ -1,0 +1,268 @@
+"""`pytest bench --baseline …`: options, the experiment before the first verdict, exit codes.
+
+With `--baseline` nothing but `bench/test_speed.py` is collected, and this process does not import
+TensorFlow. Exit codes beside pytest's own: 6 for an INCONCLUSIVE without a failure, 7 for an
+environment that could not be built or whose worker could not start.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tqdm import tqdm
+
+from bench import calibration, comparison, results
+from bench.comparison import Environments, Terms
+from bench.comparison_report import comparison_html, summary_markdown, table_text
+from bench.environments import EnvironmentProblem, default_cache
+from bench.experiment import DEFAULT_BUDGET_SECONDS
+from bench.results import Block, Results
+from bench.statistics import Verdict
+from bench.verdicts import Decision, decide, verdicts_of_all
+from lenet5 import data
+from lenet5.cli import default_data_dir
+from lenet5.errors import InputError
+
+INCONCLUSIVE, UNAVAILABLE = 6, 7
+_VERDICT = "verdict"
+_NOT_THERE = "NOT THERE"
+_MODULE = "test_speed.py"
+
+TERMS = pytest.StashKey[Terms]()
+FOUND = pytest.StashKey[Results]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The terms of a comparison."""
+    group = parser.getgroup("comparison", "LeNet-5: training speed of TensorFlow versions")
+    group.addoption(
+        "--baseline", metavar="REQ", help='such as "tensorflow-cpu==2.20.0 keras==3.11.2"'
+    )
+    group.addoption(
+        "--candidate",
+        metavar="REQ",
+        action="append",
+        default=[],
+        help="another environment, repeatable; default: the current one",
+    )
+    group.addoption(
+        "--workloads", metavar="NAMES", default="gated", help="gated (default), all, or names"
+    )
+    group.addoption(
+        "--margin",
+        type=float,
+        default=comparison.DEFAULT_MARGIN,
+        metavar="RATIO",
+        help="of times that is still acceptable; default: %(default)s",
+    )
+    group.addoption(
+        "--budget",
+        type=float,
+        default=DEFAULT_BUDGET_SECONDS,
+        metavar="SECONDS",
+        help="of measuring, per candidate; default: %(default)g",
+    )
+    group.addoption("--results", type=Path, metavar="FILE.json", help="where raw samples are kept")
+    group.addoption("--summary", type=Path, metavar="FILE.md", help="Markdown for a CI job's page")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuses options that make no sense before anything is built."""
+    option = config.option
+    if option.baseline is None:
+        for name in ("candidate", "results", "summary"):
+            if getattr(option, name):
+                raise pytest.UsageError(f"--{name} needs --baseline")
+        return
+    if getattr(option, "numprocesses", None) or getattr(option, "reruns", None):
+        raise pytest.UsageError("--baseline measures: without -n and --reruns only")
+    try:
+        terms = comparison.read_terms(
+            option.baseline,
+            option.candidate,
+            workloads=option.workloads,
+            margin=option.margin,
+            budget_seconds=option.budget,
+            threads=option.threads,
+            project=config.rootpath,
+        )
+        option.results = option.results or comparison.default_results(Path("reports"))
+        results.check_new(option.results)
+    except InputError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[TERMS] = terms
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """What is compared, or how to."""
+    terms = config.stash.get(TERMS, None)
+    if terms is None:
+        return 'comparison: none, since there is no --baseline (such as "tensorflow-cpu==2.20.0")'
+    others = ", ".join(request.text for request in terms.candidates)
+    return (
+        f"comparison: {others} against {terms.baseline.text}, margin {terms.margin:g}, "
+        f"budget {terms.budget_seconds:g} s a candidate, results {config.option.results}"
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `--baseline` the comparison alone, without it all but the comparison."""
+    if collection_path.suffix != ".py":
+        return None
+    is_comparison = collection_path.name == _MODULE
+    return True if is_comparison != (TERMS in config.stash) else None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per workload and candidate."""
+    if "compared" in metafunc.fixturenames:
+        terms = metafunc.config.stash[TERMS]
+        metafunc.parametrize(
+            "compared",
+            [
+                pytest.param((index, name), id=f"{name}-{request.text}")
+                for index, request in enumerate(terms.candidates)
+                for name in terms.workloads
+            ],
+        )
+
+
+@pytest.fixture(scope="session")
+def decisions(request: pytest.FixtureRequest) -> dict[tuple[int, str], Decision]:
+    """Runs the experiment on what was selected; the verdicts by candidate and workload."""
+    config = request.config
+    found = _measure(config, _selected(request.session))
+    return {
+        (index, name): decision
+        for index in range(len(found.candidates))
+        for name, decision in decide(found, index).items()
+    }
+
+
+def judge(decision: Decision, found: Results, record: Callable[[str, object], None]) -> None:
+    """Passes or fails a test by a verdict; an informational FAIL is told and passes.
+
+    Args:
+        decision: the verdict.
+        found: the results that it comes from.
+        record: notes a property of the test.
+    """
+    is_there = not found.candidates[decision.candidate].problem
+    word = decision.verdict.value if is_there else _NOT_THERE
+    record(_VERDICT, word)
+    record("finding", decision.finding)
+    record("ratio", decision.ratio)
+    if word == _NOT_THERE or (decision.terms.gated and decision.verdict is not Verdict.PASS):
+        pytest.fail(decision.finding, pytrace=False)
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, Any] | None:
+    """INCONCLUSIVE and NOT THERE are failed reports with a category of their own."""
+    word = dict(report.user_properties).get(_VERDICT)
+    if report.when == "call" and report.failed and word in ("INCONCLUSIVE", _NOT_THERE):
+        return str(word).lower(), str(word)[0], (str(word), {"yellow": True})
+    return None
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Turns pytest's 1 into 7 or 6 where no test failed by a verdict or an error."""
+    config = session.config
+    if TERMS not in config.stash:
+        return
+    if exitstatus == pytest.ExitCode.TESTS_FAILED:
+        terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
+        stats = terminal.stats if terminal else {}
+        if not stats.get("failed") and not stats.get("error"):
+            session.exitstatus = UNAVAILABLE if stats.get(_NOT_THERE.lower()) else INCONCLUSIVE
+    found = config.stash.get(FOUND, None)
+    if found is not None and config.option.summary:
+        text = summary_markdown(found, verdicts_of_all(found), false_alarms=_false_alarms(found))
+        config.option.summary.parent.mkdir(parents=True, exist_ok=True)
+        config.option.summary.write_text(text, encoding="utf-8")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The table of verdicts, and where the samples are."""
+    found = config.stash.get(FOUND, None)
+    if found is not None:
+        terminalreporter.section("comparison")
+        terminalreporter.write_line(table_text(found, verdicts_of_all(found)))
+        terminalreporter.write_line(f"raw samples: {config.option.results}")
+
+
+def comparison_head(config: pytest.Config) -> str | None:
+    """The head of the HTML report, if this session compared anything."""
+    found = config.stash.get(FOUND, None)
+    if found is None:
+        return None
+    return comparison_html(found, verdicts_of_all(found), false_alarms=_false_alarms(found))
+
+
+def _selected(session: pytest.Session) -> list[list[str]]:
+    """By candidate, the workloads whose tests were selected."""
+    terms = session.config.stash[TERMS]
+    chosen = {
+        item.callspec.params["compared"]
+        for item in session.items
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+    }
+    return [
+        [name for name in terms.workloads if (index, name) in chosen]
+        for index in range(len(terms.candidates))
+    ]
+
+
+def _measure(config: pytest.Config, wanted: list[list[str]]) -> Results:
+    terms = config.stash[TERMS]
+    capture: Any = config.pluginmanager.get_plugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        try:
+            images = data.load_dataset(
+                "mnist", data_dir=default_data_dir(os.environ), mnist_dir=config.option.mnist_dir
+            ).training
+            built = comparison.build_environments(terms, default_cache(os.environ), _say)
+        except EnvironmentProblem as problem:
+            pytest.exit(f"the baseline is not there: {problem}", returncode=UNAVAILABLE)
+        except InputError as error:
+            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+        return _run(config, terms, built, wanted, images)
+
+
+def _run(
+    config: pytest.Config,
+    terms: Terms,
+    built: Environments,
+    wanted: list[list[str]],
+    images: data.Subset,
+) -> Results:
+    budget = terms.budget_seconds * sum(bool(names) for names in wanted)
+    with tqdm(total=budget, disable=None, unit="s", bar_format=_BAR, leave=False) as bar:
+
+        def on_block(found: Results, block: Block, decided: Any) -> None:
+            config.stash[FOUND] = found
+            results.write(config.option.results, found)
+            bar.update(min(block.seconds, budget - bar.n))
+            line = comparison.progress_line(found, block, decided)
+            bar.set_description_str(line)
+            if bar.disable:
+                _say(line)
+
+        found = comparison.measure(terms, built, wanted, images, on_block)
+    config.stash[FOUND] = found
+    results.write(config.option.results, found)
+    return found
+
+
+_BAR = "{desc} |{bar}| {n:.0f} of at most {total:.0f} s"
+
+
+def _say(text: str) -> None:
+    tqdm.write(text)
+
+
+def _false_alarms(found: Results) -> str:
+    return calibration.false_alarms(found, default_cache(os.environ))

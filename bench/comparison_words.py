@@ -1,0 +1,264 @@
+"""What a comparison came to in words and figures, unescaped: terminal and reports say the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from bench.results import BASELINE, Block, Results
+from bench.statistics import Verdict
+from bench.verdicts import Decision
+from bench.verdicts import _interval as interval
+
+# Share of the other side's time above which a side's CPU use is no longer called idle.
+MOST_IDLE_SHARE = 0.05
+
+HEADER = (
+    *("workload", "verdict", "ratio", "interval", "margin"),
+    *("blocks", "pairs", "totals", "detectable"),
+)
+EXPLANATION = (
+    "Ratio: candidate over baseline, above 1 is slower or bigger (where MiB a call are named: "
+    "their difference). Interval: at the confidence of the look that it belongs to. Totals: ratio "
+    "of the sums of all samples, in which stalls show. Detectable: the slowdown against 1.00 that "
+    "is found with 80 % power at one-sided 2.5 %, run to the budget."
+)
+
+
+@dataclass(frozen=True)
+class FailureGroup:
+    """A failure that occurred in one or more blocks.
+
+    Attributes:
+        words: who failed in what, why, and in which blocks.
+        output: the last lines that the worker printed.
+    """
+
+    words: str
+    output: str
+
+
+def problem(results: Results, candidate: int) -> str:
+    """Why a candidate could not be compared at all; empty where it could."""
+    for side in (results.baseline, results.candidates[candidate]):
+        if side.problem:
+            return f"{side.label} is not there: {side.problem}"
+    return ""
+
+
+def of_candidate(decisions: Sequence[Decision], candidate: int) -> list[Decision]:
+    """A candidate's decisions, gated ones first."""
+    found = [d for d in decisions if d.candidate == candidate]
+    return sorted(found, key=lambda d: not d.terms.gated)
+
+
+def overall(results: Results, decisions: Sequence[Decision], candidate: int) -> Verdict | None:
+    """A candidate's verdict by its gated workloads; None where there is none of them."""
+    verdicts = {d.verdict for d in of_candidate(decisions, candidate) if d.terms.gated}
+    if Verdict.FAIL in verdicts:
+        return Verdict.FAIL
+    if problem(results, candidate):
+        return Verdict.INCONCLUSIVE
+    if Verdict.INCONCLUSIVE in verdicts:
+        return Verdict.INCONCLUSIVE
+    return Verdict.PASS if verdicts else None
+
+
+def headline(results: Results, decisions: Sequence[Decision]) -> str:
+    """`FAIL: 2.21.0 against 2.20.0: 1 FAIL, 7 PASS of 8 gated workloads`.
+
+    Several candidates are counted by their verdict.
+    """
+    each = [overall(results, decisions, c) for c in range(len(results.candidates))]
+    if len(each) > 1:
+        who, counted, unit = f"{len(each)} candidates", each, "candidates"
+    else:
+        who, unit = results.candidates[0].label, "gated workloads"
+        counted = [d.verdict for d in decisions if d.terms.gated]
+    worst = next((v for v in (Verdict.FAIL, Verdict.INCONCLUSIVE) if v in each), None)
+    if worst is None and each and None not in each:
+        worst = Verdict.PASS
+    unfinished = "" if results.complete else "INCOMPLETE, "
+    verdict = worst.value if worst else "NO VERDICT"
+    return f"{unfinished}{verdict}: {who} against {results.baseline.label}: {_tally(counted, unit)}"
+
+
+def candidate_line(results: Results, decisions: Sequence[Decision], candidate: int) -> str:
+    """`2.21.0 against 2.20.0: 1 FAIL, 7 PASS of 8 gated workloads`."""
+    gated = [d.verdict for d in of_candidate(decisions, candidate) if d.terms.gated]
+    sides = f"{results.candidates[candidate].label} against {results.baseline.label}"
+    return f"{sides}: {_tally(gated, 'gated workloads')}"
+
+
+def figures(d: Decision) -> list[str]:
+    """Cells of a decision's row under `HEADER`, but for the name."""
+    unit = f" {d.terms.unit}" if d.terms.is_difference else ""
+    bounds = "-" if math.isnan(d.low) else f"{interval(d)} ({100 * d.confidence:.1f} %)"
+    if d.terms.is_difference:
+        detectable = _figure(d.detectable, ".3f")
+    else:
+        detectable = _figure(100 * d.detectable, ".1f", " %")
+    return [
+        verdict_words(d),
+        _figure(d.ratio, "+.3f" if unit else ".3f"),
+        bounds,
+        f"{d.terms.margin:g}",
+        f"{d.blocks:,}",
+        f"{d.pairs:,}",
+        _figure(d.total_ratio, ".3f"),
+        detectable,
+    ]
+
+
+def row_name(d: Decision) -> str:
+    """The workload's name, with the unit where figures are no ratios."""
+    return f"{d.workload} ({d.terms.unit} a call)" if d.terms.is_difference else d.workload
+
+
+def verdict_words(d: Decision) -> str:
+    """`PASS`, or `PASS, slower` where a change within the margin is proven."""
+    if d.verdict is not Verdict.PASS or is_plain(d):
+        return d.verdict.value
+    worse, better = ("slower", "faster") if d.terms.unit == "s" else ("bigger", "smaller")
+    return f"{d.verdict.value}, {worse if d.low > _equal(d) else better}"
+
+
+def is_plain(d: Decision) -> bool:
+    """Whether it is a PASS without a proven change: nothing to be told."""
+    return d.verdict is Verdict.PASS and d.low <= _equal(d) <= d.high
+
+
+def baseline_amount(results: Results, d: Decision) -> str:
+    """What the baseline takes: the median sample, of a step where slices have steps."""
+    values = [
+        value
+        for block in results.blocks
+        if block.candidate == d.candidate and d.workload in block.samples
+        for value in block.samples[d.workload].baseline.values
+    ]
+    if not values:
+        return "-"
+    middle = median(values)
+    if d.terms.unit != "s":
+        return f"{middle:.3f} MiB" if d.terms.is_difference else f"{middle:,.0f} MiB"
+    middle, each = middle / (d.terms.steps or 1), "/step" if d.terms.steps else ""
+    return f"{middle:.2f} s{each}" if middle >= 1 else f"{1000 * middle:.3g} ms{each}"
+
+
+def notes(results: Results) -> list[str]:
+    """What a reader must know before believing anything: incomplete, not built, not idle."""
+    found = []
+    if not results.complete:
+        count = len(results.blocks)
+        found.append(
+            f"INCOMPLETE: the comparison was interrupted after {count} "
+            f"block{'' if count == 1 else 's'}; all that follows rests on those."
+        )
+    sides = [(f"The baseline {results.baseline.label}", results.baseline)]
+    sides += [(side.label, side) for side in results.candidates]
+    found += [f"{who} is not there: {side.problem}" for who, side in sides if side.problem]
+    return found + _idle_notes(results)
+
+
+def disturbed_blocks(results: Results) -> list[str]:
+    """How many blocks were disturbed and repeated; then, of each, why."""
+    blocks = results.blocks
+    disturbed = [(place, block) for place, block in enumerate(blocks) if block.disturbed]
+    lines = []
+    for place, block in disturbed:
+        repeated = _is_repeated(block, blocks[place + 1 :])
+        reasons = "; ".join(block.disturbed)
+        lines.append(f"{_block_name(results, block)}{', repeated' * repeated}: {reasons}")
+    repeats = sum(_is_repeated(block, blocks[place + 1 :]) for place, block in disturbed)
+    return [f"{len(disturbed)} of {len(blocks)}, {repeats} of them repeated", *lines]
+
+
+def failures(results: Results) -> list[FailureGroup]:
+    """Every failure once, with the blocks that it occurred in."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for block in results.blocks:
+        for failure in block.failures:
+            side = results.candidates[block.candidate].label
+            if failure.side == BASELINE:
+                side = f"the baseline {results.baseline.label} (beside {side})"
+            what = f"{failure.workload}: " if failure.workload else "did not start: "
+            key = (f"{side}, {what}{failure.reason}", failure.output)
+            found.setdefault(key, []).append(str(block.number + 1))
+    return [
+        FailureGroup(f"{words} (block{'s' * (len(blocks) > 1)} {', '.join(blocks)})", output)
+        for (words, output), blocks in found.items()
+    ]
+
+
+def moment(text: str) -> str:
+    """An ISO 8601 moment in UTC, to the minute; anything else as it is."""
+    return f"{text[:10]} {text[11:16]} UTC" if text.endswith(("+00:00", "Z")) else text
+
+
+def how_measured(results: Results) -> list[tuple[str, str]]:
+    """When, for how long, and on what terms."""
+    options = dict(results.options)
+    seconds = sum(block.seconds for block in results.blocks)
+    spent = f"{len(results.blocks)} blocks in {seconds / 60:,.1f} min"
+    budget, threads = options.pop("budget_seconds", None), options.pop("threads", None)
+    pinned = options.pop("pinned", None)
+    where = {True: "pinned to one core", False: "not pinned to a core"}.get(pinned, "")
+    named = "not known" if threads is None else "one" if threads == 1 else str(threads)
+    state = "complete" if results.complete else "INCOMPLETE, interrupted"
+    rows = [
+        ("Measured", f"{moment(results.started)}: {spent}, {state}"),
+        ("Budget", "not known" if budget is None else f"{budget:g} s a candidate"),
+        ("TensorFlow's threads", ", ".join(filter(None, (named, where)))),
+        ("Devices", "CPUs only: GPUs are hidden from TensorFlow"),
+    ]
+    return rows + [(name.replace("_", " "), str(value)) for name, value in options.items()]
+
+
+def _tally(verdicts: Sequence[Verdict | None], unit: str) -> str:
+    order = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
+    counts = [f"{verdicts.count(v)} {v.value}" for v in order if v in verdicts]
+    return f"{', '.join(counts)} of {len(verdicts)} {unit}" if counts else f"no {unit}"
+
+
+def _equal(d: Decision) -> float:
+    return 0.0 if d.terms.is_difference else 1.0
+
+
+def _figure(number: float, form: str, unit: str = "") -> str:
+    return "-" if math.isnan(number) else f"{number:{form}}{unit}"
+
+
+def _is_repeated(block: Block, later: Sequence[Block]) -> bool:
+    return any((b.candidate, b.number) == (block.candidate, block.number) for b in later)
+
+
+def _block_name(results: Results, block: Block) -> str:
+    return f"{results.candidates[block.candidate].label}, block {block.number + 1}"
+
+
+def _idle_notes(results: Results) -> list[str]:
+    """Sides that computed while the other one was timed: spinning threads slow that one down."""
+    sums: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for block in results.blocks:
+        labels = results.baseline.label, results.candidates[block.candidate].label
+        for name, samples in block.samples.items():
+            sides = samples.baseline, samples.candidate
+            for own, other in ((0, 1), (1, 0)):
+                idle, busy = sides[own].idle_cpu_seconds, sides[other].values
+                if idle and results.workloads[name].unit == "s":
+                    by_name = sums.setdefault((labels[own], labels[other]), {})
+                    total = by_name.setdefault(name, [0.0, 0.0])
+                    total[0] += sum(idle)
+                    total[1] += sum(busy)
+    found = []
+    for (own_label, other_label), by_name in sums.items():
+        shares = {name: idle / busy for name, (idle, busy) in by_name.items()}
+        much = [f"{name} {100 * x:.0f} %" for name, x in shares.items() if x > MOST_IDLE_SHARE]
+        if much:
+            found.append(
+                f"{own_label} used CPU while {other_label} was timed, as a share of its time: "
+                f"{', '.join(much)}."
+            )
+    return found

@@ -1,0 +1,162 @@
+"""The experiment: blocks of several candidates in turns, until every verdict has fallen.
+
+Blocks alternate between the sides that start them, candidates come round-robin so that the
+machine's drift does not line up with version, and a candidate's blocks end when its workloads are
+decided, when its budget is used up, or when no further look can be reached within it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from bench.block import Bench, BlockRecorder
+from bench.catalogue import Spec
+from bench.process import Interpreter
+from bench.results import BASELINE, CANDIDATE, Block, Results
+from bench.statistics import LOOKS
+from bench.verdicts import Decision, decide
+
+DEFAULT_BUDGET_SECONDS = 900.0
+_REPEATED_SHARE = 3  # at most one block in three may be repeated
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared.
+
+    Attributes:
+        baseline: what the baseline's workers run with.
+        candidates: theirs; `None` for one that could not be built.
+        specs: by candidate, the workloads to measure.
+        budget_seconds: of measuring, per candidate.
+        seed: of the workloads' order.
+        blocks: to measure of each candidate, whatever they show; `None`: until decided.
+    """
+
+    baseline: Interpreter
+    candidates: tuple[Interpreter | None, ...]
+    specs: tuple[Mapping[str, Spec], ...]
+    budget_seconds: float = DEFAULT_BUDGET_SECONDS
+    seed: int = 0
+    blocks: int | None = None
+
+
+OnBlock = Callable[[Results, Block, Mapping[str, Decision]], None]
+
+
+def run(plan: Plan, bench: Bench, results: Results, on_block: OnBlock) -> Results:
+    """Measures until nothing is left to decide.
+
+    Args:
+        plan: what is compared.
+        bench: where and how.
+        results: without blocks; or with blocks, to go on from.
+        on_block: called after each block with all results up to it, to be kept; also with what
+            there is of a block when Ctrl-C ends it.
+
+    Returns:
+        The results, marked complete.
+
+    Raises:
+        KeyboardInterrupt: after what was measured has been handed to `on_block`.
+    """
+    steps = {name: terms.steps for name, terms in results.workloads.items() if terms.steps}
+    going = [index for index, side in enumerate(plan.candidates) if side is not None]
+    while going:
+        for index in list(going):
+            todo = _todo(plan, results, index)
+            if not todo:
+                going.remove(index)
+                continue
+            recorder = _recorder(plan, bench, results, index, todo, steps)
+            try:
+                recorder.measure()
+            finally:
+                block = recorder.block(_quickest_control(results))
+                if block.samples or block.failures:
+                    results = _with_block(results, block, recorder, steps)
+                    on_block(results, block, decide(results, index))
+    return replace(results, complete=True)
+
+
+def _recorder(
+    plan: Plan,
+    bench: Bench,
+    results: Results,
+    index: int,
+    todo: Mapping[str, Spec],
+    steps: dict[str, int],
+) -> BlockRecorder:
+    candidate = plan.candidates[index]
+    if candidate is None:
+        raise ValueError("a candidate that could not be built has no blocks")
+    return BlockRecorder(
+        bench,
+        {BASELINE: plan.baseline, CANDIDATE: candidate},
+        list(todo.values()),
+        steps,
+        candidate=index,
+        number=_next_number(results, index),
+        seed=plan.seed,
+    )
+
+
+def _todo(plan: Plan, results: Results, index: int) -> dict[str, Spec]:
+    """The workloads that are still to be decided, if the budget reaches another look."""
+    blocks = [block for block in results.blocks if block.candidate == index]
+    if plan.blocks is not None:
+        return dict(plan.specs[index]) if _next_number(results, index) < plan.blocks else {}
+    if not blocks:
+        return dict(plan.specs[index])
+    decisions = decide(results, index)
+    left = {n: spec for n, spec in plan.specs[index].items() if not decisions[n].settled}
+    number = _next_number(results, index)
+    look = next((look.blocks for look in LOOKS if look.blocks > number), None)
+    if look is None:
+        return {}
+    spent = sum(block.seconds for block in blocks)
+    # What is decided drops out, so the last block tells more than the first.
+    needed = (look - number) * blocks[-1].seconds
+    return left if spent + needed <= plan.budget_seconds else {}
+
+
+def _next_number(results: Results, index: int) -> int:
+    """The number of a candidate's next block: that of the last one if it is to be repeated."""
+    blocks = [block for block in results.blocks if block.candidate == index]
+    if not blocks:
+        return 0
+    number = blocks[-1].number
+    repeats = len(blocks) - len({block.number for block in blocks})
+    look = next((look.blocks for look in LOOKS if look.blocks > number), number + 1)
+    if blocks[-1].disturbed and repeats < look // _REPEATED_SHARE:
+        return number
+    return number + 1
+
+
+def _with_block(
+    results: Results, block: Block, recorder: BlockRecorder, steps: Mapping[str, int]
+) -> Results:
+    workloads = {
+        name: replace(terms, steps=steps.get(name, 0)) for name, terms in results.workloads.items()
+    }
+    said = recorder.versions
+    candidates = list(results.candidates)
+    if CANDIDATE in said:
+        versions = {**candidates[block.candidate].versions, **said[CANDIDATE]}
+        candidates[block.candidate] = replace(candidates[block.candidate], versions=versions)
+    baseline = results.baseline
+    if BASELINE in said:
+        baseline = replace(baseline, versions={**baseline.versions, **said[BASELINE]})
+    return replace(
+        results,
+        workloads=workloads,
+        baseline=baseline,
+        candidates=tuple(candidates),
+        blocks=(*results.blocks, block),
+    )
+
+
+def _quickest_control(results: Results) -> float | None:
+    seconds = [w.control_seconds for block in results.blocks for w in block.witnesses]
+    return min(seconds, default=None)

@@ -1,0 +1,280 @@
+"""Worker processes as the parent sees them: started apart, asked, timed out, never left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lenet5.data import Subset
+
+_ROOT = Path(__file__).parent.parent
+# All that a worker imports; their hash is the identity of what was measured.
+_FILES = (
+    *(f"bench/{name}.py" for name in ("__init__", "worker", "workloads")),
+    *(
+        f"lenet5/{name}.py"
+        for name in ("__init__", "errors", "recipe", "runtime", "data", "model", "steps")
+    ),
+)
+_IMAGES = 19_200  # 600 steps of 32, 150 of 128
+_BOOT = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from bench.worker import main; "
+    "main(int(sys.argv[2]), int(sys.argv[3]))"
+)
+_IMPORT = "import tensorflow as tf; tf.keras.layers"
+_OUTPUT_LINES = 10
+
+
+class WorkerError(Exception):
+    """A worker that answered with an error, crashed or hung.
+
+    Attributes:
+        reason: one line.
+        output: the last lines that it printed.
+        gone: whether the process has ended.
+    """
+
+    def __init__(self, reason: str, output: str = "", *, gone: bool = True) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.output = output
+        self.gone = gone
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """What workers of a side run with.
+
+    Attributes:
+        python: the environment's.
+        settings: variables of the request.
+        log_level: `TF_CPP_MIN_LOG_LEVEL`; at 0 TensorFlow says why it aborts.
+    """
+
+    python: Path
+    settings: Mapping[str, str]
+    log_level: int = 2
+
+
+def prepare_folder(folder: Path, images: Subset) -> str:
+    """Copies what workers need to a private folder.
+
+    Returns:
+        SHA-256 of the files of code, in hexadecimal.
+    """
+    digest = hashlib.sha256()
+    for name in _FILES:
+        content = (_ROOT / name).read_bytes()
+        digest.update(name.encode() + b"\0" + content)
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    np.save(folder / "images.npy", images.images[:_IMAGES])
+    np.save(folder / "labels.npy", images.labels[:_IMAGES])
+    (folder / "home").mkdir(exist_ok=True)
+    return digest.hexdigest()
+
+
+class Worker:
+    """A worker process; `with` ends it."""
+
+    def __init__(self, interpreter: Interpreter, folder: Path) -> None:
+        """Starts the process; it does nothing yet.
+
+        Raises:
+            WorkerError: the interpreter cannot be run.
+        """
+        ours, theirs = socket.socketpair()
+        self._channel = ours
+        self._buffer = b""
+        self._log = folder / f"worker-{time.monotonic_ns()}.log"
+        parent = str(os.getpid())
+        with theirs, self._log.open("wb") as log:
+            self._process = _spawn(
+                [*_isolated(interpreter), _BOOT, str(folder), str(theirs.fileno()), parent],
+                interpreter,
+                folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[theirs.fileno()],
+            )
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    def ask(self, seconds: float, do: str, **arguments: Any) -> dict[str, Any]:
+        """Sends a command and waits for its answer.
+
+        Raises:
+            WorkerError: it answered with an error, ended, or took longer than `seconds`.
+        """
+        self.send(do, **arguments)
+        return self.receive(seconds)
+
+    def send(self, do: str, **arguments: Any) -> None:
+        """Sends a command, whose answer is to be fetched by `receive`."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `receive` tells why
+            self._channel.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
+
+    def receive(self, seconds: float) -> dict[str, Any]:
+        """Waits for an answer."""
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._buffer:
+            self._channel.settimeout(max(deadline - time.monotonic(), 0.001))
+            try:
+                received = self._channel.recv(65536)
+            except TimeoutError:
+                self._kill()
+                raise WorkerError(f"gave no answer in {seconds:g} s", self.output()) from None
+            except ConnectionResetError:
+                received = b""
+            if not received:
+                raise WorkerError(self._ended(), self.output())
+            self._buffer += received
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return self._checked(line)
+
+    def output(self) -> str:
+        """The last lines that it printed."""
+        return _tail(self._log)
+
+    def close(self) -> None:
+        """Ends the process, whatever it does."""
+        self._channel.close()
+        self._kill()
+        self._log.unlink(missing_ok=True)
+
+    def _checked(self, line: bytes) -> dict[str, Any]:
+        try:
+            answer = json.loads(line)
+            error = answer.get("error")
+        except (ValueError, AttributeError):
+            self._kill()
+            raise WorkerError("answers rubbish", self.output()) from None
+        if error is not None:
+            raise WorkerError(error, self.output(), gone=False)
+        return dict(answer)
+
+    def _ended(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=10)
+        code = self._process.poll()
+        if code is None:
+            self._kill()
+            return "closed its channel"
+        return f"killed by {_signal_name(-code)}" if code < 0 else f"ended with status {code}"
+
+    def _kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def time_import(
+    interpreter: Interpreter, folder: Path, cores: Sequence[int], seconds: float
+) -> float:
+    """Wall seconds of a process that imports TensorFlow and touches `tf.keras.layers`.
+
+    Raises:
+        WorkerError: it failed, or took longer than `seconds`.
+    """
+    log = folder / "import.log"
+    with running_on(cores), log.open("wb") as output:
+        start = time.perf_counter()
+        process = _spawn(
+            [*_isolated(interpreter), _IMPORT],
+            interpreter,
+            folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        code = process.wait(timeout=seconds)
+        wall_seconds = time.perf_counter() - start
+    except subprocess.TimeoutExpired:
+        raise WorkerError(f"did not end in {seconds:g} s", _tail(log)) from None
+    finally:
+        process.kill()
+        process.wait()
+    if code != 0:
+        raise WorkerError(f"ended with status {code}", _tail(log))
+    return wall_seconds
+
+
+@contextlib.contextmanager
+def running_on(cores: Sequence[int]) -> Iterator[None]:
+    """Runs this process, and what it starts meanwhile, on these cores; none: on all it has."""
+    if not cores or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _spawn(
+    command: Sequence[str], interpreter: Interpreter, folder: Path, **options: Any
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env=_variables(interpreter, folder),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is the parent's business
+            **options,
+        )
+    except OSError as error:
+        raise WorkerError(f"{interpreter.python}: cannot be run: {error.strerror}") from None
+
+
+def _isolated(interpreter: Interpreter) -> list[str]:
+    return [str(interpreter.python), "-I", "-c"]
+
+
+def _variables(interpreter: Interpreter, folder: Path) -> dict[str, str]:
+    """All that a worker's environment holds: nothing of ours can reach it."""
+    home = str(folder / "home")
+    return {
+        "PATH": "/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "HOME": home,
+        "TMPDIR": home,
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": str(interpreter.log_level),
+        **interpreter.settings,
+    }
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(lines[-_OUTPUT_LINES:])

@@ -1,0 +1,90 @@
+"""A worker without TensorFlow, whose times are made up and whose faults are ordered.
+
+`stub_python` writes an interpreter that runs it in the place of `bench.worker`; what it is to do
+stands in its settings:
+
+TF_STUB_RATIO  its times over the usual ones; default: 1
+TF_STUB_FAULT  `<command> <workload or -> <what>`: crash, hang, raise, rubbish, nan, half, babble
+TF_STUB_NOISE  standard deviation of the log of its times; default: 0
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import socket
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+SECONDS_PER_STEP = 0.01
+LOSSES = [2.3 - 0.01 * step for step in range(20)]
+
+
+def stub_python(folder: Path) -> Path:
+    """Writes an interpreter that is a Python with this worker and an importable `tensorflow`."""
+    path = folder / "stub-python"
+    packages = folder / "packages"
+    (packages / "tensorflow").mkdir(parents=True, exist_ok=True)
+    (packages / "tensorflow" / "__init__.py").write_text("class keras:\n    layers = None\n")
+    metadata = packages / "tensorflow-9.9.0.dist-info"
+    metadata.mkdir(exist_ok=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: tensorflow\nVersion: 9.9.0\n")
+    path.write_text(
+        textwrap.dedent(
+            f"""\
+            #!/bin/sh
+            case "$3" in
+              *bench.worker*) exec "{sys.executable}" -I -S "{__file__}" "$5" ;;
+              *) export PYTHONPATH="{packages}"; exec "{sys.executable}" -S "$2" "$3" ;;
+            esac
+            """
+        )
+    )
+    path.chmod(0o755)
+    return path
+
+
+def main() -> None:
+    """Answers commands as `bench.worker` does."""
+    _, workload, what = ([*os.environ.get("TF_STUB_FAULT", "").split(), *3 * [""]])[:3]
+    command_with_fault = os.environ.get("TF_STUB_FAULT", "").split(" ")[0]
+    ratio = float(os.environ.get("TF_STUB_RATIO", "1"))
+    noise = float(os.environ.get("TF_STUB_NOISE", "0"))
+    print("a stray print", flush=True)
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    with channel.makefile("r") as lines:
+        for line in lines:
+            command = json.loads(line)
+            fault = ""
+            if command["do"] == command_with_fault and workload in ("-", command.get("workload")):
+                fault = what
+            answer = _answer(command, ratio * math.exp(random.gauss(0, noise)), fault)
+            text = "rubbish" if fault == "rubbish" else json.dumps(answer)
+            channel.sendall(text.encode() + b"\n")
+
+
+def _answer(command: dict[str, Any], ratio: float, fault: str) -> dict[str, Any]:
+    if fault == "crash":
+        print("Fatal: the sky has fallen", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if fault == "hang":
+        signal.pause()
+    if fault == "raise":
+        return {"error": "ValueError: no such op", "idle_cpu_seconds": 0.0}
+    value = ratio * SECONDS_PER_STEP * command.get("steps", 1)
+    losses = [math.nan if fault == "nan" else loss for loss in LOSSES]
+    answers: dict[str, dict[str, Any]] = {
+        "start": {"versions": {"tensorflow": "9.9.0"}},
+        "prepare": {"check": losses[::2] if fault == "half" else losses},
+    }
+    answer = answers.get(command["do"], {"value": value, "cpu_seconds": value, "loss": 0.5})
+    return {**answer, "idle_cpu_seconds": 0.0}
+
+
+if __name__ == "__main__":
+    main()
