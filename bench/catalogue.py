@@ -104,7 +104,7 @@ def select(names: str, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Sp
     """
     specs = dict(WORKLOADS)
     for name, changes in options.items():
-        specs[_known(name)] = replace(specs[name], **_checked(name, changes))
+        specs[name] = replace(specs[_known(name)], **_checked(name, changes))
     if names == "all":
         return specs
     if names == "gated":

@@ -118,7 +118,7 @@ def draw_interval(
     def plot(values: Sequence[float], **style: Any) -> None:
         places = [place] * len(values)
         points = (values, places) if horizontal else (places, values)
-        axes.plot(*points, **{"color": colour, "zorder": 3, "clip_on": False} | style)
+        axes.plot(*points, color=colour, zorder=3, clip_on=False, **style)
 
     below, above = "<>" if horizontal else "v^"
     if not math.isnan(d.low):

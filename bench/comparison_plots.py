@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from collections.abc import Callable, Sequence
 from statistics import quantiles
 from typing import TYPE_CHECKING
 
 import matplotlib.style
 from matplotlib.figure import Figure
-from packaging.version import InvalidVersion, Version
 
 from bench.catalogue import SLICE, WORKLOADS
 from bench.comparison_axes import (
@@ -27,6 +25,7 @@ from bench.comparison_axes import (
     scale,
     set_value_axis,
 )
+from bench.comparison_words import version_key, version_order
 from bench.plots import DPI, WIDTH_INCHES
 from bench.results import Block, Results, Samples, Side, WorkloadTerms
 from bench.statistics import Verdict
@@ -40,6 +39,7 @@ LONGEST_NAME = 34
 MOST_LETTERS_LEVEL = 90  # of all names below an axis together, before they are slanted
 MOST_BLOCKS_NAMED = 16
 DISTURBED = "#EEEEEE"
+_BEHIND_TEXT = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.8}
 _COLUMNS = (8, 106, 236)  # points from the axes to verdict, ratio and margin
 
 
@@ -124,7 +124,7 @@ def versions_figure(decisions: Sequence[Decision], results: Results, workload: s
         return _message_figure(f"{_short(workload)}: nothing was measured")
     sides: list[tuple[Side, int | None]] = [(results.baseline, None)]
     sides += [(results.candidates[index], index) for index in version_order(results)]
-    sides.sort(key=lambda item: _version_key(item[0]))
+    sides.sort(key=lambda item: version_key(item[0]))
     places = {index: place for place, (_, index) in enumerate(sides)}
     shown = {places[d.candidate]: d for d in found.values() if math.isfinite(d.ratio)}
     low, high = limits(list(shown.values()), is_difference=terms.is_difference)
@@ -147,28 +147,6 @@ def versions_figure(decisions: Sequence[Decision], results: Results, workload: s
     gate = "" if terms.gated else " (informational)"
     axes.set_title(f"{_short(workload)}{gate}", loc="left", fontsize=11, pad=11)  # above arrows
     return figure
-
-
-def version_order(results: Results) -> list[int]:
-    """Candidates by version of TensorFlow, then Keras, NumPy, Python; else as they were given."""
-    places = range(len(results.candidates))
-    return sorted(places, key=lambda place: _version_key(results.candidates[place]))
-
-
-def _version_key(side: Side) -> list[Version]:
-    names = ("tensorflow", "keras", "numpy", "python")
-    texts = [str(side.versions.get(name, "")) for name in names]
-    texts[0] = texts[0] or side.label  # of one that was not built
-    return [_version(text) for text in texts]
-
-
-def _version(text: str) -> Version:
-    """The first version that a text holds; 0 without one."""
-    found = re.search(r"\d+(\.\w+)+(\+\w[\w.]*)?", text)
-    try:
-        return Version(found[0] if found else "0")
-    except InvalidVersion:
-        return Version("0")
 
 
 def _png(draw: Callable[[], Figure]) -> bytes:
@@ -257,7 +235,8 @@ def _draw_samples(axes: Axes, blocks: Sequence[Block], workload: str, terms: Wor
     for slot, (block, values, middle) in enumerate(zip(blocks, pairs, middles, strict=True)):
         if block.disturbed:
             axes.axvspan(slot, slot + 1, facecolor=DISTURBED, hatch="//", edgecolor="#D8D8D8")
-        _note(axes, slot + 0.5, "disturbed" if block.disturbed else "" if values else "failed")
+        if block.disturbed or not values:
+            _note(axes, slot + 0.5, "disturbed" if values else "failed")
         _draw_dots(axes, slot, values, low, high)
         fill = "none" if block.disturbed else "full"
         axes.plot(slot + 0.5, middle, "D", color="black", markersize=6, fillstyle=fill, zorder=4)
@@ -309,7 +288,8 @@ def _draw_dots(axes: Axes, slot: int, values: Sequence[float], low: float, high:
 def _note(axes: Axes, place: float, text: str) -> None:
     """A word at the top of the axes."""
     where = axes.get_xaxis_transform()
-    axes.text(place, 0.97, text, transform=where, ha="center", va="top", fontsize=9, color=FAINT)
+    style = {"fontsize": 9, "color": FAINT, "bbox": _BEHIND_TEXT}
+    axes.text(place, 0.97, text, transform=where, ha="center", va="top", **style)
 
 
 def _label_point(axes: Axes, place: int, d: Decision, low: float, high: float) -> None:
@@ -322,7 +302,7 @@ def _label_point(axes: Axes, place: int, d: Decision, low: float, high: float) -
         textcoords="offset points",
         ha="center",
         fontsize=9,
-        bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.8},
+        bbox=_BEHIND_TEXT,
     )
 
 

@@ -14,29 +14,13 @@ from bench import comparison_words as words
 from bench.report import _CSS as REPORT_CSS
 from bench.report import _figure as figure_html
 from bench.report import _table as table_html
-from bench.report import _text as text_of
-from bench.results import Results, Side
+from bench.results import Results
 from bench.statistics import Verdict
 from bench.verdicts import Decision
 
 WIDTH = 110
 MOST_OPEN = 3  # more candidates than these are folded if they pass
 LONG = 100  # characters of a machine's property that is folded
-
-_LABELS = {
-    "tensorflow": "TensorFlow",
-    "tensorflow_git": "TensorFlow's git version",
-    "build": "build information",
-    "keras": "Keras",
-    "keras_package": "Keras's package",
-    "numpy": "NumPy",
-    "python": "Python",
-    "onednn": "oneDNN",
-    "cpu": "CPU",
-    "flags": "CPU flags",
-    "usable_cores": "usable cores",
-    "memory_gib": "memory (GiB)",
-}
 
 
 def comparison_html(results: Results, decisions: Sequence[Decision], *, false_alarms: str) -> str:
@@ -47,18 +31,16 @@ def comparison_html(results: Results, decisions: Sequence[Decision], *, false_al
         decisions: on every workload of every candidate.
         false_alarms: the machine's rate of false alarms in words, or `not measured here`.
     """
-    from bench.comparison_plots import version_order  # matplotlib takes long to import
-
     several = len(results.candidates) > 1
     parts = [
         f"<style>{REPORT_CSS}{_CSS}</style>",
         '<div class="comparison">',
         f'<p class="headline">{escape(words.headline(results, decisions))}</p>',
         *(f'<p class="note">{escape(note)}</p>' for note in words.notes(results)),
-        _overview_html(results, decisions, version_order(results)) if several else "",
+        _overview_html(results, decisions) if several else "",
         _versions_html(results, decisions) if several else "",
-        *(_candidate_html(results, decisions, place) for place in version_order(results)),
-        f"<p>{escape(words.EXPLANATION)} False alarms of this machine: {escape(false_alarms)}.</p>",
+        *(_candidate_html(results, decisions, place) for place in words.version_order(results)),
+        f"<p>{escape(words.EXPLANATION)} {escape(words.false_alarm_sentence(false_alarms))}</p>",
         _failures_html(results),
         _samples_html(results, decisions),
         _method_html(results, false_alarms),
@@ -71,13 +53,14 @@ def comparison_html(results: Results, decisions: Sequence[Decision], *, false_al
 def table_text(results: Results, decisions: Sequence[Decision]) -> str:
     """The verdicts as columns for the terminal, and in words what is not a plain PASS."""
     lines = [words.headline(results, decisions), *_wrapped(words.notes(results))]
-    for candidate in range(len(results.candidates)):
+    for candidate in words.version_order(results):
         rows = words.of_candidate(decisions, candidate)
-        lines += ["", words.candidate_line(results, decisions, candidate)]
+        several = len(results.candidates) > 1
+        lines += ["", words.candidate_line(results, decisions, candidate)] if several else [""]
         if words.problem(results, candidate):  # the notes say what
             continue
         lines += _aligned(rows) if rows else []
-        lines += _wrapped(d.finding for d in rows if not words.is_plain(d))
+        lines += _wrapped(d.finding for d in rows if words.deserves_words(d))
     disturbed = words.disturbed_blocks(results)
     if len(disturbed) > 1:
         lines += ["", f"disturbed blocks: {disturbed[0]}", *_wrapped(disturbed[1:])]
@@ -88,14 +71,18 @@ def summary_markdown(results: Results, decisions: Sequence[Decision], *, false_a
     """The comparison for a CI job's page, in GitHub's Markdown: the verdict stands first."""
     lines = [f"## {_md(words.headline(results, decisions))}", ""]
     lines += [f"> **{_md(note)}**\n" for note in words.notes(results)]
-    for candidate in range(len(results.candidates)):
+    for candidate in words.version_order(results):
         lines += _candidate_markdown(results, decisions, candidate)
     for failure in words.failures(results):
-        lines += [f"- {_md(failure.words)}", "", f"<pre>{escape(failure.output)}</pre>", ""]
-    facts = [*_facts(results, false_alarms), *_machine(results)]
-    shown = [(name, text) for name, text in facts if len(text) <= LONG]
-    lines += ["<details><summary>How it was measured</summary>", ""]
-    lines += [f"{_md(words.EXPLANATION)}", "", *_md_table(("", ""), shown), "", "</details>"]
+        head = f"<details><summary>{escape(failure.words)}</summary>"
+        lines += [head, "", f"<pre>{escape(failure.output)}</pre>", "", "</details>", ""]
+    lines += [_md(words.false_alarm_sentence(false_alarms)), ""]
+    machine = [(name, text) for name, text in words.machine(results) if len(text) <= LONG]
+    facts = [*words.how_measured(results, false_alarms), *machine]
+    lines += ["<details><summary>How it was measured</summary>", "", _md(words.EXPLANATION), ""]
+    lines += [*_md_table(("", ""), facts), ""]
+    lines += [f"- {_md(line)}" for line in words.disturbed_blocks(results)[1:]]
+    lines += ["", "</details>"]
     return "\n".join(lines) + "\n"
 
 
@@ -119,7 +106,7 @@ def _packages(lock: tuple[str, ...]) -> dict[str, str]:
 
 
 def _aligned(rows: Sequence[Decision]) -> list[str]:
-    names = [textwrap.shorten(words.row_name(d).replace(" a call", ""), 28) for d in rows]
+    names = [textwrap.shorten(words.row_name(d), 28) for d in rows]
     cells = [list(words.HEADER)]
     cells += [[name, *words.figures(d)] for name, d in zip(names, rows, strict=True)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
@@ -128,9 +115,9 @@ def _aligned(rows: Sequence[Decision]) -> list[str]:
         left = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
         right = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
         lines.append("  ".join(left + right).rstrip())
-    first_informational = next((i for i, d in enumerate(rows, 1) if not d.terms.gated), None)
-    if first_informational:
-        lines.insert(first_informational, "informational, without weight in the verdict:")
+    gated = sum(d.terms.gated for d in rows)
+    if gated < len(rows):
+        lines.insert(1 + gated, "informational:")
     return lines
 
 
@@ -171,16 +158,19 @@ def _candidate_markdown(
     if words.problem(results, candidate):  # the notes say what
         return lines
     if rows:
-        cells = [[_name(d), *words.figures(d)] for d in rows]
+        cells = [
+            [words.row_name(d) + " (informational)" * (not d.terms.gated), *words.figures(d)]
+            for d in rows
+        ]
         lines += [*_md_table(words.HEADER, cells, right_from=2), ""]
-    findings = [f"- {_md(d.finding)}" for d in rows if not words.is_plain(d)]
+    findings = [f"- {_md(d.finding)}" for d in rows if words.deserves_words(d)]
     lines += [*findings, ""] if findings else []
     return lines + _differences_markdown(results, candidate)
 
 
 def _differences_markdown(results: Results, candidate: int) -> list[str]:
     other, base = results.candidates[candidate], results.baseline
-    rows = [row for row in _sides_rows(base, other) if row[1] != row[2]]
+    rows = [row for row in words.version_rows(base, other) if row[1] != row[2]]
     rows += lock_differences(base.lock, other.lock)
     title = f"Environments: {base.label} and {other.label}"
     head = f"<details><summary>{escape(' '.join(title.split()))}</summary>"
@@ -188,10 +178,6 @@ def _differences_markdown(results: Results, candidate: int) -> list[str]:
 
 
 # HTML
-
-
-def _name(d: Decision) -> str:
-    return words.row_name(d) + ("" if d.terms.gated else " (informational)")
 
 
 def _verdict_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -204,9 +190,9 @@ def _verdict_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return table
 
 
-def _overview_html(results: Results, decisions: Sequence[Decision], order: Sequence[int]) -> str:
+def _overview_html(results: Results, decisions: Sequence[Decision]) -> str:
     rows = []
-    for place in order:
+    for place in words.version_order(results):
         verdict = words.overall(results, decisions, place)
         _, _, tally = words.candidate_line(results, decisions, place).rpartition(": ")
         label = results.candidates[place].label
@@ -215,7 +201,7 @@ def _overview_html(results: Results, decisions: Sequence[Decision], order: Seque
 
 
 def _versions_html(results: Results, decisions: Sequence[Decision]) -> str:
-    from bench.comparison_plots import versions_png
+    from bench.comparison_plots import versions_png  # matplotlib takes long to import
 
     parts = ["<h2>By version</h2>"]
     for name, terms in results.workloads.items():
@@ -230,15 +216,13 @@ def _candidate_html(results: Results, decisions: Sequence[Decision], candidate: 
     inner = [
         "" if words.problem(results, candidate) else _verdicts_html(results, decisions, candidate),
         "<h3>Environments</h3>",
-        table_html(sides, _sides_rows(results.baseline, side)),
+        table_html(sides, words.version_rows(results.baseline, side)),
     ]
     if side.lock:
         differences = lock_differences(results.baseline.lock, side.lock)
         inner += [
             "<h3>Packages that differ</h3>",
-            table_html(sides, differences)
-            if differences
-            else "<p>None: the locks are the same.</p>",
+            table_html(sides, differences) if differences else "<p>None.</p>",
         ]
     title = words.candidate_line(results, decisions, candidate)
     if len(results.candidates) == 1:
@@ -253,8 +237,13 @@ def _verdicts_html(results: Results, decisions: Sequence[Decision], candidate: i
 
     rows = words.of_candidate(decisions, candidate)
     header = (*words.HEADER, "baseline takes")
-    cells = [[_name(d), *words.figures(d), words.baseline_amount(results, d)] for d in rows]
-    findings = "".join(f"<li>{escape(d.finding)}</li>" for d in rows if not words.is_plain(d))
+    cells = [
+        [words.row_name(d), *words.figures(d), words.baseline_amount(results, d)] for d in rows
+    ]
+    gated = sum(d.terms.gated for d in rows)
+    if gated < len(rows):
+        cells.insert(gated, ["informational:"])
+    findings = "".join(f"<li>{escape(d.finding)}</li>" for d in rows if words.deserves_words(d))
     label = results.candidates[candidate].label
     parts = [
         _verdict_table(header, cells) if rows else "<p>Nothing was decided.</p>",
@@ -264,26 +253,12 @@ def _verdicts_html(results: Results, decisions: Sequence[Decision], candidate: i
     return "\n".join(parts)
 
 
-def _sides_rows(baseline: Side, candidate: Side) -> list[tuple[str, str, str]]:
-    """Request, settings and versions of both sides; of long build information what differs."""
-    rows = [
-        ("request", baseline.request, candidate.request),
-        ("settings", text_of(baseline.settings), text_of(candidate.settings)),
-    ]
-    keys = [key for key in _LABELS if key in {**baseline.versions, **candidate.versions}]
-    keys += [key for key in {**baseline.versions, **candidate.versions} if key not in keys]
-    for key in keys:
-        there, here = baseline.versions.get(key), candidate.versions.get(key)
-        rows.append((_label(key), text_of(there), text_of(here)))
-    return rows
-
-
 def _samples_html(results: Results, decisions: Sequence[Decision]) -> str:
     from bench.comparison_plots import samples_png
 
     parts = ["<h2>Samples over time</h2>"]
     for name in results.workloads:
-        is_open = any(d.workload == name and not words.is_plain(d) for d in decisions)
+        is_open = any(d.workload == name and words.deserves_words(d) for d in decisions)
         parts.append(
             _folded(name, figure_html(samples_png(results, name), f"{name} over time"), is_open)
         )
@@ -299,13 +274,13 @@ def _failures_html(results: Results) -> str:
 
 
 def _method_html(results: Results, false_alarms: str) -> str:
-    machine = _machine(results)
+    machine = words.machine(results)
     short = [row for row in machine if len(row[1]) <= LONG]
     long = [row for row in machine if len(row[1]) > LONG]
     disturbed = words.disturbed_blocks(results)[1:]
     parts = [
         "<h2>How it was measured</h2>",
-        table_html((), [*_facts(results, false_alarms), *short]),
+        table_html((), [*words.how_measured(results, false_alarms), *short]),
         *(_folded(name, f"<p>{escape(text)}</p>", False) for name, text in long),
     ]
     if disturbed:
@@ -320,36 +295,20 @@ def _folded(title: str, inner: str, is_open: bool, heading: str = "span") -> str
     return f"<details{state}>{head}\n{inner}\n</details>"
 
 
-def _facts(results: Results, false_alarms: str) -> list[tuple[str, str]]:
-    return [
-        *words.how_measured(results),
-        ("Disturbed blocks", words.disturbed_blocks(results)[0]),
-        ("False alarms of this machine", false_alarms),
-        ("SHA-256 of the measuring code", results.code),
-    ]
-
-
-def _machine(results: Results) -> list[tuple[str, str]]:
-    return [(_label(key), text_of(value)) for key, value in results.machine.items()]
-
-
-def _label(key: str) -> str:
-    return _LABELS.get(key, key.replace("_", " "))
-
-
 _CSS = """
 .comparison table { border-top: 1px solid #d0d7de; border-collapse: collapse; }
 .comparison th, .comparison td { padding: .25rem 1.5rem .25rem 0; text-align: left;
   vertical-align: top; border-bottom: 1px solid #d0d7de; font-variant-numeric: tabular-nums; }
 .comparison th { font-weight: 400; color: #57606a; white-space: nowrap; }
 .comparison .numbers th + th, .comparison .numbers td { text-align: right; white-space: nowrap;
-  padding: .25rem 0 .25rem 1.2rem; }
+  padding: .25rem 0 .25rem 1rem; }
 .comparison .numbers th:nth-child(2), .comparison .numbers td:nth-child(2) { text-align: left; }
 .comparison td { overflow-wrap: anywhere; }
 .comparison .pass { color: #0072b2; font-weight: 600; }
 .comparison .fail { color: #bf5300; font-weight: 600; }
 .comparison .inconclusive { color: #707070; font-weight: 600; }
 .comparison h3 { font-size: 15px; margin: 1.2rem 0 .4rem; }
+.comparison figcaption { display: none; }
 .comparison summary { cursor: pointer; }
 .comparison summary h2 { display: inline-block; margin: 1rem 0 .4rem; }
 .comparison pre { padding: .4rem .8rem; background: #f6f8fa; white-space: pre-wrap; }

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench.results import BASELINE, Block, Results
+from packaging.version import InvalidVersion, Version
+
+from bench.report import _text as text_of
+from bench.results import BASELINE, Block, Results, Side
 from bench.statistics import Verdict
 from bench.verdicts import Decision
 from bench.verdicts import _interval as interval
@@ -15,16 +19,32 @@ from bench.verdicts import _interval as interval
 # Share of the other side's time above which a side's CPU use is no longer called idle.
 MOST_IDLE_SHARE = 0.05
 
+SEVEREST_FIRST = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
 HEADER = (
     *("workload", "verdict", "ratio", "interval", "margin"),
     *("blocks", "pairs", "totals", "detectable"),
 )
 EXPLANATION = (
-    "Ratio: candidate over baseline, above 1 is slower or bigger (where MiB a call are named: "
-    "their difference). Interval: at the confidence of the look that it belongs to. Totals: ratio "
+    "Ratio: candidate over baseline, above 1 is slower or bigger (where MiB are named: their "
+    "difference a call). Interval: at the confidence of the look that it belongs to. Totals: ratio "
     "of the sums of all samples, in which stalls show. Detectable: the slowdown against 1.00 that "
-    "is found with 80 % power at one-sided 2.5 %, run to the budget."
+    "is found with 80 % power at one-sided 2.5 %, run to the budget. Informational workloads have "
+    "no weight in the verdict."
 )
+_LABELS = {
+    "tensorflow": "TensorFlow",
+    "tensorflow_git": "TensorFlow's git version",
+    "build": "build information",
+    "keras": "Keras",
+    "keras_package": "Keras's package",
+    "numpy": "NumPy",
+    "python": "Python",
+    "onednn": "oneDNN",
+    "cpu": "CPU",
+    "flags": "CPU flags",
+    "usable_cores": "usable cores",
+    "memory_gib": "memory (GiB)",
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +58,29 @@ class FailureGroup:
 
     words: str
     output: str
+
+
+def version_order(results: Results) -> list[int]:
+    """Candidates by version of TensorFlow, then Keras, NumPy, Python; else as they were given."""
+    places = range(len(results.candidates))
+    return sorted(places, key=lambda place: version_key(results.candidates[place]))
+
+
+def version_key(side: Side) -> list[Version]:
+    """What `version_order` sorts by."""
+    names = ("tensorflow", "keras", "numpy", "python")
+    texts = [str(side.versions.get(name, "")) for name in names]
+    texts[0] = texts[0] or side.label  # of one that was not built
+    return [_version(text) for text in texts]
+
+
+def _version(text: str) -> Version:
+    """The first version that a text holds; 0 without one."""
+    found = re.search(r"\d+(\.\w+)+(\+\w[\w.]*)?", text)
+    try:
+        return Version(found[0] if found else "0")
+    except InvalidVersion:
+        return Version("0")
 
 
 def problem(results: Results, candidate: int) -> str:
@@ -77,9 +120,9 @@ def headline(results: Results, decisions: Sequence[Decision]) -> str:
     else:
         who, unit = results.candidates[0].label, "gated workloads"
         counted = [d.verdict for d in decisions if d.terms.gated]
-    worst = next((v for v in (Verdict.FAIL, Verdict.INCONCLUSIVE) if v in each), None)
-    if worst is None and each and None not in each:
-        worst = Verdict.PASS
+    worst = next((v for v in SEVEREST_FIRST if v in each), None)
+    if None in each and worst is Verdict.PASS:
+        worst = None
     unfinished = "" if results.complete else "INCOMPLETE, "
     verdict = worst.value if worst else "NO VERDICT"
     return f"{unfinished}{verdict}: {who} against {results.baseline.label}: {_tally(counted, unit)}"
@@ -114,7 +157,7 @@ def figures(d: Decision) -> list[str]:
 
 def row_name(d: Decision) -> str:
     """The workload's name, with the unit where figures are no ratios."""
-    return f"{d.workload} ({d.terms.unit} a call)" if d.terms.is_difference else d.workload
+    return f"{d.workload} ({d.terms.unit})" if d.terms.is_difference else d.workload
 
 
 def verdict_words(d: Decision) -> str:
@@ -128,6 +171,17 @@ def verdict_words(d: Decision) -> str:
 def is_plain(d: Decision) -> bool:
     """Whether it is a PASS without a proven change: nothing to be told."""
     return d.verdict is Verdict.PASS and d.low <= _equal(d) <= d.high
+
+
+def deserves_words(d: Decision) -> bool:
+    """Whether the finding is more than its row says: no PASS, or one with a proven loss."""
+    return d.verdict is not Verdict.PASS or d.low > _equal(d)
+
+
+def false_alarm_sentence(false_alarms: str) -> str:
+    """The machine's false alarms, whether the words begin so or not."""
+    rate = re.sub(r"^false alarms[^:]*: ", "", false_alarms)
+    return f"False alarms of this machine: {rate}."
 
 
 def baseline_amount(results: Results, d: Decision) -> str:
@@ -177,7 +231,7 @@ def disturbed_blocks(results: Results) -> list[str]:
 
 def failures(results: Results) -> list[FailureGroup]:
     """Every failure once, with the blocks that it occurred in."""
-    found: dict[tuple[str, str], list[str]] = {}
+    found: dict[tuple[str, str], dict[str, None]] = {}
     for block in results.blocks:
         for failure in block.failures:
             side = results.candidates[block.candidate].label
@@ -185,7 +239,7 @@ def failures(results: Results) -> list[FailureGroup]:
                 side = f"the baseline {results.baseline.label} (beside {side})"
             what = f"{failure.workload}: " if failure.workload else "did not start: "
             key = (f"{side}, {what}{failure.reason}", failure.output)
-            found.setdefault(key, []).append(str(block.number + 1))
+            found.setdefault(key, {})[str(block.number + 1)] = None  # a repeated block once
     return [
         FailureGroup(f"{words} (block{'s' * (len(blocks) > 1)} {', '.join(blocks)})", output)
         for (words, output), blocks in found.items()
@@ -197,8 +251,8 @@ def moment(text: str) -> str:
     return f"{text[:10]} {text[11:16]} UTC" if text.endswith(("+00:00", "Z")) else text
 
 
-def how_measured(results: Results) -> list[tuple[str, str]]:
-    """When, for how long, and on what terms."""
+def how_measured(results: Results, false_alarms: str) -> list[tuple[str, str]]:
+    """When, for how long, on what terms, and how far it is to be believed."""
     options = dict(results.options)
     seconds = sum(block.seconds for block in results.blocks)
     spent = f"{len(results.blocks)} blocks in {seconds / 60:,.1f} min"
@@ -213,12 +267,41 @@ def how_measured(results: Results) -> list[tuple[str, str]]:
         ("TensorFlow's threads", ", ".join(filter(None, (named, where)))),
         ("Devices", "CPUs only: GPUs are hidden from TensorFlow"),
     ]
-    return rows + [(name.replace("_", " "), str(value)) for name, value in options.items()]
+    rows += [(label(name), text_of(value)) for name, value in options.items()]
+    return [
+        *rows,
+        ("Disturbed blocks", disturbed_blocks(results)[0]),
+        ("False alarms", false_alarm_sentence(false_alarms)),
+        ("SHA-256 of the measuring code", results.code),
+    ]
+
+
+def machine(results: Results) -> list[tuple[str, str]]:
+    """What it was measured on."""
+    return [(label(key), text_of(value)) for key, value in results.machine.items()]
+
+
+def label(key: str) -> str:
+    """A key of machine, options or versions as it is shown."""
+    return _LABELS.get(key, key.replace("_", " "))
+
+
+def version_rows(baseline: Side, candidate: Side) -> list[tuple[str, str, str]]:
+    """Request, settings and versions of both sides, with a heading each."""
+    held = {**baseline.versions, **candidate.versions}
+    keys = [key for key in _LABELS if key in held] + [key for key in held if key not in _LABELS]
+    return [
+        ("request", baseline.request, candidate.request),
+        ("settings", text_of(baseline.settings), text_of(candidate.settings)),
+        *(
+            (label(key), text_of(baseline.versions.get(key)), text_of(candidate.versions.get(key)))
+            for key in keys
+        ),
+    ]
 
 
 def _tally(verdicts: Sequence[Verdict | None], unit: str) -> str:
-    order = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
-    counts = [f"{verdicts.count(v)} {v.value}" for v in order if v in verdicts]
+    counts = [f"{verdicts.count(v)} {v.value}" for v in SEVEREST_FIRST if v in verdicts]
     return f"{', '.join(counts)} of {len(verdicts)} {unit}" if counts else f"no {unit}"
 
 
@@ -256,9 +339,8 @@ def _idle_notes(results: Results) -> list[str]:
     for (own_label, other_label), by_name in sums.items():
         shares = {name: idle / busy for name, (idle, busy) in by_name.items()}
         much = [f"{name} {100 * x:.0f} %" for name, x in shares.items() if x > MOST_IDLE_SHARE]
-        if much:
-            found.append(
-                f"{own_label} used CPU while {other_label} was timed, as a share of its time: "
-                f"{', '.join(much)}."
-            )
-    return found
+        beside = f" beside {other_label}" if own_label == results.baseline.label else ""
+        found += [f"{own_label}{beside} ({', '.join(much)})"] if much else []
+    if not found:
+        return []
+    return [f"CPU used while the other side was timed, as a share of its time: {'; '.join(found)}."]

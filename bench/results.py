@@ -265,7 +265,7 @@ def check_alike(one: Results, other: Results) -> None:
             for name, terms in one.workloads.items()
             if name in other.workloads
         ),
-        ("threads", one.options["threads"], other.options["threads"]),
+        ("threads", one.options.get("threads"), other.options.get("threads")),
     ):
         if a != b:
             raise InputError(f"results of different {what} cannot be put together")

@@ -1,0 +1,290 @@
+"""`pytest bench --baseline …` and `python -m bench` as their users meet them, with stub workers."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import __main__ as command
+from bench import comparison, results
+from lenet5 import data
+from tests.stub_worker import stub_python
+
+ROOT = Path(__file__).parent.parent
+LOOP = "train_step[loop,b128]"
+
+# What the root conftest.py holds besides the plugin, without TensorFlow.
+CONFTEST = """
+import pytest
+pytest_plugins = ["bench.comparison_plugin"]
+
+def pytest_addoption(parser):
+    parser.addoption("--threads", type=int, default=1)
+    parser.addoption("--mnist-dir", default=None)
+"""
+
+Run = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> str:
+    """Requirement string of an environment whose times are made up."""
+    return f"python:{stub_python(tmp_path)}"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Four pairs a block, no witnesses, black images, a cache of its own."""
+    real = comparison._bench
+
+    def short(terms: comparison.Terms, folder: Path) -> object:
+        return real(replace(terms, pair_seconds=0.0), folder)
+
+    black = data.Subset(np.zeros((200, 28, 28, 1), np.uint8), np.zeros(200, np.uint8))
+    monkeypatch.setattr(comparison, "_bench", short)
+    monkeypatch.setattr("bench.machine.witness", lambda *_: results.Witness(1e-4, load=0.0))
+    monkeypatch.setattr(
+        data, "load_dataset", lambda *_, **__: data.Dataset("mnist", black, black, black)
+    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester) -> Run:
+    """Runs `pytest` on a copy of the comparison's test module."""
+    pytester.makeconftest(CONFTEST)
+    folder = pytester.mkdir("bench")
+    shutil.copy(ROOT / "bench" / "test_speed.py", folder)
+    (folder / "test_other.py").write_text("def test_other(): pass\n")
+
+    def go(*arguments: str) -> pytest.RunResult:
+        arguments = ("-p", "no:cacheprovider", "bench", *arguments)
+        return pytester.runpytest_inprocess(*arguments, no_reraise_ctrlc=True)
+
+    return go
+
+
+def read_only(pytester: pytest.Pytester) -> results.Results:
+    (path,) = (pytester.path / "reports").glob("comparison-*.json")
+    return results.read(path)
+
+
+def test_without_a_baseline_the_comparison_is_not_collected(run: Run) -> None:
+    done = run()
+    done.assert_outcomes(passed=1)
+    done.stdout.fnmatch_lines(["comparison: none, since there is no --baseline*"])
+
+
+def test_an_equal_candidate_passes_and_nothing_else_runs(
+    run: Run, stub: str, pytester: pytest.Pytester
+) -> None:
+    done = run("--baseline", stub, "--candidate", stub, "--workloads", LOOP)
+    assert done.ret == 0
+    done.assert_outcomes(passed=1)
+    assert read_only(pytester).complete
+    assert re.search(rf"{re.escape(LOOP)} +PASS +1\.000 ", done.stdout.str())
+    done.stdout.fnmatch_lines(["raw samples: reports/comparison-*.json"])
+
+
+def test_a_slower_candidate_fails_with_a_finding(run: Run, stub: str) -> None:
+    slow = f"{stub} TF_STUB_RATIO=1.092"
+    done = run("--baseline", stub, "--candidate", slow, "--workloads", LOOP)
+    assert done.ret == 1
+    done.assert_outcomes(failed=1)
+    (finding,) = {line for line in done.outlines if line.startswith(f"{LOOP}: ")}
+    assert re.fullmatch(
+        r"9\.9\.0 TF_STUB_RATIO=1\.092 takes 1\.092x the time of 9\.9\.0 "
+        r"\(98\.4 % interval 1\.09\d+-1\.09\d+, 4 blocks\), margin 1\.03",
+        finding.removeprefix(f"{LOOP}: "),
+    ), finding
+    done.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_a_wider_margin_lets_it_pass(run: Run, stub: str) -> None:
+    slow = f"{stub} TF_STUB_RATIO=1.092"
+    terms = ("--baseline", stub, "--candidate", slow, "--workloads", LOOP)
+    assert run(*terms, "--margin", "1.2").ret == 0
+
+
+def test_an_informational_failure_is_told_and_passes(run: Run, stub: str) -> None:
+    slow = f"{stub} TF_STUB_RATIO=1.5"
+    done = run("--baseline", stub, "--candidate", slow, "--workloads", "fit[b128]")
+    assert done.ret == 0
+    assert re.search(r"fit\[b128\].* FAIL ", done.stdout.str())
+
+
+def test_inconclusive_is_a_failed_report_of_its_own_and_exit_6(
+    run: Run, stub: str, pytester: pytest.Pytester
+) -> None:
+    done = run(
+        *("--baseline", f"{stub} TF_STUB_NOISE=0.5", "--candidate", stub),
+        *("--workloads", LOOP, "--budget", "10", "--junitxml=junit.xml"),
+    )
+    assert done.ret == 6
+    done.stdout.fnmatch_lines(["*1 inconclusive*"])
+    assert "<failure" in (pytester.path / "junit.xml").read_text()
+
+
+def test_a_candidate_that_is_not_there_is_exit_7_and_stops_no_other(run: Run, stub: str) -> None:
+    done = run(
+        *("--baseline", stub, "--candidate", "python:/no/such/python", "--candidate", stub),
+        *("--workloads", LOOP),
+    )
+    assert done.ret == 7
+    done.stdout.fnmatch_lines(["*1 passed, 1 not there*"])
+
+
+def test_a_failure_outweighs_what_is_not_there(run: Run, stub: str) -> None:
+    done = run(
+        *("--baseline", stub, "--candidate", "python:/no/such/python"),
+        *("--candidate", f"{stub} TF_STUB_RATIO=2", "--workloads", LOOP),
+    )
+    assert done.ret == 1
+
+
+def test_a_baseline_that_is_not_there_is_exit_7_in_one_line(run: Run) -> None:
+    done = run("--baseline", "python:/no/such/python", "--candidate", ".", "--workloads", LOOP)
+    assert done.ret == 7
+    done.stdout.fnmatch_lines(["*the baseline is not there: python:/no/such/python*"])
+    done.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_only_what_is_selected_is_measured(run: Run, stub: str, pytester: pytest.Pytester) -> None:
+    done = run("--baseline", stub, "--candidate", stub, "-k", "loop and b128")
+    done.assert_outcomes(passed=1, deselected=7)
+    assert set(read_only(pytester).blocks[0].samples) == {LOOP}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--baseline", "--index-url=x"], "*--index-url*"),
+        (["--baseline", "https://x/y.whl"], "*https://x/y.whl*"),
+        (["--baseline", ".", "--workloads", "fast"], "*unknown workload fast, choose from*"),
+        (["--baseline", ".", "--workloads", " "], "*--workloads names none*"),
+        (["--baseline", ".", "--margin", "0.9"], "*--margin is 0.9, expected a ratio*"),
+        (["--baseline", ".", "--margin", "nan"], "*--margin is nan, expected a ratio*"),
+        (["--baseline", ".", "--budget", "1"], "*--budget is 1, expected 10 to 86400*"),
+        (["--baseline", ".", "--results", "there.json"], "*there.json: exists*"),
+        (["--candidate", "."], "*--candidate needs --baseline*"),
+        (["--results", "x.json"], "*--results needs --baseline*"),
+    ],
+)
+def test_a_wrong_option_is_refused_in_one_line(
+    run: Run, pytester: pytest.Pytester, arguments: list[str], message: str
+) -> None:
+    (pytester.path / "there.json").write_text("mine")
+    arguments = [f"{arguments[0]}={arguments[1]}", *arguments[2:]]
+    done = run(*arguments)
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done.stderr.fnmatch_lines([f"ERROR: {message}"])
+    assert (pytester.path / "there.json").read_text() == "mine"
+
+
+def test_margins_and_gates_of_the_project_count(
+    run: Run, stub: str, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyprojecttoml(
+        '[tool.lenet5-bench.workloads]\n"train_step[loop,b128]" = {margin = 1.2}\n'
+        '"train_step[loop,b32]" = {gated = false}\n'
+    )
+    slow = f"{stub} TF_STUB_RATIO=1.1"
+    names = f"{LOOP} train_step[loop,b32]"
+    assert run("--baseline", stub, "--candidate", slow, "--workloads", names).ret == 0
+
+
+def test_ctrl_c_keeps_what_was_measured(
+    run: Run, stub: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.block.time_import", interrupt)
+    done = run(
+        *("--baseline", stub, "--candidate", stub, "--workloads", f"{LOOP} import"),
+        *("--summary", "summary.md"),
+    )
+    assert done.ret == pytest.ExitCode.INTERRUPTED
+    found = read_only(pytester)
+    assert (set(found.blocks[0].samples), found.complete) == ({LOOP}, False)
+    assert "incomplete" in (pytester.path / "summary.md").read_text().lower()
+
+
+def test_the_summary_is_written(run: Run, stub: str, pytester: pytest.Pytester) -> None:
+    summary = pytester.path / "folder" / "summary.md"
+    terms = ("--baseline", stub, "--candidate", stub, "--workloads", LOOP)
+    assert run(*terms, "--summary", str(summary)).ret == 0
+    assert "PASS" in summary.read_text()
+
+
+# ---- python -m bench
+
+
+def test_verdict_and_show_repeat_what_pytest_said(
+    run: Run, stub: str, pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow = f"{stub} TF_STUB_RATIO=1.5"
+    done = run("--baseline", stub, "--candidate", slow, "--workloads", LOOP)
+    finding = next(line for line in done.outlines if line.startswith(LOOP))
+    (path,) = (pytester.path / "reports").glob("comparison-*.json")
+    capsys.readouterr()
+    assert command.main(["verdict", str(path)]) == done.ret == 1
+    assert capsys.readouterr().out == f"FAIL: {finding}\n"
+    assert command.main(["show", str(path)]) == 0
+    assert LOOP in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        ("{", "is damaged or no results file"),
+        (json.dumps({"schema": results.SCHEMA + 1}), "has schema 2, this version reads 1"),
+    ],
+)
+def test_a_bad_results_file_is_status_4(
+    tmp_path: Path, content: str | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "results.json"
+    if content is not None:
+        path.write_text(content)
+    assert command.main(["verdict", str(path)]) == 4
+    assert capsys.readouterr().err == f"bench: error: {path}: {message}\n"
+
+
+@pytest.mark.parametrize("argv", [[], ["dance"], ["verdict"], ["calibrate", "--blocks", "0"]])
+def test_wrong_arguments_are_status_4(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(argv) == 4
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_environment_that_is_not_there_is_status_7(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert command.main(["calibrate", "--environment", "python:/no/such"]) == 7
+    assert "/no/such" in capsys.readouterr().err
+
+
+def test_calibration_goes_on_where_it_was_left(
+    stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calibrate = ["calibrate", "--environment", stub]
+    assert command.main([*calibrate, "--blocks", "2"]) == 0
+    assert command.main([*calibrate, "--blocks", "3"]) == 0
+    banks = sorted((tmp_path / "cache" / "lenet5-bench" / "banks").glob("*.json"))
+    equal, slowed = (results.read(path) for path in banks)
+    assert len(equal.blocks) == len(slowed.blocks) == 3
+    ratios = [
+        found.blocks[0].samples[LOOP].candidate.values[0]
+        / found.blocks[0].samples[LOOP].baseline.values[0]
+        for found in (equal, slowed)
+    ]
+    assert ratios == pytest.approx([1.0, 53 / 50])
+    assert "block 3 of 3" in capsys.readouterr().out
