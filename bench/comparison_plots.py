@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from statistics import quantiles
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.style
 from matplotlib.figure import Figure
@@ -210,11 +210,11 @@ def _describe(axes: Axes, y: int, d: Decision) -> None:
     _beside(axes, y, _COLUMNS[2], f"{d.terms.margin:g}")
 
 
-def _beside(axes: Axes, y: float, points: float, text: str, **style: str | float) -> None:
+def _beside(axes: Axes, y: float, points: float, text: str, **style: Any) -> None:
     """Text right of the axes, in a column some points away from them."""
     where = axes.get_yaxis_transform()
-    offset = {"xytext": (points, 0), "textcoords": "offset points"}
-    axes.annotate(text, (1, y), xycoords=where, va="center", **offset, **style)  # type: ignore[arg-type]
+    style = {"xytext": (points, 0), "textcoords": "offset points", **style}
+    axes.annotate(text, (1, y), xycoords=where, va="center", **style)
 
 
 def _concerns(block: Block, workload: str) -> bool:
@@ -288,7 +288,7 @@ def _draw_dots(axes: Axes, slot: int, values: Sequence[float], low: float, high:
 def _note(axes: Axes, place: float, text: str) -> None:
     """A word at the top of the axes."""
     where = axes.get_xaxis_transform()
-    style = {"fontsize": 9, "color": FAINT, "bbox": _BEHIND_TEXT}
+    style: dict[str, Any] = {"fontsize": 9, "color": FAINT, "bbox": _BEHIND_TEXT}
     axes.text(place, 0.97, text, transform=where, ha="center", va="top", **style)
 
 

@@ -43,7 +43,7 @@ def comparison_html(results: Results, decisions: Sequence[Decision], *, false_al
         f"<p>{escape(words.EXPLANATION)} {escape(words.false_alarm_sentence(false_alarms))}</p>",
         _failures_html(results),
         _samples_html(results, decisions),
-        _method_html(results, false_alarms),
+        _method_html(results),
         '<h2 id="tests">Tests</h2>',
         "</div>",
     ]
@@ -74,11 +74,11 @@ def summary_markdown(results: Results, decisions: Sequence[Decision], *, false_a
     for candidate in words.version_order(results):
         lines += _candidate_markdown(results, decisions, candidate)
     for failure in words.failures(results):
-        head = f"<details><summary>{escape(failure.words)}</summary>"
+        head = f"<details><summary>{escape(' '.join(failure.words.split()))}</summary>"
         lines += [head, "", f"<pre>{escape(failure.output)}</pre>", "", "</details>", ""]
     lines += [_md(words.false_alarm_sentence(false_alarms)), ""]
     machine = [(name, text) for name, text in words.machine(results) if len(text) <= LONG]
-    facts = [*words.how_measured(results, false_alarms), *machine]
+    facts = [*words.how_measured(results), *machine]
     lines += ["<details><summary>How it was measured</summary>", "", _md(words.EXPLANATION), ""]
     lines += [*_md_table(("", ""), facts), ""]
     lines += [f"- {_md(line)}" for line in words.disturbed_blocks(results)[1:]]
@@ -106,7 +106,7 @@ def _packages(lock: tuple[str, ...]) -> dict[str, str]:
 
 
 def _aligned(rows: Sequence[Decision]) -> list[str]:
-    names = [textwrap.shorten(words.row_name(d), 28) for d in rows]
+    names = [name if len(name) <= 24 else f"{name[:23]}…" for name in map(words.row_name, rows)]
     cells = [list(words.HEADER)]
     cells += [[name, *words.figures(d)] for name, d in zip(names, rows, strict=True)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
@@ -172,6 +172,8 @@ def _differences_markdown(results: Results, candidate: int) -> list[str]:
     other, base = results.candidates[candidate], results.baseline
     rows = [row for row in words.version_rows(base, other) if row[1] != row[2]]
     rows += lock_differences(base.lock, other.lock)
+    if not rows:
+        return ["The environments are the same.", ""]
     title = f"Environments: {base.label} and {other.label}"
     head = f"<details><summary>{escape(' '.join(title.split()))}</summary>"
     return [head, "", *_md_table(("", base.label, other.label), rows), "", "</details>", ""]
@@ -273,14 +275,14 @@ def _failures_html(results: Results) -> str:
     return "\n".join(["<h2>Failures</h2>", *parts]) if parts else ""
 
 
-def _method_html(results: Results, false_alarms: str) -> str:
+def _method_html(results: Results) -> str:
     machine = words.machine(results)
     short = [row for row in machine if len(row[1]) <= LONG]
     long = [row for row in machine if len(row[1]) > LONG]
     disturbed = words.disturbed_blocks(results)[1:]
     parts = [
         "<h2>How it was measured</h2>",
-        table_html((), [*words.how_measured(results, false_alarms), *short]),
+        table_html((), [*words.how_measured(results), *short]),
         *(_folded(name, f"<p>{escape(text)}</p>", False) for name, text in long),
     ]
     if disturbed:

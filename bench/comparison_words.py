@@ -22,12 +22,12 @@ MOST_IDLE_SHARE = 0.05
 SEVEREST_FIRST = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
 HEADER = (
     *("workload", "verdict", "ratio", "interval", "margin"),
-    *("blocks", "pairs", "totals", "detectable"),
+    *("blocks", "pairs", "totals", "detects"),
 )
 EXPLANATION = (
     "Ratio: candidate over baseline, above 1 is slower or bigger (where MiB are named: their "
     "difference a call). Interval: at the confidence of the look that it belongs to. Totals: ratio "
-    "of the sums of all samples, in which stalls show. Detectable: the slowdown against 1.00 that "
+    "of the sums of all samples, in which stalls show. Detects: the slowdown against 1.00 that "
     "is found with 80 % power at one-sided 2.5 %, run to the budget. Informational workloads have "
     "no weight in the verdict."
 )
@@ -251,8 +251,8 @@ def moment(text: str) -> str:
     return f"{text[:10]} {text[11:16]} UTC" if text.endswith(("+00:00", "Z")) else text
 
 
-def how_measured(results: Results, false_alarms: str) -> list[tuple[str, str]]:
-    """When, for how long, on what terms, and how far it is to be believed."""
+def how_measured(results: Results) -> list[tuple[str, str]]:
+    """When, for how long, and on what terms."""
     options = dict(results.options)
     seconds = sum(block.seconds for block in results.blocks)
     spent = f"{len(results.blocks)} blocks in {seconds / 60:,.1f} min"
@@ -271,7 +271,6 @@ def how_measured(results: Results, false_alarms: str) -> list[tuple[str, str]]:
     return [
         *rows,
         ("Disturbed blocks", disturbed_blocks(results)[0]),
-        ("False alarms", false_alarm_sentence(false_alarms)),
         ("SHA-256 of the measuring code", results.code),
     ]
 

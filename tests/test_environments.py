@@ -1,0 +1,728 @@
+"""Requests are read strictly, built once, kept by what they resolve to, and fail in one line."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+import sys
+import sysconfig
+import threading
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import environments
+from bench.environments import (
+    Built,
+    EnvironmentProblem,
+    build,
+    condensed,
+    default_cache,
+    labels,
+    parse_request,
+)
+from lenet5.errors import InputError
+
+Completed = subprocess.CompletedProcess[str]
+
+KERAS = "tensorflow/keras.py"
+OFFLINE = """\
+error: Failed to fetch: https://index.invalid/simple/tensorflow-cpu/
+  cause: error sending request for url (https://index.invalid/simple/tensorflow-cpu/)
+  cause: client error (Connect)
+  cause: dns error
+  cause: error resolving DNS
+  cause: failed to lookup address information: Name or service not known
+"""
+
+
+@pytest.fixture(scope="session")
+def uv_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("uv")
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, uv_cache: Path) -> None:
+    """No test asks an index, or sees what uv kept for somebody else."""
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(uv_cache))
+
+
+def write_wheel(
+    folder: Path,
+    source: str = "from tensorflow import keras\n",
+    *,
+    distribution: str = "tensorflow",
+    version: str = "2.21.0",
+    tag: str = "py3-none-any",
+    requires: Sequence[str] = (),
+) -> Path:
+    """A wheel of some lines; with a package `tensorflow` if that has a source."""
+    stem = f"{distribution.replace('-', '_')}-{version}"
+    about = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+    about += "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
+    files = {
+        f"{stem}.dist-info/METADATA": about,
+        f"{stem}.dist-info/WHEEL": (
+            f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n"
+        ),
+        f"{stem}.dist-info/RECORD": "",
+    }
+    if source:
+        files |= {"tensorflow/__init__.py": source, KERAS: "layers = None\n"}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{stem}-{tag}.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return path
+
+
+class Recorder:
+    """Runs commands, or answers in their place, and keeps what they were."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        answers: Mapping[str, Completed | Callable[[], Completed]] | None = None,
+    ) -> None:
+        self.commands: list[list[str]] = []
+        self.answers = dict(answers or {})
+        self._real = environments._run
+        monkeypatch.setattr(environments, "_run", self)
+
+    def __call__(self, command: Sequence[str | Path], *arguments: Any) -> Completed:
+        words = [str(word) for word in command]
+        self.commands.append(words)
+        answer = self.answers.get(self.kind(words), None)
+        if callable(answer):
+            return answer()
+        return answer or self._real(command, *arguments)
+
+    @staticmethod
+    def kind(command: Sequence[str]) -> str:
+        """`compile`, `venv`, `install`, or `python` for what runs in an environment."""
+        return next((word for word in ("compile", "venv", "install") if word in command), "python")
+
+    def kinds(self) -> list[str]:
+        return [self.kind(command) for command in self.commands]
+
+
+def failed(stderr: str, status: int = 1) -> Completed:
+    return Completed([], status, "", stderr)
+
+
+def build_here(text: str, tmp_path: Path, say: Callable[[str], None] = lambda _: None) -> Built:
+    return build(parse_request(text), tmp_path / "cache", say=say)
+
+
+def problem(text: str, tmp_path: Path) -> str:
+    with pytest.raises(EnvironmentProblem) as caught:
+        build_here(text, tmp_path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{text}: ")
+    return message.removeprefix(f"{text}: ")
+
+
+def environments_in(tmp_path: Path) -> list[Path]:
+    return [path for path in (tmp_path / "cache" / "environments").iterdir() if path.is_dir()]
+
+
+# What a request says
+
+
+@pytest.mark.parametrize(
+    ("text", "requirements", "settings", "overrides"),
+    [
+        ("tensorflow-cpu==2.16.2 keras==3.0.5", ("tensorflow-cpu==2.16.2", "keras==3.0.5"), {}, ()),
+        ("  tf-nightly\t", ("tf-nightly",), {}, ()),
+        ("tensorflow-cpu>=2.22.0rc0,<3", ("tensorflow-cpu>=2.22.0rc0,<3",), {}, ()),
+        ('keras;python_version<"4"', ('keras;python_version<"4"',), {}, ()),
+        (
+            "tensorflow==2.21.0 TF_ENABLE_ONEDNN_OPTS=0 XLA_FLAGS=--a=b KERAS_BACKEND=tensorflow",
+            ("tensorflow==2.21.0",),
+            {"TF_ENABLE_ONEDNN_OPTS": "0", "XLA_FLAGS": "--a=b", "KERAS_BACKEND": "tensorflow"},
+            (),
+        ),
+        ("tf-nightly TF_X=", ("tf-nightly",), {"TF_X": ""}, ()),
+        (
+            "tensorflow-cpu==2.16.2 tf-keras==2.16.0 without:tensorflow override:keras==3.0.5",
+            ("tensorflow-cpu==2.16.2", "tf-keras==2.16.0"),
+            {},
+            ("tensorflow ; sys_platform == 'never'", "keras==3.0.5"),
+        ),
+    ],
+)
+def test_a_request_is_read(
+    text: str, requirements: tuple[str, ...], settings: dict[str, str], overrides: tuple[str, ...]
+) -> None:
+    request = parse_request(text)
+    assert request.text == " ".join(text.split())
+    assert request.requirements == requirements
+    assert request.settings == settings
+    assert request.overrides == overrides
+    assert request.interpreter is None
+
+
+def test_a_point_is_the_current_environment() -> None:
+    request = parse_request(". TF_ENABLE_ONEDNN_OPTS=0")
+    assert request.interpreter == Path(sys.executable)
+    assert request.requirements == ()
+    assert request.settings == {"TF_ENABLE_ONEDNN_OPTS": "0"}
+
+
+def test_an_interpreter_need_not_exist_yet_and_no_link_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An environment's python is a link to another, which knows none of its packages."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "python").symlink_to(sys.executable)
+    assert parse_request("python:./python").interpreter == tmp_path / "python"
+    assert parse_request("python:missing/python").interpreter == tmp_path / "missing" / "python"
+
+
+def test_a_wheel_becomes_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = write_wheel(tmp_path / "a folder")
+    monkeypatch.chdir(wheel.parent)
+    monkeypatch.setenv("HOME", str(wheel.parent))
+    for word in (wheel.name, f"./{wheel.name}", f"~/{wheel.name}"):
+        assert parse_request(word).requirements == (str(wheel),)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "an empty environment: give requirements, a wheel, . or python:PATH"),
+        ("TF_X=1", "TF_X=1: give requirements, a wheel, . or python:PATH"),
+        ("without:keras", "without:keras: give requirements, a wheel, . or python:PATH"),
+        ("-r reqs.txt", "-r reqs.txt: -r: options are refused, give packages only"),
+        ("--index-url=x", "--index-url=x: --index-url=x: options are refused"),
+        ("override:-e", "override:-e: -e: options are refused"),
+        ("https://x.invalid/a.whl", "URLs are refused, give a version or a wheel's path"),
+        ("git+https://x.invalid/a", "URLs are refused"),
+        ("keras@https://x.invalid/a", "URLs are refused"),
+        ("keras @ file:/x", "keras @ file:/x: @: URLs are refused"),
+        ("keras@./x", "URLs are refused"),
+        ("override:keras@./x", "URLs are refused"),
+        ("./folder", "./folder: ./folder: of files, only wheels (.whl) are accepted"),
+        ("/x/tensorflow.tar.gz", "only wheels (.whl) are accepted"),
+        ("./missing-1-py3-none-any.whl", "missing-1-py3-none-any.whl: there is no such wheel"),
+        ("keras >= 3", "keras >= 3: >= is no requirement: write it without blanks, such as"),
+        ("override:", "override:: nothing is no requirement"),
+        ("python:", "python:: python: is no requirement"),
+        ("without:keras==3", "without:keras==3: expected a name only, such as without:keras"),
+        ("tensorflow=2.16", "tensorflow=2.16 is no setting, those begin with TF_, XLA_ or KERAS_;"),
+        (". PATH=/x", "PATH=/x is no setting"),
+        (". LD_PRELOAD=x", "LD_PRELOAD=x is no setting"),
+        (". KERAS_BACKEND=jax", "KERAS_BACKEND=jax: only Keras on TensorFlow is measured"),
+        (". TF_X=1 TF_X=2", ". TF_X=1 TF_X=2: TF_X is set twice"),
+        (". keras==3.0.5", "an existing Python is taken as it is: settings alone may stand beside"),
+        (". without:keras", "an existing Python is taken as it is"),
+        (". python:/x", "an existing Python is taken as it is"),
+        ("python:~nobody-of-this-name/python", "nobody-of-this-name"),
+    ],
+)
+def test_anything_else_is_refused_in_one_line(
+    text: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=re.escape(reason)) as caught:
+        parse_request(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_named_as_a_wheel_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "my.whl").touch()
+    with pytest.raises(InputError, match="is no wheel's name: keep the one that it was"):
+        parse_request(f"{tmp_path}/my.whl")
+
+
+def test_environments_are_kept_in_the_users_cache() -> None:
+    assert default_cache({"XDG_CACHE_HOME": "/x"}) == Path("/x/lenet5-bench")
+    assert default_cache({"XDG_CACHE_HOME": ""}) == Path.home() / ".cache" / "lenet5-bench"
+
+
+# Names
+
+
+OLD = ("keras==3.4.1", "numpy==1.26.4", "tensorflow-cpu==2.20.0")
+NEW = ("keras==3.15.1", "numpy==2.4.6", "tensorflow-cpu==2.21.0", "tf-keras==2.21.0")
+OTHER_KERAS = ("keras==3.4.1", *NEW[1:])
+NIGHTLY = ("keras-nightly==3.16.0.dev1", "tf-nightly==2.23.0.dev1")
+WHEEL = (*NEW[:2], f"tensorflow-cpu==2.21.0 @ sha256:{'1a2b3c4d' * 8}", NEW[3])
+
+
+@pytest.mark.parametrize(
+    ("locks", "settings", "names"),
+    [
+        ([OLD, NEW, NIGHTLY], {}, ["2.20.0", "2.21.0", "2.23.0.dev1"]),
+        ([NEW, OTHER_KERAS], {}, ["2.21.0 + Keras 3.15.1", "2.21.0 + Keras 3.4.1"]),
+        ([OLD, NEW, OTHER_KERAS], {}, ["2.20.0", "2.21.0 + Keras 3.15.1", "2.21.0 + Keras 3.4.1"]),
+        (
+            [NEW, NEW],
+            {1: {"TF_USE_LEGACY_KERAS": "1"}},
+            ["2.21.0 + Keras 3.15.1", "2.21.0 + tf-keras 2.21.0"],
+        ),
+        (
+            [NEW, NEW],
+            {1: {"TF_ENABLE_ONEDNN_OPTS": "0"}},
+            ["2.21.0", "2.21.0 TF_ENABLE_ONEDNN_OPTS=0"],
+        ),
+        ([OLD, NEW], {0: {"TF_A": "1"}, 1: {"TF_A": "2"}}, ["2.20.0", "2.21.0"]),
+        (
+            [NEW, NEW],
+            {0: {"TF_A": "1", "TF_B": "1"}, 1: {"TF_A": "1", "TF_B": "2"}},
+            ["2.21.0 TF_B=1", "2.21.0 TF_B=2"],
+        ),
+        (
+            [NEW, OTHER_KERAS],
+            {1: {"TF_A": "1"}},
+            ["2.21.0 + Keras 3.15.1", "2.21.0 + Keras 3.4.1 TF_A=1"],
+        ),
+        ([NEW, WHEEL], {}, ["2.21.0", "2.21.0 (wheel 1a2b3c4)"]),
+        (
+            [("keras==3.15.1", "tensorflow==2.21.0"), ("keras==3.15.1", "tensorflow-cpu==2.21.0")],
+            {},
+            ["2.21.0 (tensorflow)", "2.21.0 (tensorflow-cpu)"],
+        ),
+        (
+            [NEW, ("keras==3.15.1", "numpy==1.26.4", *NEW[2:])],
+            {},
+            ["2.21.0 + numpy 2.4.6", "2.21.0 + numpy 1.26.4"],
+        ),
+        (
+            [(*NEW, "a==1", "b==1", "c==1"), (*NEW, "a==1", "b==2"), (*NEW, "a==2", "b==1")],
+            {},
+            ["2.21.0 + a 1 + b 1 and 1 more", "2.21.0 + a 1 + b 2", "2.21.0 + a 2 + b 1"],
+        ),
+        (
+            [
+                (*NEW, "a==1", "b==1", "c==1"),
+                (*NEW, "a==1", "b==1", "c==2"),
+                (*NEW, "a==2", "b==2"),
+            ],
+            {},
+            [
+                "2.21.0 + a 1 + b 1 and 1 more",
+                "2.21.0 + a 1 + b 1 and 1 more (2)",
+                "2.21.0 + a 2 + b 2",
+            ],
+        ),
+        ([NEW, NEW, NEW], {}, ["2.21.0", "2.21.0 again", "2.21.0 again (2)"]),
+        (
+            [NEW, OTHER_KERAS, OTHER_KERAS],
+            {},
+            ["2.21.0 + Keras 3.15.1", "2.21.0 + Keras 3.4.1", "2.21.0 + Keras 3.4.1 again"],
+        ),
+        ([NEW, ()], {}, ["2.21.0", "not built"]),
+        ([("numpy==1.26.4",)], {}, ["unknown TensorFlow"]),
+    ],
+)
+def test_names_tell_what_differs(
+    locks: list[tuple[str, ...]], settings: dict[int, dict[str, str]], names: list[str]
+) -> None:
+    assert labels(locks, [settings.get(place, {}) for place in range(len(locks))]) == names
+
+
+def test_names_tell_pythons_apart() -> None:
+    expected = ["2.21.0 + Python 3.11.7", "2.21.0 + Python 3.12.1"]
+    assert labels([NEW, NEW], [{}, {}], ["3.11.7", "3.12.1"]) == expected
+
+
+# uv's messages, of uv 0.13 where nothing else is said
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        (
+            "error: No solution found when resolving dependencies\n"
+            "  cause: Because there is no version of tensorflow-cpu==9.9.9 and you require "
+            "tensorflow-cpu==9.9.9, we can conclude that your requirements are unsatisfiable.\n",
+            "there is no version of tensorflow-cpu==9.9.9",
+        ),
+        (  # uv 0.8
+            "  \u00d7 No solution found when resolving dependencies:\n"
+            "  ╰─▶ Because there is no version of tensorflow-cpu==9.9.9 and you require\n"
+            "      tensorflow-cpu==9.9.9, we can conclude that your requirements are\n"
+            "      unsatisfiable.\n",
+            "there is no version of tensorflow-cpu==9.9.9",
+        ),
+        (
+            "error: No solution found when resolving dependencies\n"
+            "  cause: Because no-such-package was not found in the package registry and you "
+            "require no-such-package==1, we can conclude that your requirements are "
+            "unsatisfiable.\n",
+            "no-such-package was not found in the package registry",
+        ),
+        (
+            "error: No solution found when resolving dependencies\n"
+            "  cause: Because only tensorflow-cpu<=2.22.0rc0 is available and you require "
+            "tensorflow-cpu>=99, we can conclude that your requirements are unsatisfiable.\n",
+            "only tensorflow-cpu<=2.22.0rc0 is available",
+        ),
+        (
+            "error: No solution found when resolving dependencies\n"
+            "  cause: Because tensorflow-cpu==2.16.2 depends on keras>=3.0.0 and you require "
+            "tensorflow-cpu==2.16.2, we can conclude that you require keras>=3.0.0.\n"
+            "         And because you require keras==2.15.0, we can conclude that your "
+            "requirements are unsatisfiable.\n",
+            "tensorflow-cpu==2.16.2 depends on keras>=3.0.0; you require keras==2.15.0",
+        ),
+        (
+            "error: No solution found when resolving dependencies\n"
+            "  cause: Because you require tensorflow-cpu==2.12.1 and tensorflow-cpu==2.16.2, we "
+            "can conclude that your requirements are unsatisfiable.\n",
+            "you require tensorflow-cpu==2.12.1 and tensorflow-cpu==2.16.2",
+        ),
+        (
+            "error: No solution found when resolving dependencies\n"
+            "  cause: Because tensorflow-cpu==2.4.0 has no wheels with a matching Python ABI tag "
+            "(e.g., `cp311`) and you require tensorflow-cpu==2.4.0, we can conclude that your "
+            "requirements are unsatisfiable.\n"
+            "\n"
+            "hint: You require CPython 3.11 (`cp311`), but we only found wheels for "
+            "`tensorflow-cpu` (v2.4.0) with the following Python ABI tags: `cp36m`, `cp37m`\n",
+            "tensorflow-cpu==2.4.0 has no wheels with a matching Python ABI tag (e.g., `cp311`)",
+        ),
+        (
+            "error: No solution found when resolving dependencies\n"
+            "  cause: Because only tensorflow==2.22.0 is available and tensorflow==2.22.0 has no "
+            "wheels with a matching Python version tag (e.g., `cp311`), we can conclude that all "
+            "versions of tensorflow cannot be used.\n"
+            "         And because you require tensorflow, we can conclude that your requirements "
+            "are unsatisfiable.\n",
+            "only tensorflow==2.22.0 is available and tensorflow==2.22.0 has no wheels with a "
+            "matching Python version tag (e.g., `cp311`)",
+        ),
+        (OFFLINE, "Failed to fetch: https://index.invalid/simple/tensorflow-cpu/: failed to "
+         "lookup address information: Name or service not known"),
+        (
+            "error: Failed to read `tensorflow @ file:///x/tensorflow-2.24.0-py3-none-any.whl`\n"
+            "  cause: Failed to read metadata: /x/tensorflow-2.24.0-py3-none-any.whl\n"
+            "  cause: Failed to read from zip file\n"
+            "  cause: unable to locate the end of central directory record\n",
+            "Failed to read `tensorflow @ file:///x/tensorflow-2.24.0-py3-none-any.whl`: unable "
+            "to locate the end of central directory record",
+        ),
+        (
+            "Using CPython 3.11.7 interpreter at: /x/python\n"
+            "Creating virtual environment at: /y\n"
+            "error: Failed to create virtual environment\n"
+            "  cause: failed to write to file `/y/bin/activate.fish`: No space left on device (os "
+            "error 28)\n",
+            "Failed to create virtual environment: failed to write to file "
+            "`/y/bin/activate.fish`: No space left on device (os error 28)",
+        ),
+        ("error: Project directory `/x` does not exist\n", "Project directory `/x` does not exist"),
+        ("warning: odd\nwhatever\n", "whatever"),
+        ("", "uv ended without a word"),
+        (f"error: {'x' * 400}", f"{'x' * 299}…"),
+    ],
+)  # fmt: skip
+def test_a_message_of_uv_becomes_one_line(message: str, line: str) -> None:
+    assert condensed(message) == line
+
+
+# Building, with the real uv and wheels of a few lines
+
+
+def test_an_environment_is_built_once_and_reused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = write_wheel(tmp_path / "a folder")
+    monkeypatch.chdir(wheel.parent)
+    recorder, said = Recorder(monkeypatch), list[str]()
+    built = build_here(f"./{wheel.name}", tmp_path, said.append)
+    assert recorder.kinds() == ["compile", "venv", "install", "python"]
+    (folder,) = environments_in(tmp_path)
+    assert said == [f"./{wheel.name}: is built in {folder}"]
+    assert built.python == folder / "bin" / "python"
+    assert built.python_version == platform.python_version()
+    sha256 = environments._sha256(wheel)
+    assert built.lock == (f"tensorflow==2.21.0 @ sha256:{sha256}",)
+    assert list(folder.rglob("tensorflow/__pycache__/keras.*.pyc"))
+
+    recorder.commands.clear()
+    assert build_here(f"./{wheel.name} TF_A=1", tmp_path, said.append).lock == built.lock
+    assert recorder.kinds() == ["compile", "python"]
+    assert len(said) == 1
+
+
+def test_a_changed_wheel_is_another_environment(tmp_path: Path) -> None:
+    text = str(write_wheel(tmp_path))
+    first = build_here(text, tmp_path)
+    write_wheel(tmp_path, "from tensorflow import keras\nchanged = True\n")
+    second = build_here(text, tmp_path)
+    assert first.python != second.python
+    assert first.lock != second.lock
+    code = "import tensorflow; tensorflow.changed"
+    assert subprocess.run([second.python, "-I", "-c", code], check=False).returncode == 0
+    assert labels([first.lock, second.lock], [{}, {}])[1].startswith("2.21.0 (wheel ")
+
+
+def test_the_key_is_of_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the order of words nor settings or how it was asked for matter; the Python does."""
+    one, two = write_wheel(tmp_path), write_wheel(tmp_path, "", distribution="helper")
+    built = build_here(f"{one} {two}", tmp_path)
+    assert [entry.partition("==")[0] for entry in built.lock] == ["helper", "tensorflow"]
+    assert build_here(f"TF_A=1 {two} {one} without:x", tmp_path).python == built.python
+    monkeypatch.setattr(sysconfig, "get_platform", lambda: "another")
+    assert build_here(f"{one} {two}", tmp_path).python != built.python
+
+
+def test_a_half_built_environment_is_removed_and_built_again(tmp_path: Path) -> None:
+    text = str(write_wheel(tmp_path))
+    built = build_here(text, tmp_path)
+    (folder,) = environments_in(tmp_path)
+    (folder / "complete.json").unlink()
+    (rubbish := folder / "rubbish").touch()
+    assert build_here(text, tmp_path) == built
+    assert not rubbish.exists()
+
+
+@pytest.mark.parametrize("command", ["venv", "install"])
+def test_an_interrupted_build_leaves_nothing(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = str(write_wheel(tmp_path))
+
+    def interrupt() -> Completed:
+        raise KeyboardInterrupt
+
+    recorder = Recorder(monkeypatch, {command: interrupt})
+    with pytest.raises(KeyboardInterrupt):
+        build_here(text, tmp_path)
+    assert environments_in(tmp_path) == []
+    recorder.answers.clear()
+    build_here(text, tmp_path)
+
+
+def test_two_processes_build_an_environment_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, resolved = Recorder(monkeypatch), threading.Barrier(2, timeout=60)
+    text = str(write_wheel(tmp_path))
+    resolve = environments._resolve
+
+    def resolve_together(*arguments: Any) -> dict[str, str]:
+        pins = resolve(*arguments)
+        resolved.wait()
+        return pins
+
+    monkeypatch.setattr(environments, "_resolve", resolve_together)
+    built: list[Built] = []
+    threads = [
+        threading.Thread(target=lambda: built.append(build_here(text, tmp_path))) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(built) == 2
+    assert built[0] == built[1]
+    assert recorder.kinds().count("install") == 1
+
+
+def test_what_is_overridden_away_is_not_asked_for(tmp_path: Path) -> None:
+    """tf-keras asks for `tensorflow`, which would overwrite the files of `tensorflow-cpu`."""
+    wheel = write_wheel(tmp_path, requires=["nothing-there==1"])
+    assert "nothing-there was not found in the cache" in problem(str(wheel), tmp_path)
+    built = build_here(f"{wheel} without:nothing-there", tmp_path)
+    assert [entry.partition("==")[0] for entry in built.lock] == ["tensorflow"]
+
+
+def test_only_the_request_says_what_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No project that the command happens to run in, and no active environment."""
+    wheel = write_wheel(tmp_path, requires=["helper"])
+    write_wheel(tmp_path / "links", "", distribution="helper", version="1")
+    write_wheel(tmp_path / "links", "", distribution="helper", version="2")
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.uv]\nconstraint-dependencies = ["helper<2"]\n[tool.uv.pip]\nno-build = 5\n'
+    )
+    (tmp_path / "c.txt").write_text("helper<2\n")
+    monkeypatch.chdir(tmp_path)
+    for name, value in {
+        "UV_CONSTRAINT": "c.txt",
+        "UV_PROJECT": "/missing",
+        "UV_PYTHON": "3.1",
+        "UV_REQUIRE_HASHES": "1",
+        "UV_RESOLUTION": "lowest",
+        "UV_SYSTEM_PYTHON": "1",
+        "VIRTUAL_ENV": "/missing",
+        "UV_FIND_LINKS": str(tmp_path / "links"),  # where to look is the user's business
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert "helper==2" in build_here(str(wheel), tmp_path).lock
+
+
+# Without network
+
+
+def test_without_network_what_was_built_before_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, said = str(write_wheel(tmp_path)), list[str]()
+    built = build_here(text, tmp_path)
+    Recorder(monkeypatch, {"compile": failed(OFFLINE)})
+    assert build_here(text, tmp_path, said.append) == built
+    assert said == [f"{text}: no network, 2.21.0 of before is used"]
+
+
+@pytest.mark.parametrize("change", ["wheel", "word", "python", "folder", "memory"])
+def test_without_network_nothing_else_is_used_instead(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for a changed wheel, request or Python, nor if it was removed or is damaged."""
+    text = str(write_wheel(tmp_path))
+    build_here(text, tmp_path)
+    if change == "wheel":
+        write_wheel(tmp_path, "changed = True\n")
+    elif change == "word":
+        text += " without:keras"
+    elif change == "python":
+        monkeypatch.setattr(sysconfig, "get_platform", lambda: "another")
+    elif change == "folder":
+        (environments_in(tmp_path)[0] / "complete.json").unlink()
+    else:
+        (remembered,) = (tmp_path / "cache" / "requests").glob("*.json")
+        remembered.write_text("{}")
+    Recorder(monkeypatch, {"compile": failed(OFFLINE)})
+    assert problem(text, tmp_path) == (
+        "cannot be resolved without network, and was not built here before: Failed to fetch: "
+        "https://index.invalid/simple/tensorflow-cpu/: failed to lookup address information: "
+        "Name or service not known"
+    )
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        OFFLINE,
+        "error: No solution found when resolving dependencies\n"
+        "  cause: Because tensorflow-cpu was not found in the cache and you require "
+        "tensorflow-cpu==2.13.0, we can conclude that your requirements are unsatisfiable.\n\n"
+        "hint: Packages were unavailable because the network was disabled. When the network is "
+        "disabled, registry packages may only be read from the cache.\n",
+    ],
+)
+def test_a_missing_network_is_recognised(
+    message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Recorder(monkeypatch, {"compile": failed(message)})
+    assert "without network" in problem("tensorflow-cpu==2.13.0", tmp_path)
+
+
+# What else goes wrong
+
+
+def test_uv_says_why_it_does_not_resolve_or_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = write_wheel(tmp_path, version="2.4.0", tag="cp36-cp36m-any")
+    told = problem(str(old), tmp_path)  # uv 0.8 finds it out as it installs
+    assert re.match("cannot be (resolved|installed): .*(no wheels|incompatible)", told)
+    wheel = write_wheel(tmp_path)
+    Recorder(monkeypatch, {"install": failed("error: Failed to install: x\n  cause: disk full\n")})
+    assert problem(str(wheel), tmp_path) == "cannot be installed: Failed to install: x: disk full"
+    assert environments_in(tmp_path) == []
+
+
+def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    assert str(tmp_path / "cache") in problem(str(write_wheel(tmp_path)), tmp_path)
+
+
+def test_a_missing_uv_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uv", None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    expected = "uv is missing, which builds environments: pip install uv"
+    assert problem("tf-nightly", tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("", "holds no TensorFlow"),
+        (
+            "import sys\n",
+            "TensorFlow cannot be imported there: AttributeError: module 'tensorflow'",
+        ),
+        (
+            "raise ImportError('Traceback (most recent call last):\\n  File x\\nlib.so is "
+            "missing\\n\\nSee the page\\n')\n",
+            "TensorFlow cannot be imported there: ImportError: lib.so is missing",
+        ),
+        (
+            "import nothing_there\n",
+            "TensorFlow cannot be imported there: ModuleNotFoundError: No module named "
+            "'nothing_there'",
+        ),
+        ("raise SystemExit(3)", "TensorFlow cannot be imported there: exit status 3"),
+        (
+            "import os\nif os.environ['TF_CPP_MIN_LOG_LEVEL'] == '0':\n"
+            "    os.write(2, b'started\\nF core.cc: needs AVX2\\n')\nos.abort()\n",
+            "TensorFlow cannot be imported there: killed by signal 6: F core.cc: needs AVX2",
+        ),
+    ],
+)
+def test_an_import_that_fails_is_told(source: str, reason: str, tmp_path: Path) -> None:
+    distribution = "tensorflow" if source else "numpy"
+    wheel = write_wheel(tmp_path, source, distribution=distribution)
+    told = problem(str(wheel), tmp_path)
+    assert told.startswith(reason)
+    assert problem(str(wheel), tmp_path) == told  # now from the cache
+
+
+def test_an_import_that_hangs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "_IMPORT_SECONDS", 0.01)
+    wheel = write_wheel(tmp_path, "import time\ntime.sleep(60)\n")
+    assert problem(str(wheel), tmp_path).endswith("python did not end within 0.01 s")
+
+
+def test_tensorflow_is_imported_with_the_settings_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    source = "import os\nraise ImportError(' '.join(['seen', *sorted(os.environ)]))\n"
+    told = problem(f"{write_wheel(tmp_path, source)} TF_USE_LEGACY_KERAS=1", tmp_path)
+    names = set(told.partition("seen ")[2].split()) - {"LC_CTYPE"}  # Python's own
+    assert names == {
+        *("CUDA_VISIBLE_DEVICES", "HOME", "PATH", "TF_CPP_MIN_LOG_LEVEL", "TF_USE_LEGACY_KERAS")
+    }
+
+
+# Interpreters that exist already
+
+
+def test_an_existing_interpreter_says_what_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = build_here(str(write_wheel(tmp_path)), tmp_path).python
+    recorder = Recorder(monkeypatch)
+    built = build_here(f"python:{python} TF_A=1", tmp_path)
+    assert built.lock == ("tensorflow==2.21.0",)
+    assert built.python == python
+    assert built.python_version == platform.python_version()
+    assert recorder.kinds() == ["python", "python"]
+
+
+def test_an_interpreter_that_is_none_is_told(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\necho 1\necho no such option >&2\nexit 2\n")
+    assert problem(f"python:{script}", tmp_path) == "cannot be run: Permission denied"
+    script.chmod(0o755)
+    expected = "is no Python 3.8 or newer: no such option"
+    assert problem(f"python:{script}", tmp_path) == expected
+    missing = "cannot be run: No such file or directory"
+    assert problem(f"python:{tmp_path}/missing", tmp_path) == missing
+    folder = "is a folder, name the interpreter in it: bin/python"
+    assert problem(f"python:{tmp_path}", tmp_path) == folder
