@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from bench.comparison_plugin import comparison_head
 from bench.report import (
     ENVIRONMENT,
     FINDINGS,
@@ -170,6 +169,9 @@ def pytest_html_report_title(report: Any) -> None:
 def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> None:
     """Puts accuracy, environment, plots and throughput above the table of tests."""
     stash = session.config.stash
+    # Imported here, since pytest wants to import its plugins first.
+    from bench.comparison_plugin import comparison_head
+
     compared = comparison_head(session.config)
     if compared is not None:
         prefix.append(compared)

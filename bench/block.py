@@ -60,7 +60,7 @@ class Bench:
     start_cores: tuple[tuple[int, ...], tuple[int, ...]]
     all_cores: tuple[int, ...]
     threads: int = 1
-    pair_seconds: float = 12.0
+    pair_seconds: float = 11.0
     limits: Limits = field(default_factory=Limits)
     call_steps: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
 

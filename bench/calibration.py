@@ -143,7 +143,7 @@ def false_alarms(found: Results, cache: Path) -> str:
     """This machine's rate of false alarms in words, or that it was not measured here."""
     terms = found.workloads.get(WORKLOAD)
     if terms is None:
-        return f"false alarms: not measured here but for {WORKLOAD}"
+        return f"false alarms: of {WORKLOAD} only, which is not in this comparison"
     path = bank_file(cache, EQUAL, found)
     try:
         bank = results.read(path)
@@ -157,8 +157,8 @@ def false_alarms(found: Results, cache: Path) -> str:
     _, high = clopper_pearson(disjoint.counts[Verdict.FAIL], independent)
     return (
         f"false alarms on this machine: {stretches.counts[Verdict.FAIL]} FAIL in 200 replays of "
-        f"{stretches.blocks} blocks of {WORKLOAD} against itself, at most {100 * high:.0f} % by its "
-        f"{independent} independent stretches; measured {days} days ago"
+        f"{stretches.blocks} blocks of {WORKLOAD} against itself, at most {100 * high:.0f} % by "
+        f"its {independent} independent stretches; measured {days} days ago"
     )
 
 

@@ -56,7 +56,7 @@ class Terms:
     threads: int = 1
     seed: int = 0
     blocks: int | None = None
-    pair_seconds: float = 12.0
+    pair_seconds: float = 11.0
     call_steps: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
 
 

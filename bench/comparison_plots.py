@@ -29,8 +29,7 @@ from bench.comparison_words import version_key, version_order
 from bench.plots import DPI, WIDTH_INCHES
 from bench.results import Block, Results, Samples, Side, WorkloadTerms
 from bench.statistics import Verdict
-from bench.verdicts import Decision, value
-from bench.verdicts import _interval as interval
+from bench.verdicts import Decision, interval, value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def decisions(request: pytest.FixtureRequest) -> dict[tuple[int, str], Decision]:
     """Runs the experiment on what was selected; the verdicts by candidate and workload."""
     config = request.config
-    found = _measure(config, _selected(request.session))
+    wanted = _selected(request.session)
+    terms = config.stash[TERMS]
+    measured = {n: spec for n, spec in terms.workloads.items() if any(n in w for w in wanted)}
+    found = _measure(config, replace(terms, workloads=measured), wanted)
     return {
         (index, name): decision
         for index in range(len(found.candidates))
@@ -216,8 +220,7 @@ def _selected(session: pytest.Session) -> list[list[str]]:
     ]
 
 
-def _measure(config: pytest.Config, wanted: list[list[str]]) -> Results:
-    terms = config.stash[TERMS]
+def _measure(config: pytest.Config, terms: Terms, wanted: list[list[str]]) -> Results:
     capture: Any = config.pluginmanager.get_plugin("capturemanager")
     with capture.global_and_fixture_disabled():
         try:

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from bench import comparison_words as words
-from bench.report import _CSS as REPORT_CSS
-from bench.report import _figure as figure_html
-from bench.report import _table as table_html
+from bench.report import CSS as REPORT_CSS
+from bench.report import figure_html, table_html
 from bench.results import Results
 from bench.statistics import Verdict
 from bench.verdicts import Decision
@@ -39,8 +38,8 @@ def comparison_html(results: Results, decisions: Sequence[Decision], *, false_al
         *(f'<p class="note">{escape(note)}</p>' for note in words.notes(results)),
         _overview_html(results, decisions) if several else "",
         _versions_html(results, decisions) if several else "",
-        *(_candidate_html(results, decisions, place) for place in words.version_order(results)),
         f"<p>{escape(words.EXPLANATION)} {escape(words.false_alarm_sentence(false_alarms))}</p>",
+        *(_candidate_html(results, decisions, place) for place in words.version_order(results)),
         _failures_html(results),
         _samples_html(results, decisions),
         _method_html(results),

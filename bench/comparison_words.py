@@ -10,11 +10,10 @@ from statistics import median
 
 from packaging.version import InvalidVersion, Version
 
-from bench.report import _text as text_of
+from bench.report import text_of
 from bench.results import BASELINE, Block, Results, Side
 from bench.statistics import Verdict
-from bench.verdicts import Decision
-from bench.verdicts import _interval as interval
+from bench.verdicts import Decision, interval
 
 # Share of the other side's time above which a side's CPU use is no longer called idle.
 MOST_IDLE_SHARE = 0.05

@@ -137,7 +137,7 @@ def head_html(
         test_counts: Number of tests by outcome, such as `{"passed": 12, "failed": 1}`.
     """
     parts = [
-        f"<style>{_CSS}</style>",
+        f"<style>{CSS}</style>",
         '<div id="lenet5-report">',
         _headline_html(run_directory),
         _counts_html(test_counts or {}),
@@ -184,12 +184,12 @@ def _gate_html(run_directory: Path, gate_bounds: tuple[float | None, float | Non
     try:
         saved = _read_json(run_directory / "recipe.json")
         recipe = saved["recipe"]
-        overrides = _text(saved.get("overrides") or {})
+        overrides = text_of(saved.get("overrides") or {})
         low, high = gate_bounds or (recipe["min_accuracy"], recipe["max_accuracy"])
         rows += [
             ("Recipe", f"{recipe['name']} with {overrides}" if overrides else str(recipe["name"])),
-            ("Seed", _text(saved["seed"])),
-            ("Dataset", _text(saved["dataset"])),
+            ("Seed", text_of(saved["seed"])),
+            ("Dataset", text_of(saved["dataset"])),
             ("Bounds", _bounds_text(low, high)),
         ]
     except _DAMAGE as error:
@@ -203,7 +203,7 @@ def _gate_html(run_directory: Path, gate_bounds: tuple[float | None, float | Non
             notes += '<p class="note">The accuracy is outside the bounds.</p>'
         rows.append(("Test loss", f"{metrics['test_loss']:.4f}"))
     rows.append(("Run directory", str(run_directory)))
-    return f"<section><h2>Accuracy gate</h2>{notes}{_table((), rows)}</section>"
+    return f"<section><h2>Accuracy gate</h2>{notes}{table_html((), rows)}</section>"
 
 
 def _bounds_text(low: float | None, high: float | None) -> str:
@@ -225,7 +225,10 @@ def _environment_html(environment: Mapping[str, object], run_directory: Path | N
     keys = [*_LABELS, *(key for key in here if key not in _LABELS)]
     keys = [key for key in keys if key in here]
     rows = [
-        [_LABELS.get(key, key.replace("_", " ")), _text(here[key]), _text(run_environment.get(key))]
+        [
+            _LABELS.get(key, key.replace("_", " ")),
+            *map(text_of, (here[key], run_environment.get(key))),
+        ]
         for key in keys
     ]
     rows.append(["Devices", *["CPUs only: GPUs are hidden from TensorFlow"] * 2])
@@ -234,7 +237,7 @@ def _environment_html(environment: Mapping[str, object], run_directory: Path | N
     else:
         header = ()
         rows = [row[:2] for row in rows]
-    return f"<section><h2>Environment</h2>{note}{_table(header, rows)}</section>"
+    return f"<section><h2>Environment</h2>{note}{table_html(header, rows)}</section>"
 
 
 def _plots_html(run_directory: Path) -> str:
@@ -242,7 +245,7 @@ def _plots_html(run_directory: Path) -> str:
     for name, caption in PLOTS.items():
         path = run_directory / "plots" / name
         try:
-            parts.append(_figure(_read_png(path), caption))
+            parts.append(figure_html(_read_png(path), caption))
         except _DAMAGE as error:
             parts.append(_damage_note(path, error))
     return "\n".join(parts)
@@ -260,13 +263,15 @@ def _throughput_html(throughput: Sequence[Throughput]) -> str:
         rates = row.images_per_second
         figures = [f"{rate:,.0f}" for rate in (median(rates), min(rates), max(rates))]
         rows.append(
-            [row.name, _text(row.batch_size), _text(row.threads), str(len(rates)), *figures]
+            [row.name, text_of(row.batch_size), text_of(row.threads), str(len(rates)), *figures]
         )
-    chart = _figure(throughput_png(throughput), "Median of the rounds; the line spans them all")
-    return f"<h2>Throughput</h2>\n{chart}\n{_table(header, rows, numbers=True)}"
+    chart = figure_html(throughput_png(throughput), "Median of the rounds; the line spans them all")
+    return f"<h2>Throughput</h2>\n{chart}\n{table_html(header, rows, numbers=True)}"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False) -> str:
+def table_html(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False
+) -> str:
     """A table whose first column holds row headings; cells are escaped here."""
     lines = [f'<table class="{"numbers" if numbers else "facts"}">']
     if header:
@@ -277,7 +282,8 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: boo
     return "\n".join([*lines, "</table>"])
 
 
-def _figure(png: bytes, caption: str) -> str:
+def figure_html(png: bytes, caption: str) -> str:
+    """A picture that is part of the page, at natural size; the caption is escaped here."""
     source = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
     words = escape(caption)
     return f'<figure><figcaption>{words}</figcaption><img alt="{words}" src="{source}"></figure>'
@@ -292,7 +298,8 @@ def _damage_note(path: Path, error: Exception) -> str:
     return f'<p class="note">{escape(str(path))} is damaged ({escape(reason)}).</p>'
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """A value in words; what is missing is said to be not known."""
     if value is None:
         return "not known"
     if isinstance(value, Mapping):
@@ -315,7 +322,7 @@ def _read_png(path: Path) -> bytes:
 
 
 # pytest-html's own rules are for 12 px grey text; its table of test tools moves to the end.
-_CSS = """
+CSS = """
 body { display: flex; flex-direction: column; max-width: 1080px; min-width: 0;
   margin: 2rem auto 4rem; padding: 0 1.5rem; color: #24292f; background: #fff;
   font: 14px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; }

@@ -130,13 +130,6 @@ def is_wrong(samples: Samples) -> str | None:
     return None
 
 
-def disturbed_values(results: Results, candidate: int, name: str) -> list[float]:
-    """One value a block, quiet or not, of a workload: what a plot over time shows."""
-    blocks = [block for block in results.blocks if block.candidate == candidate]
-    terms = results.workloads[name]
-    return [value(item, terms) for item in _measured(blocks, name, replaced=True)]
-
-
 def value(samples: Samples, terms: WorkloadTerms) -> float:
     """A block's value: log-ratio, or difference, of candidate and baseline."""
     baseline, candidate = samples.baseline.values, samples.candidate.values
@@ -330,14 +323,14 @@ def _comparison(d: Decision) -> str:
 def _basis(d: Decision) -> str:
     if math.isnan(d.low):
         return _blocks(d.blocks)
-    return f"{100 * d.confidence:.4g} % interval {_interval(d)}, {_blocks(d.blocks)}"
+    return f"{100 * d.confidence:.4g} % interval {interval(d)}, {_blocks(d.blocks)}"
 
 
 def _blocks(count: int, which: str = "") -> str:
     return f"{count} {which}block{'' if count == 1 else 's'}"
 
 
-def _interval(d: Decision) -> str:
+def interval(d: Decision) -> str:
     """Both ends, with three decimals or as many as it takes to say what the verdict says.
 
     Rounding must move no end onto the margin, "equal" or the other end, nor across it.

@@ -26,8 +26,8 @@ HOMES = {
     ("lenet5", "tqdm"): {"cli"},
     ("lenet5", "filelock"): {"data"},
     ("lenet5", "tensorflow"): {"runtime", "model", "steps", "training", "evaluation"},
-    ("bench", "matplotlib"): {"plots"},
-    ("bench", "tensorflow"): {"workloads"},
+    ("bench", "matplotlib"): {"plots", "comparison_plots", "comparison_axes"},
+    ("bench", "tensorflow"): {"workloads", "worker"},
     ("bench", "sklearn"): set(),
     ("bench", "tensorflow_datasets"): set(),
 }

@@ -17,7 +17,6 @@ from bench.verdicts import (
     counts,
     decide,
     describe,
-    disturbed_values,
     exit_code,
     verdicts_of_all,
 )
@@ -264,9 +263,6 @@ def test_the_repeat_counts_instead_of_the_disturbed_block() -> None:
     found = decision(repeated(measured, 2, 0.008))
     assert (found.verdict, found.blocks, found.pairs) == (PASS, 4, 40)
     assert found == decision(measured)
-    assert disturbed_values(repeated(measured, 2, 0.008), 0, LOOP) == pytest.approx(
-        [0.001, 0.002, 0.008, 0.003, 0.004]
-    )
 
 
 @pytest.mark.parametrize(
