@@ -32,6 +32,7 @@ INCONCLUSIVE, UNAVAILABLE = 6, 7
 _VERDICT = "verdict"
 _NOT_THERE = "NOT THERE"
 _MODULE = "test_speed.py"
+_SELF_CHECK_MODULE = "test_self_check.py"
 
 TERMS = pytest.StashKey[Terms]()
 FOUND = pytest.StashKey[Results]()
@@ -66,6 +67,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=DEFAULT_BUDGET_SECONDS,
         metavar="SECONDS",
         help="of measuring, per candidate; default: %(default)g",
+    )
+    group.addoption(
+        "--self-check", action="store_true", help="replay the stopping rule on this machine's bank"
     )
     group.addoption("--results", type=Path, metavar="FILE.json", help="where raw samples are kept")
     group.addoption("--summary", type=Path, metavar="FILE.md", help="Markdown for a CI job's page")
@@ -111,11 +115,17 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With `--baseline` the comparison alone, without it all but the comparison."""
+    """With `--baseline` the comparison alone, with `--self-check` that, else all but these two."""
     if collection_path.suffix != ".py":
         return None
-    is_comparison = collection_path.name == _MODULE
-    return True if is_comparison != (TERMS in config.stash) else None
+    wanted = None
+    if TERMS in config.stash:
+        wanted = _MODULE
+    elif config.option.self_check:
+        wanted = _SELF_CHECK_MODULE
+    if wanted is not None:
+        return True if collection_path.name != wanted else None
+    return True if collection_path.name in (_MODULE, _SELF_CHECK_MODULE) else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

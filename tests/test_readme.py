@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.__main__ import main as bench_main
+from bench.catalogue import WORKLOADS
 from lenet5.cli import main
 from lenet5.data import MNIST_FILES
 
@@ -67,6 +69,8 @@ def test_a_command_exists_with_all_its_options(
         assert set(options) <= known
         for path in (word for word in arguments if word in ("tests", "bench")):
             assert (ROOT / path).is_dir()
+    elif program == "bench":
+        assert all(option in _bench_help_of(arguments[0], capsys) for option in options)
     elif program == "tox":
         environments = " ".join(_tox_environments())
         for name in (word for word in arguments if not word.startswith("-")):
@@ -74,7 +78,7 @@ def test_a_command_exists_with_all_its_options(
     elif program == "pip":
         assert arguments[0] == "install"
     else:
-        assert program in ("git", "cd", "open"), f"nothing checks {program!r}"
+        assert program in ("git", "cd", "open", "cat"), f"nothing checks {program!r}"
 
 
 def test_every_option_of_every_command_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,14 +91,25 @@ def test_every_option_of_every_command_is_told(capsys: pytest.CaptureFixture[str
 
 
 def test_every_option_of_the_gate_is_told(pytestconfig: pytest.Config) -> None:
-    group = next(g for g in pytestconfig._parser._groups if g.name == "lenet5")
-    for option in group.options:
+    groups = [g for g in pytestconfig._parser._groups if g.name in ("lenet5", "comparison")]
+    for option in (option for group in groups for option in group.options):
         assert option.names()[0] in README
+
+
+def test_every_workload_and_margin_is_told() -> None:
+    for name, spec in WORKLOADS.items():
+        assert f"`{name}`" in README
+        assert spec.margin is None or spec.is_difference or f"{spec.margin:g}" in README
 
 
 def _help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit):
         main([command, "--help"])
+    return capsys.readouterr().out
+
+
+def _bench_help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert bench_main([command, "--help"]) == 0
     return capsys.readouterr().out
 
 

@@ -1,0 +1,73 @@
+"""How often the stopping rule errs on this machine, replayed on blocks of known truth.
+
+Collected with `--self-check` only, after `python -m bench calibrate`. One workload, within 120 s.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from bench import calibration
+from bench.calibration import EQUAL, SLOWED, WORKLOAD, Replays
+from bench.catalogue import WORKLOADS
+from bench.comparison import DEFAULT_MARGIN
+from bench.environments import default_cache
+from bench.report import FINDINGS
+from bench.statistics import Verdict
+from lenet5.errors import InputError
+
+BUDGET_SECONDS = 120.0
+
+
+@pytest.fixture(scope="module")
+def replays(pytestconfig: pytest.Config) -> dict[str, list[Replays]]:
+    """Replays by bank; the table of all goes to the findings."""
+    found: dict[str, list[Replays]] = {}
+    for bank in (EQUAL, SLOWED):
+        try:
+            blocks = calibration.read_bank(
+                default_cache(os.environ),
+                bank,
+                threads=pytestconfig.option.threads,
+                version=WORKLOADS[WORKLOAD].version,
+            )
+            found[bank] = calibration.replay(
+                blocks,
+                bank,
+                margin=DEFAULT_MARGIN,
+                budget_seconds=BUDGET_SECONDS,
+                replays=calibration.REPLAYS,
+                seed=0,
+            )
+        except InputError as error:
+            pytest.fail(str(error), pytrace=False)
+    lines = calibration.table([row for rows in found.values() for row in rows]).splitlines()
+    pytestconfig.stash.setdefault(FINDINGS, []).extend(lines)
+    return found
+
+
+@pytest.mark.parametrize("manner", ["stretches", "draws"])
+@pytest.mark.parametrize(
+    ("bank", "verdict", "least", "most"),
+    [
+        pytest.param(EQUAL, Verdict.PASS, 0.95, 1.0, id="equal-passes"),
+        pytest.param(EQUAL, Verdict.FAIL, 0.0, 0.01, id="equal-does-not-fail"),
+        pytest.param(SLOWED, Verdict.FAIL, 0.95, 1.0, id="slowed-by-6-percent-fails"),
+    ],
+)
+def test_verdicts_are_right_as_often_as_asked(
+    replays: dict[str, list[Replays]],
+    record_property: Callable[[str, object], None],
+    bank: str,
+    manner: str,
+    verdict: Verdict,
+    least: float,
+    most: float,
+) -> None:
+    """Within 120 s, of one workload, margin 1.03."""
+    row = next(row for row in replays[bank] if row.manner == manner)
+    record_property(f"{bank}_{manner}_{verdict.value}", row.share(verdict))
+    assert least <= row.share(verdict) <= most, calibration.table([row])
