@@ -3,7 +3,8 @@
 uv resolves a request and installs it, once, into `<cache>/environments/<key>`; the key stands for
 the resolved list, the SHA-256 of local wheels, and the Python.
 
-environments/<key>/                the environment; whole only if it holds complete.json
+environments/<key>/<home>/         the environment
+environments/<key>/complete.json   names its home and its lock; written last
 environments/<key>.lock            held by the process that builds it
 requests/<hash of a request>.json  the key that it came to last, for when there is no network
 """
@@ -21,7 +22,8 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ SETTING_PREFIXES = ("TF_", "XLA_", "KERAS_")
 _TENSORFLOW = ("tensorflow", "tensorflow-cpu", "tf-nightly", "tf-nightly-cpu")
 _SETTING = re.compile(r"(\w+)=(?!=)(.*)")
 _COMPLETE = "complete.json"
+_PYTHON = "bin/python"
 _KEY_VERSION = 1  # a change of how environments are built makes new ones
 _IMPORT_SECONDS = 600
 _LONGEST_REASON = 300
@@ -362,15 +365,17 @@ def _from_cache(
         return before
     lock = tuple(sorted(pins))
     folder = cache / "environments" / _digest(lock)
-    for parent in (folder.parent, remembered.parent):
+    for parent in (folder, remembered.parent):
         parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if not (folder / _COMPLETE).is_file():
+        if (built := _complete(folder)) is None:
             say(f"{request.text}: is built in {folder}")
-            _install(folder, pins, scratch)
-            write_json(folder / _COMPLETE, {"request": request.text, "lock": lock})
+            home = _install(folder, pins.values(), scratch)
+            about = {"request": request.text, "home": home.name, "lock": lock}
+            write_json(folder / _COMPLETE, about)
+            built = home / _PYTHON, lock
         write_json(remembered, {"request": request.text, "key": folder.name})
-    return folder / "bin" / "python", lock
+    return built
 
 
 def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict[str, str]:
@@ -407,30 +412,43 @@ def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict
     return {local.get(line.partition(" @ ")[0], line): line for line in found}
 
 
-def _install(folder: Path, pins: Mapping[str, str], scratch: Path) -> None:
+def _install(folder: Path, pins: Iterable[str], scratch: Path) -> Path:
+    """Makes an environment in a new folder below this one, and removes unfinished ones."""
+    for rubbish in folder.iterdir():
+        shutil.rmtree(rubbish, ignore_errors=True)
+    # Never where another was begun: if that process was killed, its uv may still be writing.
+    home = folder / uuid.uuid4().hex[:8]
     pinned = scratch / "requirements.txt"
-    pinned.write_text("\n".join(pins.values()) + "\n", encoding="utf-8")
-    python = folder / "bin" / "python"
-    if folder.exists():
-        shutil.rmtree(folder)  # left by a process that was killed
+    pinned.write_text("\n".join(pins) + "\n", encoding="utf-8")
+    to = ("--python", home / _PYTHON)
     try:
         for command in (
-            ("venv", folder, "--python", sys.executable, "--no-project"),
+            ("venv", home, "--python", sys.executable, "--no-project"),
             # Without compiled bytecode an import would be timed with its compilation.
-            ("pip", "install", "--python", python, "--no-deps", "--compile-bytecode", "-r", pinned),
+            ("pip", "install", *to, "--no-deps", "--compile-bytecode", "-r", pinned),
         ):
             done = _uv(scratch, *command)
             if done.returncode:
                 raise EnvironmentProblem(f"cannot be installed: {condensed(done.stderr)}")
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(home, ignore_errors=True)
         raise
+    return home
+
+
+def _complete(folder: Path) -> tuple[Path, tuple[str, ...]] | None:
+    """The interpreter and the lock of an environment that was built whole and is still there."""
+    with contextlib.suppress(InputError, KeyError, TypeError):
+        about = read_json(folder / _COMPLETE)
+        python = folder / about["home"] / _PYTHON
+        if python.exists():
+            return python, tuple(about["lock"])
+    return None
 
 
 def _built_before(cache: Path, remembered: Path) -> tuple[Path, tuple[str, ...]] | None:
-    with contextlib.suppress(InputError, KeyError):  # missing or damaged
-        folder = cache / "environments" / read_json(remembered)["key"]
-        return folder / "bin" / "python", tuple(read_json(folder / _COMPLETE)["lock"])
+    with contextlib.suppress(InputError, KeyError, TypeError):
+        return _complete(cache / "environments" / read_json(remembered)["key"])
     return None
 
 

@@ -133,6 +133,10 @@ def environments_in(tmp_path: Path) -> list[Path]:
     return [path for path in (tmp_path / "cache" / "environments").iterdir() if path.is_dir()]
 
 
+def homes_in(tmp_path: Path) -> list[Path]:
+    return [path for key in environments_in(tmp_path) for path in key.iterdir() if path.is_dir()]
+
+
 # What a request says
 
 
@@ -442,7 +446,7 @@ def test_an_environment_is_built_once_and_reused(
     assert recorder.kinds() == ["compile", "venv", "install", "python"]
     (folder,) = environments_in(tmp_path)
     assert said == [f"./{wheel.name}: is built in {folder}"]
-    assert built.python == folder / "bin" / "python"
+    assert built.python.relative_to(folder).match("*/bin/python")
     assert built.python_version == platform.python_version()
     sha256 = environments._sha256(wheel)
     assert built.lock == (f"tensorflow==2.21.0 @ sha256:{sha256}",)
@@ -476,14 +480,20 @@ def test_the_key_is_of_what_is_installed(tmp_path: Path, monkeypatch: pytest.Mon
     assert build_here(f"{one} {two}", tmp_path).python != built.python
 
 
-def test_a_half_built_environment_is_removed_and_built_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", ["complete.json", "*/bin/python"])
+def test_a_half_built_environment_is_removed_and_built_elsewhere(
+    missing: str, tmp_path: Path
+) -> None:
+    """Elsewhere, since what a killed process has started may still write to the old place."""
     text = str(write_wheel(tmp_path))
-    built = build_here(text, tmp_path)
+    first = build_here(text, tmp_path)
     (folder,) = environments_in(tmp_path)
-    (folder / "complete.json").unlink()
-    (rubbish := folder / "rubbish").touch()
-    assert build_here(text, tmp_path) == built
-    assert not rubbish.exists()
+    (lost,) = folder.glob(missing)
+    lost.unlink()
+    second = build_here(text, tmp_path)
+    assert second.lock == first.lock
+    assert second.python.parent != first.python.parent
+    assert homes_in(tmp_path) == [second.python.parent.parent]
 
 
 @pytest.mark.parametrize("command", ["venv", "install"])
@@ -498,7 +508,7 @@ def test_an_interrupted_build_leaves_nothing(
     recorder = Recorder(monkeypatch, {command: interrupt})
     with pytest.raises(KeyboardInterrupt):
         build_here(text, tmp_path)
-    assert environments_in(tmp_path) == []
+    assert homes_in(tmp_path) == []
     recorder.answers.clear()
     build_here(text, tmp_path)
 
@@ -632,7 +642,7 @@ def test_uv_says_why_it_does_not_resolve_or_install(
     wheel = write_wheel(tmp_path)
     Recorder(monkeypatch, {"install": failed("error: Failed to install: x\n  cause: disk full\n")})
     assert problem(str(wheel), tmp_path) == "cannot be installed: Failed to install: x: disk full"
-    assert environments_in(tmp_path) == []
+    assert homes_in(tmp_path) == []
 
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:

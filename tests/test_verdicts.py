@@ -157,14 +157,16 @@ def test_a_decision_is_described_with_its_interval_and_confidence() -> None:
     )
 
 
-@pytest.mark.parametrize("margin", [1.03, 1.0333, 1.1])
-def test_the_printed_interval_never_contradicts_the_verdict(margin: float) -> None:
-    """As a reader compares them: rounding neither reaches the margin nor goes beyond it."""
-    said = re.compile(r"interval (\d\.\d+)-(\d\.\d+), .*margin (\S+?)(:|$)|, faster$")
+@pytest.mark.parametrize(
+    ("margin", "about"), [(1.03, 1.03), (1.0333, 1.0333), (1.1, 1.1), (1.03, 1.0)]
+)
+def test_the_printed_interval_never_contradicts_the_verdict(margin: float, about: float) -> None:
+    """As a reader compares them: rounding reaches neither the margin nor 1, nor goes beyond."""
+    said = re.compile(r"interval (\d\.\d+)-(\d\.\d+), \d blocks\), (slower|faster|)")
     seen = []
     for seed in range(300):
         drawn = simulated(
-            ratio=margin + (seed % 25 - 12) / 1000,
+            ratio=about + (seed % 25 - 12) / 1000,
             block_deviation=0.002,
             pair_deviation=0.002,
             pairs=4,
@@ -175,15 +177,15 @@ def test_the_printed_interval_never_contradicts_the_verdict(margin: float) -> No
         for found in verdicts_of_all(replace(drawn, workloads=on)):
             match = said.search(found.finding)
             assert match, found.finding
-            if match[3]:
-                low, high, limit = (float(match[n]) for n in (1, 2, 3))
-                assert limit == margin
-                assert (low > limit) == (found.verdict is FAIL), found.finding
-                assert (high < limit) == (found.verdict is PASS), found.finding
-                assert low < high
-                assert ("slower" in found.finding) == (low > 1 and found.verdict is PASS)
-            seen.append(found.verdict)
-    assert min(seen.count(verdict) for verdict in Verdict) > 100
+            low, high, passed = float(match[1]), float(match[2]), found.verdict is PASS
+            assert low < high
+            assert (low > margin) == (found.verdict is FAIL), found.finding
+            assert (high < margin) == passed, found.finding
+            assert (match[3] == "slower") == (passed and low > 1), found.finding
+            assert (match[3] == "faster") == (passed and high < 1), found.finding
+            seen.append(match[3] if about == 1 else found.verdict)
+    assert min(seen.count(kind) for kind in set(seen)) > 100
+    assert len(set(seen)) == 3
 
 
 def test_figures_stand_beside_the_verdict() -> None:
@@ -289,6 +291,18 @@ def test_a_repeat_without_the_workload_leaves_the_disturbed_block() -> None:
     found = decision(repeated(measured, 2, 0.003))
     assert (found.verdict, found.blocks) == (PASS, 4)
     assert found.ratio == pytest.approx(math.exp(0.0025))
+
+
+def test_informational_workloads_neither_get_nor_cost_a_correction() -> None:
+    """Their intervals have the confidence of a workload that is alone."""
+    measured = results(
+        {LOOP: EQUAL, "predict[b1]": SLOWER, "fit[b128]": SLOWER},
+        {"predict[b1]": terms(gated=False), "fit[b128]": terms(gated=False)},
+    )
+    found = decide(measured, 0)
+    assert [d.confidence for d in found.values()] == pytest.approx([0.984] * 3)
+    assert [d.verdict for d in found.values()] == [PASS, FAIL, FAIL]
+    assert exit_code(found.values()) == 0
 
 
 def test_candidates_are_judged_apart() -> None:
