@@ -374,6 +374,9 @@ def _from_cache(
             about = {"request": request.text, "home": home.name, "lock": lock}
             write_json(folder / _COMPLETE, about)
             built = home / _PYTHON, lock
+        for other in folder.iterdir():  # left by processes that were killed
+            if other not in built[0].parents:
+                shutil.rmtree(other, ignore_errors=True)  # which leaves files, complete.json, alone
         write_json(remembered, {"request": request.text, "key": folder.name})
     return built
 
@@ -413,9 +416,7 @@ def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict
 
 
 def _install(folder: Path, pins: Iterable[str], scratch: Path) -> Path:
-    """Makes an environment in a new folder below this one, and removes unfinished ones."""
-    for rubbish in folder.iterdir():
-        shutil.rmtree(rubbish, ignore_errors=True)
+    """Makes an environment in a new folder below this one."""
     # Never where another was begun: if that process was killed, its uv may still be writing.
     home = folder / uuid.uuid4().hex[:8]
     pinned = scratch / "requirements.txt"

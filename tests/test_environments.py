@@ -494,6 +494,9 @@ def test_a_half_built_environment_is_removed_and_built_elsewhere(
     assert second.lock == first.lock
     assert second.python.parent != first.python.parent
     assert homes_in(tmp_path) == [second.python.parent.parent]
+    (folder / "written late").mkdir()
+    assert build_here(text, tmp_path) == second
+    assert homes_in(tmp_path) == [second.python.parent.parent]
 
 
 @pytest.mark.parametrize("command", ["venv", "install"])
