@@ -29,21 +29,29 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name, parse_wheel_filename
 
+from bench.labels import labels, tensorflow_version
+from bench.request import Request, absolute, parse_request
 from lenet5.errors import InputError
 from lenet5.run_directory import read_json, write_json
 
-SETTING_PREFIXES = ("TF_", "XLA_", "KERAS_")
-_TENSORFLOW = ("tensorflow", "tensorflow-cpu", "tf-nightly", "tf-nightly-cpu")
-_SETTING = re.compile(r"(\w+)=(?!=)(.*)")
+__all__ = [
+    "Built",
+    "EnvironmentProblem",
+    "Request",
+    "build",
+    "condensed",
+    "default_cache",
+    "labels",
+    "parse_request",
+]
+
 _COMPLETE = "complete.json"
 _PYTHON = "bin/python"
 _KEY_VERSION = 1  # a change of how environments are built makes new ones
 _IMPORT_SECONDS = 600
 _LONGEST_REASON = 300
-
 # What would make uv build something else than the request says; indexes and caches are kept.
 _NOT_FOR_UV = (
     *("CONDA_", "PYTHON", "VIRTUAL_ENV", "UV_BUILD_CONSTRAINT", "UV_CONSTRAINT", "UV_EXCLUDE"),
@@ -52,7 +60,6 @@ _NOT_FOR_UV = (
 )
 _NO_NETWORK = re.compile(r"Failed to (fetch|download)|network\s+was\s+disabled")
 _LINK = re.compile(r"\s*(error:|cause:|Caused by:|[^\x00-\x7f]+)\s+")  # older uvs draw a tree
-
 _LIST = """
 import json, platform
 from importlib.metadata import distributions
@@ -80,25 +87,6 @@ class EnvironmentProblem(Exception):  # noqa: N818 - a verdict on the environmen
 
 
 @dataclass(frozen=True)
-class Request:
-    """What an environment is to be.
-
-    Attributes:
-        text: as given, with single blanks.
-        requirements: PEP 508 each, and absolute paths of wheels.
-        interpreter: that exists already, in place of requirements.
-        settings: variables that its processes are started with.
-        overrides: requirements that replace what packages ask for.
-    """
-
-    text: str
-    requirements: tuple[str, ...]
-    interpreter: Path | None
-    settings: Mapping[str, str]
-    overrides: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Built:
     """An environment that TensorFlow was imported in.
 
@@ -116,54 +104,6 @@ class Built:
     python_version: str
 
 
-def parse_request(text: str) -> Request:
-    """Reads a request: words separated by blanks.
-
-    A word is a requirement, a wheel's path, `.` (this Python), `python:PATH`, a setting
-    `NAME=VALUE`, `override:REQUIREMENT`, or `without:NAME`, which keeps a distribution away
-    whoever asks for it.
-
-    Raises:
-        InputError: a word is none of these, or they do not go together.
-    """
-    text = " ".join(text.split())
-    requirements: list[str] = []
-    overrides: list[str] = []
-    interpreters: list[Path] = []
-    settings: dict[str, str] = {}
-    for word in text.split():
-        kind, _, rest = word.partition(":")
-        if setting := _SETTING.fullmatch(word):
-            name, value = _setting(text, setting[1], setting[2])
-            if settings.setdefault(name, value) != value:
-                raise InputError(f"{text}: {name} is set twice")
-        elif word == ".":
-            interpreters.append(Path(sys.executable))
-        elif kind == "python" and rest:
-            interpreters.append(_absolute(text, rest))
-        elif kind == "override":
-            overrides.append(_requirement(text, rest))
-        elif kind == "without":
-            name = _requirement(text, rest)
-            if canonicalize_name(name) != canonicalize_name(Requirement(name).name):
-                raise InputError(f"{text}: {word}: expected a name only, such as without:keras")
-            overrides.append(f"{name} ; sys_platform == 'never'")  # a marker that is never true
-        elif word.endswith(".whl") and "://" not in word:
-            requirements.append(_wheel(text, word))
-        else:
-            requirements.append(_requirement(text, word))
-    if len(interpreters) > 1 or (interpreters and (requirements or overrides)):
-        raise InputError(
-            f"{text}: an existing Python is taken as it is: settings alone may stand beside it"
-        )
-    if not interpreters and not requirements:
-        raise InputError(
-            f"{text or 'an empty environment'}: give requirements, a wheel, . or python:PATH"
-        )
-    interpreter = interpreters[0] if interpreters else None
-    return Request(text, tuple(requirements), interpreter, settings, tuple(overrides))
-
-
 def default_cache(environment: Mapping[str, str]) -> Path:
     """The user's cache folder's `lenet5-bench`.
 
@@ -171,7 +111,7 @@ def default_cache(environment: Mapping[str, str]) -> Path:
         InputError: there is no home folder.
     """
     folder = environment.get("XDG_CACHE_HOME") or "~/.cache"
-    return _absolute("the cache", folder) / "lenet5-bench"
+    return absolute("the cache", folder) / "lenet5-bench"
 
 
 def build(request: Request, cache: Path, *, say: Callable[[str], None]) -> Built:
@@ -202,129 +142,6 @@ def build(request: Request, cache: Path, *, say: Callable[[str], None]) -> Built
         place = f"{error.filename}: " if error.filename else ""
         raise EnvironmentProblem(f"{request.text}: {place}{error.strerror or error}") from None
     return Built(request, python, lock, version)
-
-
-def labels(
-    locks: Sequence[tuple[str, ...]],
-    settings: Sequence[Mapping[str, str]],
-    python_versions: Sequence[str] = (),
-) -> list[str]:
-    """Short names for tables: TensorFlow's version, and what differs where that is the same.
-
-    Args:
-        locks: of the baseline, then of the candidates; empty where one could not be built.
-        settings: of the same.
-        python_versions: of the same, if they may differ.
-
-    Returns:
-        As many names, all different; `again` marks an environment that is there already.
-    """
-    packages = [_packages(lock) for lock in locks]
-    sides = list(zip(packages, settings, python_versions or [""] * len(locks), strict=True))
-    names = [_tensorflow(held) for held in packages]
-    names = _told_apart(names, [_facets(*side) for side in sides])
-    everything = [{name: f"+ {name} {held[name]}" for name in held} for held in packages]
-    unique: list[str] = []
-    for place, name in enumerate(_told_apart(names, everything, most=2)):
-        first = sides.index(sides[place])
-        label = name if first == place else f"{unique[first]} again"
-        number = 1 + sum(other.startswith(label) for other in unique)
-        unique.append(f"{label} ({number})" if label in unique else label)
-    return unique
-
-
-def _told_apart(
-    names: Sequence[str], facets: Sequence[Mapping[str, str]], most: int = 99
-) -> list[str]:
-    """Adds to each name the facets that differ among the sides of this name."""
-    longer = []
-    for name, own in zip(names, facets, strict=True):
-        group = [other for same, other in zip(names, facets, strict=True) if same == name]
-        texts = [own[key] for key in own if len({other.get(key) for other in group}) > 1]
-        more = [f"and {len(texts) - most} more"] if len(texts) > most else []
-        longer.append(" ".join([name, *texts[:most], *more]))
-    return longer
-
-
-def _facets(
-    packages: Mapping[str, str], settings: Mapping[str, str], python: str
-) -> dict[str, str]:
-    """What sides of one TensorFlow may differ in, by kind, in the order that it is told in."""
-    facets = {}
-    for name in _TENSORFLOW:
-        if name in packages:
-            facets = {"name": f"({name})", "wheel": packages[name].partition(" ")[2]}
-    shown = dict(settings)
-    keras = [f"+ Keras {packages[name]}" for name in ("keras", "keras-nightly") if name in packages]
-    if settings.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true") and "tf-keras" in packages:
-        keras = [f"+ tf-keras {packages['tf-keras']}"]
-        del shown["TF_USE_LEGACY_KERAS"]
-    facets["keras"] = " ".join(keras[:1])
-    facets["python"] = f"+ Python {python}"
-    facets.update({name: f"{name}={shown[name]}" for name in sorted(shown)})
-    return {kind: text for kind, text in facets.items() if text}
-
-
-def _packages(lock: Sequence[str]) -> dict[str, str]:
-    """Versions by name; of a local wheel with the begin of its SHA-256."""
-    entries = (re.split(r"==| @ sha256:", entry) for entry in lock)
-    return {
-        name: f"{version} (wheel {digest[0][:7]})" if digest else version
-        for name, version, *digest in entries
-    }
-
-
-def _tensorflow(packages: Mapping[str, str]) -> str:
-    found = [packages[name].split()[0] for name in _TENSORFLOW if name in packages]
-    return (found or ["unknown TensorFlow" if packages else "not built"])[0]
-
-
-def _setting(text: str, name: str, value: str) -> tuple[str, str]:
-    if not name.startswith(SETTING_PREFIXES):
-        raise InputError(
-            f"{text}: {name}={value} is no setting, those begin with TF_, XLA_ or KERAS_; "
-            "a version is written with =="
-        )
-    if name == "KERAS_BACKEND" and value != "tensorflow":
-        raise InputError(f"{text}: {name}={value}: only Keras on TensorFlow is measured")
-    return name, value
-
-
-def _requirement(text: str, word: str) -> str:
-    if word.startswith("-"):
-        raise InputError(f"{text}: {word}: options are refused, give packages only")
-    if "://" in word or "@" in word:
-        raise InputError(f"{text}: {word}: URLs are refused, give a version or a wheel's path")
-    if word.startswith(("/", "./", "../", "~")):
-        raise InputError(f"{text}: {word}: of files, only wheels (.whl) are accepted")
-    try:
-        Requirement(word)
-    except InvalidRequirement:
-        raise InputError(
-            f"{text}: {word or 'nothing'} is no requirement: write it without blanks, "
-            "such as tensorflow-cpu==2.16.2"
-        ) from None
-    return word
-
-
-def _wheel(text: str, word: str) -> str:
-    path = _absolute(text, word)
-    if not path.is_file():
-        raise InputError(f"{text}: {path}: there is no such wheel")
-    try:
-        parse_wheel_filename(path.name)
-    except InvalidWheelFilename:
-        raise InputError(
-            f"{text}: {path.name} is no wheel's name: keep the one that it was built with"
-        ) from None
-    return str(path)
-
-
-def _absolute(text: str, path: str) -> Path:
-    try:
-        return Path(path).expanduser().absolute()  # not resolved: a venv's python is a link
-    except RuntimeError as error:  # no such user, or one without a home folder
-        raise InputError(f"{text}: {path}: {error}") from None
 
 
 def _existing(python: Path, scratch: Path) -> tuple[Path, str, tuple[str, ...]]:
@@ -361,7 +178,7 @@ def _from_cache(
             raise EnvironmentProblem(
                 f"cannot be resolved without network, and was not built here before: {error}"
             ) from None
-        say(f"{request.text}: no network, {_tensorflow(_packages(before[1]))} of before is used")
+        say(f"{request.text}: no network, {tensorflow_version(before[1])} of before is used")
         return before
     lock = tuple(sorted(pins))
     folder = cache / "environments" / _digest(lock)

@@ -1,4 +1,4 @@
-"""Requests are read strictly, built once, kept by what they resolve to, and fail in one line."""
+"""Environments are built once, kept by what they resolve to, and fail in one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import subprocess
 import sys
 import sysconfig
 import threading
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,13 @@ from bench.environments import (
     EnvironmentProblem,
     build,
     condensed,
-    default_cache,
     labels,
     parse_request,
 )
-from lenet5.errors import InputError
+from tests.wheels import write_wheel
 
 Completed = subprocess.CompletedProcess[str]
 
-KERAS = "tensorflow/keras.py"
 OFFLINE = """\
 error: Failed to fetch: https://index.invalid/simple/tensorflow-cpu/
   cause: error sending request for url (https://index.invalid/simple/tensorflow-cpu/)
@@ -50,36 +47,6 @@ def offline(monkeypatch: pytest.MonkeyPatch, uv_cache: Path) -> None:
     """No test asks an index, or sees what uv kept for somebody else."""
     monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_CACHE_DIR", str(uv_cache))
-
-
-def write_wheel(
-    folder: Path,
-    source: str = "from tensorflow import keras\n",
-    *,
-    distribution: str = "tensorflow",
-    version: str = "2.21.0",
-    tag: str = "py3-none-any",
-    requires: Sequence[str] = (),
-) -> Path:
-    """A wheel of some lines; with a package `tensorflow` if that has a source."""
-    stem = f"{distribution.replace('-', '_')}-{version}"
-    about = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
-    about += "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
-    files = {
-        f"{stem}.dist-info/METADATA": about,
-        f"{stem}.dist-info/WHEEL": (
-            f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n"
-        ),
-        f"{stem}.dist-info/RECORD": "",
-    }
-    if source:
-        files |= {"tensorflow/__init__.py": source, KERAS: "layers = None\n"}
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{stem}-{tag}.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-    return path
 
 
 class Recorder:
@@ -135,207 +102,6 @@ def environments_in(tmp_path: Path) -> list[Path]:
 
 def homes_in(tmp_path: Path) -> list[Path]:
     return [path for key in environments_in(tmp_path) for path in key.iterdir() if path.is_dir()]
-
-
-# What a request says
-
-
-@pytest.mark.parametrize(
-    ("text", "requirements", "settings", "overrides"),
-    [
-        ("tensorflow-cpu==2.16.2 keras==3.0.5", ("tensorflow-cpu==2.16.2", "keras==3.0.5"), {}, ()),
-        ("  tf-nightly\t", ("tf-nightly",), {}, ()),
-        ("tensorflow-cpu>=2.22.0rc0,<3", ("tensorflow-cpu>=2.22.0rc0,<3",), {}, ()),
-        ('keras;python_version<"4"', ('keras;python_version<"4"',), {}, ()),
-        (
-            "tensorflow==2.21.0 TF_ENABLE_ONEDNN_OPTS=0 XLA_FLAGS=--a=b KERAS_BACKEND=tensorflow",
-            ("tensorflow==2.21.0",),
-            {"TF_ENABLE_ONEDNN_OPTS": "0", "XLA_FLAGS": "--a=b", "KERAS_BACKEND": "tensorflow"},
-            (),
-        ),
-        ("tf-nightly TF_X=", ("tf-nightly",), {"TF_X": ""}, ()),
-        (
-            "tensorflow-cpu==2.16.2 tf-keras==2.16.0 without:tensorflow override:keras==3.0.5",
-            ("tensorflow-cpu==2.16.2", "tf-keras==2.16.0"),
-            {},
-            ("tensorflow ; sys_platform == 'never'", "keras==3.0.5"),
-        ),
-    ],
-)
-def test_a_request_is_read(
-    text: str, requirements: tuple[str, ...], settings: dict[str, str], overrides: tuple[str, ...]
-) -> None:
-    request = parse_request(text)
-    assert request.text == " ".join(text.split())
-    assert request.requirements == requirements
-    assert request.settings == settings
-    assert request.overrides == overrides
-    assert request.interpreter is None
-
-
-def test_a_point_is_the_current_environment() -> None:
-    request = parse_request(". TF_ENABLE_ONEDNN_OPTS=0")
-    assert request.interpreter == Path(sys.executable)
-    assert request.requirements == ()
-    assert request.settings == {"TF_ENABLE_ONEDNN_OPTS": "0"}
-
-
-def test_an_interpreter_need_not_exist_yet_and_no_link_is_followed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An environment's python is a link to another, which knows none of its packages."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "python").symlink_to(sys.executable)
-    assert parse_request("python:./python").interpreter == tmp_path / "python"
-    assert parse_request("python:missing/python").interpreter == tmp_path / "missing" / "python"
-
-
-def test_a_wheel_becomes_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wheel = write_wheel(tmp_path / "a folder")
-    monkeypatch.chdir(wheel.parent)
-    monkeypatch.setenv("HOME", str(wheel.parent))
-    for word in (wheel.name, f"./{wheel.name}", f"~/{wheel.name}"):
-        assert parse_request(word).requirements == (str(wheel),)
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "an empty environment: give requirements, a wheel, . or python:PATH"),
-        ("TF_X=1", "TF_X=1: give requirements, a wheel, . or python:PATH"),
-        ("without:keras", "without:keras: give requirements, a wheel, . or python:PATH"),
-        ("-r reqs.txt", "-r reqs.txt: -r: options are refused, give packages only"),
-        ("--index-url=x", "--index-url=x: --index-url=x: options are refused"),
-        ("override:-e", "override:-e: -e: options are refused"),
-        ("https://x.invalid/a.whl", "URLs are refused, give a version or a wheel's path"),
-        ("git+https://x.invalid/a", "URLs are refused"),
-        ("keras@https://x.invalid/a", "URLs are refused"),
-        ("keras @ file:/x", "keras @ file:/x: @: URLs are refused"),
-        ("keras@./x", "URLs are refused"),
-        ("override:keras@./x", "URLs are refused"),
-        ("./folder", "./folder: ./folder: of files, only wheels (.whl) are accepted"),
-        ("/x/tensorflow.tar.gz", "only wheels (.whl) are accepted"),
-        ("./missing-1-py3-none-any.whl", "missing-1-py3-none-any.whl: there is no such wheel"),
-        ("keras >= 3", "keras >= 3: >= is no requirement: write it without blanks, such as"),
-        ("override:", "override:: nothing is no requirement"),
-        ("python:", "python:: python: is no requirement"),
-        ("without:keras==3", "without:keras==3: expected a name only, such as without:keras"),
-        ("tensorflow=2.16", "tensorflow=2.16 is no setting, those begin with TF_, XLA_ or KERAS_;"),
-        (". PATH=/x", "PATH=/x is no setting"),
-        (". LD_PRELOAD=x", "LD_PRELOAD=x is no setting"),
-        (". KERAS_BACKEND=jax", "KERAS_BACKEND=jax: only Keras on TensorFlow is measured"),
-        (". TF_X=1 TF_X=2", ". TF_X=1 TF_X=2: TF_X is set twice"),
-        (". keras==3.0.5", "an existing Python is taken as it is: settings alone may stand beside"),
-        (". without:keras", "an existing Python is taken as it is"),
-        (". python:/x", "an existing Python is taken as it is"),
-        ("python:~nobody-of-this-name/python", "nobody-of-this-name"),
-    ],
-)
-def test_anything_else_is_refused_in_one_line(
-    text: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=re.escape(reason)) as caught:
-        parse_request(text)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_file_that_is_not_named_as_a_wheel_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "my.whl").touch()
-    with pytest.raises(InputError, match="is no wheel's name: keep the one that it was"):
-        parse_request(f"{tmp_path}/my.whl")
-
-
-def test_environments_are_kept_in_the_users_cache() -> None:
-    assert default_cache({"XDG_CACHE_HOME": "/x"}) == Path("/x/lenet5-bench")
-    assert default_cache({"XDG_CACHE_HOME": ""}) == Path.home() / ".cache" / "lenet5-bench"
-
-
-# Names
-
-
-OLD = ("keras==3.4.1", "numpy==1.26.4", "tensorflow-cpu==2.20.0")
-NEW = ("keras==3.15.1", "numpy==2.4.6", "tensorflow-cpu==2.21.0", "tf-keras==2.21.0")
-OTHER_KERAS = ("keras==3.4.1", *NEW[1:])
-NIGHTLY = ("keras-nightly==3.16.0.dev1", "tf-nightly==2.23.0.dev1")
-WHEEL = (*NEW[:2], f"tensorflow-cpu==2.21.0 @ sha256:{'1a2b3c4d' * 8}", NEW[3])
-
-
-@pytest.mark.parametrize(
-    ("locks", "settings", "names"),
-    [
-        ([OLD, NEW, NIGHTLY], {}, ["2.20.0", "2.21.0", "2.23.0.dev1"]),
-        ([NEW, OTHER_KERAS], {}, ["2.21.0 + Keras 3.15.1", "2.21.0 + Keras 3.4.1"]),
-        ([OLD, NEW, OTHER_KERAS], {}, ["2.20.0", "2.21.0 + Keras 3.15.1", "2.21.0 + Keras 3.4.1"]),
-        (
-            [NEW, NEW],
-            {1: {"TF_USE_LEGACY_KERAS": "1"}},
-            ["2.21.0 + Keras 3.15.1", "2.21.0 + tf-keras 2.21.0"],
-        ),
-        (
-            [NEW, NEW],
-            {1: {"TF_ENABLE_ONEDNN_OPTS": "0"}},
-            ["2.21.0", "2.21.0 TF_ENABLE_ONEDNN_OPTS=0"],
-        ),
-        ([OLD, NEW], {0: {"TF_A": "1"}, 1: {"TF_A": "2"}}, ["2.20.0", "2.21.0"]),
-        (
-            [NEW, NEW],
-            {0: {"TF_A": "1", "TF_B": "1"}, 1: {"TF_A": "1", "TF_B": "2"}},
-            ["2.21.0 TF_B=1", "2.21.0 TF_B=2"],
-        ),
-        (
-            [NEW, OTHER_KERAS],
-            {1: {"TF_A": "1"}},
-            ["2.21.0 + Keras 3.15.1", "2.21.0 + Keras 3.4.1 TF_A=1"],
-        ),
-        ([NEW, WHEEL], {}, ["2.21.0", "2.21.0 (wheel 1a2b3c4)"]),
-        (
-            [("keras==3.15.1", "tensorflow==2.21.0"), ("keras==3.15.1", "tensorflow-cpu==2.21.0")],
-            {},
-            ["2.21.0 (tensorflow)", "2.21.0 (tensorflow-cpu)"],
-        ),
-        (
-            [NEW, ("keras==3.15.1", "numpy==1.26.4", *NEW[2:])],
-            {},
-            ["2.21.0 + numpy 2.4.6", "2.21.0 + numpy 1.26.4"],
-        ),
-        (
-            [(*NEW, "a==1", "b==1", "c==1"), (*NEW, "a==1", "b==2"), (*NEW, "a==2", "b==1")],
-            {},
-            ["2.21.0 + a 1 + b 1 and 1 more", "2.21.0 + a 1 + b 2", "2.21.0 + a 2 + b 1"],
-        ),
-        (
-            [
-                (*NEW, "a==1", "b==1", "c==1"),
-                (*NEW, "a==1", "b==1", "c==2"),
-                (*NEW, "a==2", "b==2"),
-            ],
-            {},
-            [
-                "2.21.0 + a 1 + b 1 and 1 more",
-                "2.21.0 + a 1 + b 1 and 1 more (2)",
-                "2.21.0 + a 2 + b 2",
-            ],
-        ),
-        ([NEW, NEW, NEW], {}, ["2.21.0", "2.21.0 again", "2.21.0 again (2)"]),
-        (
-            [NEW, OTHER_KERAS, OTHER_KERAS],
-            {},
-            ["2.21.0 + Keras 3.15.1", "2.21.0 + Keras 3.4.1", "2.21.0 + Keras 3.4.1 again"],
-        ),
-        ([NEW, ()], {}, ["2.21.0", "not built"]),
-        ([("numpy==1.26.4",)], {}, ["unknown TensorFlow"]),
-    ],
-)
-def test_names_tell_what_differs(
-    locks: list[tuple[str, ...]], settings: dict[int, dict[str, str]], names: list[str]
-) -> None:
-    assert labels(locks, [settings.get(place, {}) for place in range(len(locks))]) == names
-
-
-def test_names_tell_pythons_apart() -> None:
-    expected = ["2.21.0 + Python 3.11.7", "2.21.0 + Python 3.12.1"]
-    assert labels([NEW, NEW], [{}, {}], ["3.11.7", "3.12.1"]) == expected
 
 
 # uv's messages, of uv 0.13 where nothing else is said

@@ -1,0 +1,137 @@
+"""What an environment is asked to be: requirements, wheels, settings, as words in a line."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+
+from lenet5.errors import InputError
+
+SETTING_PREFIXES = ("TF_", "XLA_", "KERAS_")
+_SETTING = re.compile(r"(\w+)=(?!=)(.*)")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an environment is to be.
+
+    Attributes:
+        text: as given, with single blanks.
+        requirements: PEP 508 each, and absolute paths of wheels.
+        interpreter: that exists already, in place of requirements.
+        settings: variables that its processes are started with.
+        overrides: requirements that replace what packages ask for.
+    """
+
+    text: str
+    requirements: tuple[str, ...]
+    interpreter: Path | None
+    settings: Mapping[str, str]
+    overrides: tuple[str, ...] = ()
+
+
+def parse_request(text: str) -> Request:
+    """Reads a request: words separated by blanks.
+
+    A word is a requirement, a wheel's path, `.` (this Python), `python:PATH`, a setting
+    `NAME=VALUE`, `override:REQUIREMENT`, or `without:NAME`, which keeps a distribution away
+    whoever asks for it.
+
+    Raises:
+        InputError: a word is none of these, or they do not go together.
+    """
+    text = " ".join(text.split())
+    requirements: list[str] = []
+    overrides: list[str] = []
+    interpreters: list[Path] = []
+    settings: dict[str, str] = {}
+    for word in text.split():
+        kind, _, rest = word.partition(":")
+        if setting := _SETTING.fullmatch(word):
+            name, value = _setting(text, setting[1], setting[2])
+            if settings.setdefault(name, value) != value:
+                raise InputError(f"{text}: {name} is set twice")
+        elif word == ".":
+            interpreters.append(Path(sys.executable))
+        elif kind == "python" and rest:
+            interpreters.append(absolute(text, rest))
+        elif kind == "override":
+            overrides.append(_requirement(text, rest))
+        elif kind == "without":
+            name = _requirement(text, rest)
+            if canonicalize_name(name) != canonicalize_name(Requirement(name).name):
+                raise InputError(f"{text}: {word}: expected a name only, such as without:keras")
+            overrides.append(f"{name} ; sys_platform == 'never'")  # a marker that is never true
+        elif word.endswith(".whl") and "://" not in word:
+            requirements.append(_wheel(text, word))
+        else:
+            requirements.append(_requirement(text, word))
+    if len(interpreters) > 1 or (interpreters and (requirements or overrides)):
+        raise InputError(
+            f"{text}: an existing Python is taken as it is: settings alone may stand beside it"
+        )
+    if not interpreters and not requirements:
+        raise InputError(
+            f"{text or 'an empty environment'}: give requirements, a wheel, . or python:PATH"
+        )
+    interpreter = interpreters[0] if interpreters else None
+    return Request(text, tuple(requirements), interpreter, settings, tuple(overrides))
+
+
+def _setting(text: str, name: str, value: str) -> tuple[str, str]:
+    if not name.startswith(SETTING_PREFIXES):
+        raise InputError(
+            f"{text}: {name}={value} is no setting, those begin with TF_, XLA_ or KERAS_; "
+            "a version is written with =="
+        )
+    if name == "KERAS_BACKEND" and value != "tensorflow":
+        raise InputError(f"{text}: {name}={value}: only Keras on TensorFlow is measured")
+    return name, value
+
+
+def _requirement(text: str, word: str) -> str:
+    if word.startswith("-"):
+        raise InputError(f"{text}: {word}: options are refused, give packages only")
+    if "://" in word or "@" in word:
+        raise InputError(f"{text}: {word}: URLs are refused, give a version or a wheel's path")
+    if word.startswith(("/", "./", "../", "~")):
+        raise InputError(f"{text}: {word}: of files, only wheels (.whl) are accepted")
+    try:
+        Requirement(word)
+    except InvalidRequirement:
+        raise InputError(
+            f"{text}: {word or 'nothing'} is no requirement: write it without blanks, "
+            "such as tensorflow-cpu==2.16.2"
+        ) from None
+    return word
+
+
+def _wheel(text: str, word: str) -> str:
+    path = absolute(text, word)
+    if not path.is_file():
+        raise InputError(f"{text}: {path}: there is no such wheel")
+    try:
+        parse_wheel_filename(path.name)
+    except InvalidWheelFilename:
+        raise InputError(
+            f"{text}: {path.name} is no wheel's name: keep the one that it was built with"
+        ) from None
+    return str(path)
+
+
+def absolute(text: str, path: str) -> Path:
+    """The path from the root of the file system.
+
+    Raises:
+        InputError: its home folder is nobody's; the message begins with `text`.
+    """
+    try:
+        return Path(path).expanduser().absolute()  # not resolved: a venv's python is a link
+    except RuntimeError as error:  # no such user, or one without a home folder
+        raise InputError(f"{text}: {path}: {error}") from None
