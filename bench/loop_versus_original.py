@@ -31,7 +31,7 @@ LEAST_RATIO = 2.2
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3, help="of each side at least; default: 3")
+    parser.add_argument("--rounds", type=int, default=2, help="of each side at least; default: 2")
     parser.add_argument("--most-rounds", type=int, default=9, help="default: 9")
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):

@@ -24,7 +24,7 @@ from bench.workloads import Workload
 from lenet5.data import Dataset, Subset
 
 IMAGES = 9_600
-ROUNDS = 5
+ROUNDS = 3
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +13,6 @@ from lenet5 import training
 from lenet5.data import Dataset, Subset
 from lenet5.model import build_model
 from lenet5.recipe import RECIPES, Recipe
-from lenet5.runtime import threads_in_use
 from lenet5.steps import RunSteps, build_step_loop, epoch_order
 from lenet5.training import DivergenceError, Progress, TrainingInterrupted, train
 from tests import numpy_lenet5
@@ -144,22 +137,6 @@ def test_a_second_run_is_identical_to_the_bit_however_the_graph_is_called(
     ]
 
 
-def test_two_processes_are_identical_to_the_bit(digits: Dataset) -> None:
-    """This one and another, whose hash seed differs from any that this one may have."""
-    with subprocess.Popen(
-        [sys.executable, "-c", _DIGEST_OF_A_RUN, str(threads_in_use())],
-        cwd=Path(__file__).parent.parent,
-        env={**os.environ, "PYTHONHASHSEED": "12345"},
-        stdout=subprocess.PIPE,
-    ) as other:
-        recipe = _one_epoch_of(RECIPES["fast"])
-        model, history = train(recipe, digits.training, digits.validation, 5)
-        printed, _ = other.communicate()
-    weights = b"".join(weight.tobytes() for weight in model.get_weights())
-    digest = hashlib.sha256(weights).hexdigest()
-    assert json.loads(printed) == [digest, history.epochs[0].training_loss]
-
-
 def test_another_seed_gives_other_weights_and_the_recipes_dropout_stays(
     small: tuple[Subset, Subset], trained: Trained
 ) -> None:
@@ -224,18 +201,3 @@ def _without_seconds(epoch: training.Epoch) -> tuple[float, ...]:
 
 
 GOLDEN_ORDER = [9, 4, 0, 8, 1, 5, 3, 2, 6, 7]
-
-_DIGEST_OF_A_RUN = """
-import hashlib, json, sys
-from dataclasses import dataclass
-from pathlib import Path
-from lenet5 import data, runtime
-from lenet5.recipe import RECIPES
-runtime.start_tensorflow(int(sys.argv[1]))
-from lenet5.training import train
-digits = data.load_dataset("digits", data_dir=Path("unused"))
-recipe = RECIPES["fast"].with_overrides({"epochs": 1})
-model, history = train(recipe, digits.training, digits.validation, seed=5)
-weights = b"".join(weight.tobytes() for weight in model.get_weights())
-print(json.dumps([hashlib.sha256(weights).hexdigest(), history.epochs[0].training_loss]))
-"""
