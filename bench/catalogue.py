@@ -71,7 +71,7 @@ WORKLOADS: Mapping[str, Spec] = {
     for spec in (
         _loop(32, gated=True),
         _loop(128, gated=True),
-        _batched("fit[b32]", "fit", 32, gated=True, least_steps=300),
+        _batched("fit[b32]", "fit", 32, gated=True, least_steps=150),
         Spec("fit_call", 1, gated=True, builder="fit_call"),
         _batched("predict[b512]", "predict", 512, gated=True),
         Spec("import", 1, gated=True, margin=1.25, kind=IMPORT),

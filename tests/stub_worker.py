@@ -79,7 +79,7 @@ def _answer(command: dict[str, Any], ratio: float, fault: str) -> dict[str, Any]
     value = ratio * SECONDS_PER_STEP * command.get("steps", 1)
     losses = [math.nan if fault == "nan" else loss for loss in LOSSES]
     answers: dict[str, dict[str, Any]] = {
-        "start": {"versions": {"tensorflow": "9.9.0"}},
+        "start": {"versions": {"tensorflow": "9.9.0", "scheduling": "default"}},
         "prepare": {"check": losses[::2] if fault == "half" else losses},
     }
     answer = answers.get(command["do"], {"value": value, "cpu_seconds": value, "loss": 0.5})
