@@ -17,14 +17,25 @@ from tqdm import tqdm
 
 from bench import calibration, comparison, results
 from bench.catalogue import WORKLOADS
-from bench.comparison_report import table_text
+from bench.collection import condensed, together
+from bench.comparison_report import (
+    comparison_html,
+    comparison_pictures,
+    summary_markdown,
+    table_text,
+)
 from bench.environments import EnvironmentProblem, default_cache, parse_request
 from bench.results import Block, Results
 from bench.verdicts import exit_code, verdicts_of_all
 from lenet5 import data
 from lenet5.cli import default_data_dir, default_mnist_dir
 from lenet5.errors import InputError
+from lenet5.run_directory import writing
 
+_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>LeNet-5: training speed</title></head>
+<body>{head}</body></html>
+"""
 OK, INTERRUPTED, USAGE, UNAVAILABLE = 0, 2, 4, 7
 
 
@@ -48,12 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    verdict = commands.add_parser("verdict", help="findings of a results file; its exit status")
-    verdict.add_argument("file", type=Path, metavar="FILE.json")
-    verdict.set_defaults(run=_verdict)
-    show = commands.add_parser("show", help="the table of a results file")
-    show.add_argument("file", type=Path, metavar="FILE.json")
-    show.set_defaults(run=_show)
+    for name, run, told in (
+        ("verdict", _verdict, "findings of results files; their exit status"),
+        ("show", _show, "the table of results files"),
+        ("report", _report, "writes report.html, summary.md, results.json and plots"),
+    ):
+        command = commands.add_parser(name, help=told)
+        command.add_argument("files", type=Path, nargs="+", metavar="FILE.json")
+        command.set_defaults(run=run)
+        if name == "report":
+            command.add_argument("--out", type=Path, required=True, metavar="DIR")
     calibrate = commands.add_parser(
         "calibrate", help=f"measure blocks of known truth: {calibration.WORKLOAD} against itself"
     )
@@ -68,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verdict(options: argparse.Namespace) -> int:
-    found = results.read(options.file)
+    found = _read(options)
     decisions = verdicts_of_all(found)
     for decision in decisions:
         print(f"{decision.verdict.value}: {decision.finding}")
@@ -78,9 +93,30 @@ def _verdict(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    found = results.read(options.file)
+    found = _read(options)
     print(table_text(found, verdicts_of_all(found)))
     return OK
+
+
+def _report(options: argparse.Namespace) -> int:
+    found = _read(options)
+    decisions = verdicts_of_all(found)
+    alarms = calibration.false_alarms(found, default_cache(os.environ))
+    with writing(options.out):
+        options.out.mkdir(parents=True, exist_ok=True)
+        head = comparison_html(found, decisions, false_alarms=alarms)
+        (options.out / "report.html").write_text(_PAGE.format(head=head), encoding="utf-8")
+        summary = summary_markdown(found, decisions, false_alarms=alarms)
+        (options.out / "summary.md").write_text(summary, encoding="utf-8")
+        for name, png in comparison_pictures(found, decisions).items():
+            (options.out / f"{name}.png").write_bytes(png)
+    results.write(options.out / "results.json", condensed(found))
+    print(options.out)
+    return OK
+
+
+def _read(options: argparse.Namespace) -> Results:
+    return together([results.read(path) for path in options.files])
 
 
 def _calibrate(options: argparse.Namespace) -> int:

@@ -205,19 +205,22 @@ class BlockRecorder:
     def _call_steps(self, spec: Spec, pair: _Pair) -> Mapping[str, tuple[int, ...]]:
         """Steps of each call of a slice; fixed by the baseline in a comparison's first block."""
         if spec.name in self._bench.call_steps:
-            steps = self._bench.call_steps[spec.name]
-            self._steps[spec.name] = sum(steps[BASELINE])
-            return steps
+            calls = self._bench.call_steps[spec.name]
+            self._steps[spec.name] = sum(calls[BASELINE])
+            return calls
         if spec.name not in self._steps:
-            steps = spec.least_steps
-            _run_slice(pair, BASELINE, spec.name, (steps,))
-            for _ in range(2):  # the second time without a call's share of a single step
-                seconds = min(pair.slice(BASELINE, spec.name, steps)["value"] for _ in range(3))
-                multiple = spec.step_multiple
-                wanted = round(spec.slice_seconds / seconds * steps / multiple)
-                steps = max(spec.least_steps, multiple * wanted)
-            self._steps[spec.name] = steps
+            self._steps[spec.name] = self._fixed_steps(spec, pair)
         return dict.fromkeys(SIDES, (self._steps[spec.name],))
+
+    def _fixed_steps(self, spec: Spec, pair: _Pair) -> int:
+        """Steps that take the baseline about as long as a slice is to last."""
+        steps = spec.least_steps
+        _run_slice(pair, BASELINE, spec.name, (steps,))
+        for _ in range(2):  # the second time without a call's share of a single step
+            seconds = min(pair.slice(BASELINE, spec.name, steps)["value"] for _ in range(3))
+            multiples = round(spec.slice_seconds / seconds * steps / spec.step_multiple)
+            steps = max(spec.least_steps, spec.step_multiple * multiples)
+        return steps
 
     def _probe(self, spec: Spec) -> Samples:
         """Measures a process of its own, a side after the other on the measuring core."""

@@ -8,6 +8,7 @@ environment that could not be built or whose worker could not start.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -275,6 +276,7 @@ _BAR = "{desc} |{bar}| {n:.0f} of at most {total:.0f} s"
 
 def _say(text: str) -> None:
     tqdm.write(text)
+    sys.stdout.flush()
 
 
 def _false_alarms(found: Results) -> str:

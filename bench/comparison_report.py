@@ -49,6 +49,18 @@ def comparison_html(results: Results, decisions: Sequence[Decision], *, false_al
     return "\n".join(part for part in parts if part)
 
 
+def comparison_pictures(results: Results, decisions: Sequence[Decision]) -> dict[str, bytes]:
+    """PNGs by file name without ending: each workload by version, or one candidate's forest."""
+    from bench.comparison_plots import forest_png, versions_png
+
+    if len(results.candidates) == 1:
+        return {"forest": forest_png(decisions, results, 0)}
+    return {
+        re.sub(r"\W+", "-", name).strip("-"): versions_png(decisions, results, name)
+        for name in results.workloads
+    }
+
+
 def table_text(results: Results, decisions: Sequence[Decision]) -> str:
     """The verdicts as columns for the terminal, and in words what is not a plain PASS."""
     lines = [words.headline(results, decisions), *_wrapped(words.notes(results))]

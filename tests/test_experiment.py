@@ -298,3 +298,15 @@ def test_never_more_than_two_workers_live(run: Run, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Worker, "close", counted_close)
     run({"TF_STUB_FAULT": "slice - crash"}, {}, names=(LOOP, "peak_memory", "first_step"))
     assert (live, most) == (0, 2)
+
+
+def test_the_parent_does_not_grow(run: Run) -> None:
+    """By less than 20 MiB from block 2 to block 20."""
+    held: list[int] = []
+
+    def note(*_: object) -> None:
+        status = Path("/proc/self/status").read_text()
+        held.append(int(status.split("VmRSS:")[1].split()[0]) // 1024)
+
+    run({}, blocks=20, on_block=note)
+    assert held[19] - held[1] < 20
