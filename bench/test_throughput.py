@@ -23,13 +23,13 @@ from bench.report import ENVIRONMENT, FINDINGS
 from bench.workloads import Workload
 from lenet5.data import Dataset, Subset
 
-IMAGES = 9_600
+IMAGES = 4_800
 ROUNDS = 3
 
 
 @pytest.fixture(scope="module")
 def images(mnist: Dataset) -> Subset:
-    """The first 9,600 training images: 300 steps of 32, 75 of 128, 18.75 of 512."""
+    """The first 4,800 training images: 150 steps of 32, 37.5 of 128, 9.4 of 512."""
     return workloads.first_images(mnist.training, IMAGES)
 
 

@@ -1,1 +1,1 @@
-"""The suite of the package and of the machinery in `bench`."""
+"""The suite of the package, and in `bench` that of the measuring machinery."""

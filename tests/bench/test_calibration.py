@@ -13,7 +13,7 @@ from bench.calibration import EQUAL, SLOWED, WORKLOAD, replay
 from bench.results import BASELINE, CANDIDATE, Results
 from bench.statistics import Verdict
 from lenet5.errors import InputError
-from tests.synthetic import simulated
+from tests.bench.synthetic import simulated
 
 
 def bank_of(ratio: float, deviation: float, blocks: int = 40) -> Results:

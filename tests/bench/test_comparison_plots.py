@@ -20,8 +20,8 @@ from bench.comparison_axes import COLOURS
 from bench.results import CANDIDATE, Failure, Results, Side
 from bench.statistics import Verdict
 from bench.verdicts import Decision, verdicts_of_all
-from tests import synthetic
-from tests.synthetic import GROWTH, LOOP, PEAK
+from tests.bench import synthetic
+from tests.bench.synthetic import GROWTH, LOOP, PEAK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -23,7 +23,7 @@ from bench.environments import (
     labels,
     parse_request,
 )
-from tests.wheels import write_wheel
+from tests.bench.wheels import write_wheel
 
 Completed = subprocess.CompletedProcess[str]
 

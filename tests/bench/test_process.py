@@ -15,7 +15,7 @@ import pytest
 from bench import process
 from bench.process import Interpreter, Worker, WorkerError, prepare_folder, time_import
 from lenet5.data import Dataset
-from tests.stub_worker import stub_python
+from tests.bench.stub_worker import stub_python
 from tests.test_imports import imports_of
 
 

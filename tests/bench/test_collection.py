@@ -14,7 +14,7 @@ from bench.collection import condensed, together
 from bench.results import Results, Side
 from bench.verdicts import verdicts_of_all
 from lenet5.errors import InputError
-from tests.synthetic import LOOP, simulated
+from tests.bench.synthetic import LOOP, simulated
 
 
 def part(version: str, ratio: float, keras: str = "3.15.1") -> Results:

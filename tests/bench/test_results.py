@@ -16,9 +16,9 @@ from bench.catalogue import WORKLOADS
 from bench.results import CANDIDATE, Failure, Results, Side, SideSamples
 from bench.verdicts import decide
 from lenet5.errors import InputError
-from tests import synthetic
+from tests.bench import synthetic
+from tests.bench.synthetic import GROWTH, LOOP, PEAK, growth_terms, terms
 from tests.commands import contents, largest_file
-from tests.synthetic import GROWTH, LOOP, PEAK, growth_terms, terms
 
 
 def comparison() -> Results:

@@ -20,7 +20,7 @@ from bench.verdicts import (
     exit_code,
     verdicts_of_all,
 )
-from tests.synthetic import (
+from tests.bench.synthetic import (
     GROWTH,
     LOOP,
     PEAK,

@@ -12,7 +12,7 @@ import pytest
 from bench.results import BASELINE, CANDIDATE, Failure, Results
 from bench.statistics import Verdict
 from bench.verdicts import Decision, decide, is_wrong
-from tests.synthetic import LOOP, exactly, results
+from tests.bench.synthetic import LOOP, exactly, results
 
 PASS, FAIL, INCONCLUSIVE = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
 EQUAL = exactly(0.0, 0.002, 4)

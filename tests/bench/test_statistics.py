@@ -20,7 +20,7 @@ from bench.statistics import (
     blocks_to_decide,
     minimum_detectable,
 )
-from tests.synthetic import exactly
+from tests.bench.synthetic import exactly
 
 PASS, FAIL, INCONCLUSIVE = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
 MARGIN = math.log(1.03)

@@ -23,8 +23,8 @@ from bench.comparison_report import (
 from bench.comparison_words import EXPLANATION
 from bench.results import BASELINE, CANDIDATE, Failure, Results, Samples, Side, SideSamples
 from bench.verdicts import verdicts_of_all
-from tests import synthetic
-from tests.synthetic import GROWTH, LOOP, PEAK
+from tests.bench import synthetic
+from tests.bench.synthetic import GROWTH, LOOP, PEAK
 
 HOSTILE = '<script>alert("1")</script> | `x` *y* [z](http://evil) \\ \n\n# next'
 NOT_MEASURED = "not measured here"

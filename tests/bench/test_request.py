@@ -11,7 +11,7 @@ import pytest
 from bench.environments import default_cache
 from bench.request import parse_request
 from lenet5.errors import InputError
-from tests.wheels import write_wheel
+from tests.bench.wheels import write_wheel
 
 
 @pytest.mark.parametrize(

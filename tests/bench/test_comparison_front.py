@@ -15,9 +15,9 @@ import pytest
 from bench import __main__ as command
 from bench import comparison, results
 from lenet5 import data
-from tests.stub_worker import stub_python
+from tests.bench.stub_worker import stub_python
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LOOP = "train_step[loop,b128]"
 
 # What the root conftest.py holds besides the plugin, without TensorFlow.

@@ -14,7 +14,7 @@ from bench.process import Interpreter, Worker
 from bench.results import Results, Side, Witness, WorkloadTerms
 from bench.statistics import Verdict
 from bench.verdicts import Decision, decide
-from tests.stub_worker import LOSSES, stub_python
+from tests.bench.stub_worker import LOSSES, stub_python
 
 LOOP, FIT, IMPORT = "train_step[loop,b128]", "fit[b32]", "import"
 
