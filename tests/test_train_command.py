@@ -10,7 +10,6 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,31 +132,25 @@ def test_a_real_run_is_whole_and_evaluate_prints_the_same_score(
 
 
 def test_another_process_trains_to_the_same_bits_and_prints_no_log_lines(
-    train: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One whose hash seed differs; what C++ writes to descriptor 2 shows only in one of its own."""
+    directory, printed = trained
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
     monkeypatch.setenv("PYTHONHASHSEED", "12345")
-    argv = ["train", "--dataset", "digits", "--epochs", "1", "--seed", "5"]
-    argv += ["--threads", str(threads_in_use())]
-    with ThreadPoolExecutor() as beside:
-        other = beside.submit(
-            run_apart,
-            [sys.executable, "-m", "lenet5", *argv, "--out", "other"],
-            tmp_path,
-            capture_output=True,
-        )
-        here = train("--epochs", 1, "--seed", 5)
-    there = other.result()
-    assert (there.status, there.err) == (0, "")
+    argv = [sys.executable, "-m", "lenet5", "train", "--dataset", "digits", "--epochs", "2"]
+    argv += ["--threads", str(threads_in_use()), "--out", "other"]
+    other = run_apart(argv, tmp_path, capture_output=True)
+    assert (other.status, other.err) == (0, "")
     scores = [
-        next(line for line in answer.out.splitlines() if line.startswith("test accuracy"))
-        for answer in (here, there)
+        next(line for line in text.splitlines() if line.startswith("test accuracy"))
+        for text in (printed, other.out)
     ]
     assert scores[0] == scores[1]
-    recipe = RECIPES["fast"].with_overrides({"epochs": 1})
+    recipe = RECIPES["fast"].with_overrides({"epochs": 2})
     ours, others = (
-        load_model(tmp_path / run / "model.keras", recipe).get_weights() for run in ("run", "other")
+        load_model(run / "model.keras", recipe).get_weights()
+        for run in (directory, tmp_path / "other")
     )
     assert [weight.tobytes() for weight in ours] == [weight.tobytes() for weight in others]
 
