@@ -111,6 +111,8 @@ def _todo(plan: Plan, results: Results, index: int) -> dict[str, Spec]:
         return dict(plan.specs[index])
     decisions = decide(results, index)
     left = {n: spec for n, spec in plan.specs[index].items() if not decisions[n].settled}
+    if blocks[-1].failures and not any(block.failures for block in blocks[:-1]):
+        return left  # a fresh block tells a fault from an accident, whatever the budget
     number = _next_number(results, index)
     look = next((look.blocks for look in LOOKS if look.blocks > number), None)
     if look is None:

@@ -172,6 +172,12 @@ def test_the_budget_ends_it_before_a_look_that_it_does_not_reach(run: Run) -> No
     assert only(found).verdict is Verdict.INCONCLUSIVE
 
 
+@pytest.mark.parametrize("fault", ["slice - hang", "start - crash"])
+def test_a_failure_gets_a_fresh_block_whatever_the_budget(run: Run, fault: str) -> None:
+    found = run({"TF_STUB_FAULT": fault}, budget_seconds=1e-3)
+    assert (only(found).verdict, len(found.blocks)) == (Verdict.FAIL, 2)
+
+
 def test_a_fixed_number_of_blocks_is_measured_whatever_they_show(run: Run) -> None:
     assert len(run({}, blocks=7).blocks) == 7
 
