@@ -24,9 +24,10 @@ from bench.comparison_report import (
     summary_markdown,
     table_text,
 )
-from bench.environments import EnvironmentProblem, default_cache, parse_request
+from bench.environments import EnvironmentProblem, default_cache
+from bench.request import parse_request
 from bench.results import Block, Results
-from bench.verdicts import exit_code, verdicts_of_all
+from bench.verdicts import Exit, exit_code, verdicts_of_all
 from lenet5 import data
 from lenet5.cli import default_data_dir, default_mnist_dir
 from lenet5.errors import InputError
@@ -36,7 +37,6 @@ _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>LeNet-5: training speed</title></head>
 <body>{head}</body></html>
 """
-OK, INTERRUPTED, USAGE, UNAVAILABLE = 0, 2, 4, 7
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,15 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = parser.parse_args(argv)
     except SystemExit as end:  # argparse's own status for a wrong argument is 2
-        return USAGE if end.code else OK
+        return Exit.USAGE if end.code else Exit.PASSED
     try:
         return int(options.run(options))
     except InputError as error:
-        return _refuse(str(error), USAGE)
+        return _refuse(str(error), Exit.USAGE)
     except EnvironmentProblem as problem:
-        return _refuse(str(problem), UNAVAILABLE)
+        return _refuse(str(problem), Exit.NOT_THERE)
     except KeyboardInterrupt:
-        return _refuse("interrupted; what was measured is kept", INTERRUPTED)
+        return _refuse("interrupted; what was measured is kept", Exit.INTERRUPTED)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,7 +95,7 @@ def _verdict(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     found = _read(options)
     print(table_text(found, verdicts_of_all(found)))
-    return OK
+    return Exit.PASSED
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -112,7 +112,7 @@ def _report(options: argparse.Namespace) -> int:
             (options.out / f"{name}.png").write_bytes(png)
     results.write(options.out / "results.json", condensed(found))
     print(options.out)
-    return OK
+    return Exit.PASSED
 
 
 def _read(options: argparse.Namespace) -> Results:
@@ -140,7 +140,7 @@ def _calibrate(options: argparse.Namespace) -> int:
             call_steps=calibration.call_steps(bank),
         )
         _fill_bank(bank, terms, images, cache)
-    return OK
+    return Exit.PASSED
 
 
 def _fill_bank(bank: str, terms: comparison.Terms, images: data.Subset, cache: Path) -> None:
@@ -158,11 +158,16 @@ def _fill_bank(bank: str, terms: comparison.Terms, images: data.Subset, cache: P
                 said = "; ".join([f.reason for f in block.failures] + list(block.disturbed))
                 print(f"{bank}: block {block.number + 1} of {terms.blocks} {said}", flush=True)
 
-        comparison.measure(terms, built, [[calibration.WORKLOAD]], images, on_block, before=before)
+        try:
+            comparison.measure(
+                terms, built, [[calibration.WORKLOAD]], images, on_block, before=before
+            )
+        except InputError as error:
+            raise InputError(f"{path}: {error}: remove it to begin a new bank") from None
     print(f"{bank}: {path}")
 
 
-def _refuse(message: str, status: int) -> int:
+def _refuse(message: str, status: Exit) -> Exit:
     print(f"bench: error: {message}", file=sys.stderr)
     return status
 

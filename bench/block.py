@@ -186,7 +186,7 @@ class BlockRecorder:
         steps = self._call_steps(spec, pair)
         for _ in range(_WARM_UP_SLICES):
             for side in self._order:
-                _run_slice(pair, side, spec.name, steps[side][:1])
+                pair.slice(side, spec.name, steps[side][0])
         answers: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
         deadline = time.monotonic() + self._bench.pair_seconds
         pairs = 0
@@ -215,7 +215,7 @@ class BlockRecorder:
     def _fixed_steps(self, spec: Spec, pair: _Pair) -> int:
         """Steps that take the baseline about as long as a slice is to last."""
         steps = spec.least_steps
-        _run_slice(pair, BASELINE, spec.name, (steps,))
+        pair.slice(BASELINE, spec.name, steps)
         for _ in range(2):  # the second time without a call's share of a single step
             seconds = min(pair.slice(BASELINE, spec.name, steps)["value"] for _ in range(3))
             multiples = round(spec.slice_seconds / seconds * steps / spec.step_multiple)
@@ -365,11 +365,6 @@ def _explained(
     except WorkerError as again:
         return WorkerError(error.error.reason, again.output)
     return error.error
-
-
-def _run_slice(pair: _Pair, side: str, workload: str, calls: Sequence[int]) -> None:
-    for steps in calls:
-        pair.slice(side, workload, steps)
 
 
 def _add(sums: dict[str, float], answer: Mapping[str, float]) -> None:

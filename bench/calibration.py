@@ -2,8 +2,8 @@
 
 A bank holds blocks of an environment against itself (`equal`), or against itself slowed down by
 whole extra steps, the same in every slice (`slowed`: 53 steps for 50, which are 10 interleaved
-calls of 5, of which 3 have a step more). Banks are kept per machine, workload version, threads and
-environment; a second sitting goes on from the first.
+calls of 5, of which 3 have a step more). Banks are kept per machine, workload version and threads;
+a second sitting, of the same code and environment, goes on from the first.
 """
 
 from __future__ import annotations

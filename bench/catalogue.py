@@ -1,7 +1,7 @@
 """What can be compared: every workload by name, without importing TensorFlow.
 
 A workload's version changes whenever the code that it times does: results of unlike versions are
-not put together. `bench.workloads` and `bench.probes` hold the code itself.
+not put together. `bench.workloads` and `bench.worker` hold the code itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from lenet5.errors import InputError
 
-SECONDS, MEBIBYTES = "s", "MiB"
+MEBIBYTES = "MiB"
 SLICE, FIRST_STEP, IMPORT, MEMORY, GROWTH = "slice", "first_step", "import", "memory", "growth"
 
 
@@ -44,7 +44,7 @@ class Spec:
     gated: bool = False
     margin: float | None = None
     kind: str = SLICE
-    unit: str = SECONDS
+    unit: str = "s"
     builder: str = ""
     arguments: Mapping[str, Any] | None = None
     slice_seconds: float = 0.03

@@ -20,8 +20,10 @@ else:
 from bench import environments, experiment, machine, results
 from bench.block import Bench
 from bench.catalogue import Spec, check_margin, select
-from bench.environments import Built, EnvironmentProblem, Request
+from bench.environments import Built, EnvironmentProblem
+from bench.labels import labels
 from bench.process import Interpreter, prepare_folder, running_on
+from bench.request import Request, parse_request
 from bench.results import Block, Results, Side, WorkloadTerms
 from bench.verdicts import Decision
 from lenet5.data import Subset
@@ -88,8 +90,8 @@ def read_terms(
     if not 10 <= budget_seconds <= 86_400:
         raise InputError(f"--budget is {budget_seconds:g}, expected 10 to 86400 seconds")
     return Terms(
-        baseline=environments.parse_request(baseline),
-        candidates=tuple(environments.parse_request(text) for text in candidates or ["."]),
+        baseline=parse_request(baseline),
+        candidates=tuple(parse_request(text) for text in candidates or ["."]),
         workloads=select(workloads, _project_options(project)),
         margin=margin,
         budget_seconds=budget_seconds,
@@ -169,8 +171,8 @@ def measure(
 
 def empty_results(terms: Terms, built: Environments, code: str) -> Results:
     """Results without blocks: environments, machine, options and the terms of each workload."""
-    labels = iter(
-        environments.labels(
+    names = iter(
+        labels(
             *zip(
                 *(
                     (side.lock, side.request.settings, side.python_version)
@@ -192,9 +194,9 @@ def empty_results(terms: Terms, built: Environments, code: str) -> Results:
             "seed": terms.seed,
         },
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        baseline=_side(built.baseline, terms.baseline, labels),
+        baseline=_side(built.baseline, terms.baseline, names),
         candidates=tuple(
-            _side(side, request, labels)
+            _side(side, request, names)
             for side, request in zip(built.candidates, terms.candidates, strict=True)
         ),
         workloads={
@@ -242,9 +244,9 @@ def _interpreter(built: Built) -> Interpreter:
     return Interpreter(built.python, built.request.settings)
 
 
-def _side(built: Built | EnvironmentProblem, request: Request, labels: Iterator[str]) -> Side:
+def _side(built: Built | EnvironmentProblem, request: Request, names: Iterator[str]) -> Side:
     if isinstance(built, Built):
-        return Side(request.text, next(labels), lock=built.lock, settings=dict(request.settings))
+        return Side(request.text, next(names), lock=built.lock, settings=dict(request.settings))
     return Side(request.text, request.text, settings=dict(request.settings), problem=str(built))
 
 

@@ -24,12 +24,12 @@ from bench.environments import EnvironmentProblem, default_cache
 from bench.experiment import DEFAULT_BUDGET_SECONDS
 from bench.results import Block, Results
 from bench.statistics import Verdict
-from bench.verdicts import Decision, decide, verdicts_of_all
+from bench.verdicts import Decision, Exit, decide, verdicts_of_all
 from lenet5 import data
 from lenet5.cli import default_data_dir
 from lenet5.errors import InputError
+from lenet5.run_directory import writing, written_whole
 
-INCONCLUSIVE, UNAVAILABLE = 6, 7
 _VERDICT = "verdict"
 _NOT_THERE = "NOT THERE"
 _MODULE = "test_speed.py"
@@ -98,6 +98,9 @@ def pytest_configure(config: pytest.Config) -> None:
         )
         option.results = option.results or comparison.default_results(Path("reports"))
         results.check_new(option.results)
+        if option.summary is not None:
+            with writing(option.summary):
+                option.summary.parent.mkdir(parents=True, exist_ok=True)
     except InputError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[TERMS] = terms
@@ -192,12 +195,17 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
         stats = terminal.stats if terminal else {}
         if not stats.get("failed") and not stats.get("error"):
-            session.exitstatus = UNAVAILABLE if stats.get(_NOT_THERE.lower()) else INCONCLUSIVE
+            session.exitstatus = (
+                Exit.NOT_THERE if stats.get(_NOT_THERE.lower()) else Exit.INCONCLUSIVE
+            )
     found = config.stash.get(FOUND, None)
     if found is not None and config.option.summary:
         text = summary_markdown(found, verdicts_of_all(found), false_alarms=_false_alarms(found))
-        config.option.summary.parent.mkdir(parents=True, exist_ok=True)
-        config.option.summary.write_text(text, encoding="utf-8")
+        try:
+            with written_whole(config.option.summary) as partial:
+                partial.write_text(text, encoding="utf-8")
+        except InputError as error:
+            pytest.exit(str(error), returncode=Exit.USAGE)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -239,11 +247,11 @@ def _measure(config: pytest.Config, terms: Terms, wanted: list[list[str]]) -> Re
                 "mnist", data_dir=default_data_dir(os.environ), mnist_dir=config.option.mnist_dir
             ).training
             built = comparison.build_environments(terms, default_cache(os.environ), _say)
+            return _run(config, terms, built, wanted, images)
         except EnvironmentProblem as problem:
-            pytest.exit(f"the baseline is not there: {problem}", returncode=UNAVAILABLE)
+            pytest.exit(f"the baseline is not there: {problem}", returncode=Exit.NOT_THERE)
         except InputError as error:
-            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
-        return _run(config, terms, built, wanted, images)
+            pytest.exit(str(error), returncode=Exit.USAGE)
 
 
 def _run(

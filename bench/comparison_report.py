@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from bench import comparison_words as words
+from bench.labels import packages_of
 from bench.report import CSS as REPORT_CSS
 from bench.report import figure_html, table_html
 from bench.results import Results
@@ -101,16 +102,10 @@ def lock_differences(
     baseline: tuple[str, ...], candidate: tuple[str, ...]
 ) -> list[tuple[str, str, str]]:
     """What two locks hold unlike, by name: its version there, its version here; '' for absent."""
-    there, here = _packages(baseline), _packages(candidate)
+    there, here = packages_of(baseline), packages_of(candidate)
     names = sorted(set(there) | set(here))
     rows = [(name, there.get(name, ""), here.get(name, "")) for name in names]
     return [row for row in rows if row[1] != row[2]]
-
-
-def _packages(lock: tuple[str, ...]) -> dict[str, str]:
-    """Versions by name; of a local wheel, `name @ address`, the address."""
-    parts = (re.split(r"\s*(?:==|@)\s*", entry, maxsplit=1) for entry in lock)
-    return {name: "".join(version) or "there" for name, *version in parts}
 
 
 # Text

@@ -31,21 +31,10 @@ from typing import Any
 from filelock import FileLock
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from bench.labels import labels, tensorflow_version
-from bench.request import Request, absolute, parse_request
+from bench.labels import tensorflow_version
+from bench.request import Request, absolute
 from lenet5.errors import InputError
 from lenet5.run_directory import read_json, write_json
-
-__all__ = [
-    "Built",
-    "EnvironmentProblem",
-    "Request",
-    "build",
-    "condensed",
-    "default_cache",
-    "labels",
-    "parse_request",
-]
 
 _COMPLETE = "complete.json"
 _PYTHON = "bin/python"
@@ -118,7 +107,7 @@ def build(request: Request, cache: Path, *, say: Callable[[str], None]) -> Built
     """Builds an environment, or finds it built, and imports TensorFlow there once.
 
     Args:
-        request: by `parse_request`.
+        request: by `bench.request.parse_request`.
         cache: folder that environments are kept in.
         say: takes a line about what happens.
 

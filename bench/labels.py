@@ -23,7 +23,7 @@ def labels(
     Returns:
         As many names, all different; `again` marks an environment that is there already.
     """
-    packages = [_packages(lock) for lock in locks]
+    packages = [packages_of(lock) for lock in locks]
     sides = list(zip(packages, settings, python_versions or [""] * len(locks), strict=True))
     names = [_tensorflow(held) for held in packages]
     names = _told_apart(names, [_facets(*side) for side in sides])
@@ -39,7 +39,7 @@ def labels(
 
 def tensorflow_version(lock: Sequence[str]) -> str:
     """TensorFlow's version in a lock, whatever its distribution is called."""
-    return _tensorflow(_packages(lock))
+    return _tensorflow(packages_of(lock))
 
 
 def _told_apart(
@@ -74,8 +74,8 @@ def _facets(
     return {kind: text for kind, text in facets.items() if text}
 
 
-def _packages(lock: Sequence[str]) -> dict[str, str]:
-    """Versions by name; of a local wheel with the begin of its SHA-256."""
+def packages_of(lock: Sequence[str]) -> dict[str, str]:
+    """A lock's versions by name; of a local wheel with the begin of its SHA-256."""
     entries = (re.split(r"==| @ sha256:", entry) for entry in lock)
     return {
         name: f"{version} (wheel {digest[0][:7]})" if digest else version

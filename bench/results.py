@@ -132,7 +132,7 @@ class Side:
         request: what was asked for: requirements and settings, separated by spaces.
         label: short name for tables: `2.21.0`, or with Keras where only that differs.
         versions: `python`, `tensorflow`, `keras`, `numpy` and what else the worker says of
-            itself: git version, build information, oneDNN, flags of the CPU.
+            itself: git version, build information, oneDNN, scheduling.
         lock: the full resolved list, `name==version` each, sorted.
         settings: variables that were set.
         problem: why it could not be built or started; empty where it was.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum
 
 from bench.results import BASELINE, CANDIDATE, Block, Results, Samples, WorkloadTerms
 from bench.statistics import (
@@ -21,6 +22,18 @@ from bench.statistics import (
 # Largest relative deviation of the first steps' losses between two right environments.
 CHECK_TOLERANCE = 1e-3
 FAILURES_THAT_DECIDE = 2
+
+
+class Exit(IntEnum):
+    """Status of a comparison's process; pytest's own where it has one."""
+
+    PASSED = 0
+    FAILED = 1
+    INTERRUPTED = 2
+    USAGE = 4
+    NOTHING = 5
+    INCONCLUSIVE = 6
+    NOT_THERE = 7
 
 
 @dataclass(frozen=True)
@@ -102,20 +115,17 @@ def decide(results: Results, candidate: int) -> dict[str, Decision]:
     return decisions
 
 
-def exit_code(decisions: Iterable[Decision], problems: int = 0) -> int:
-    """The suite's: 1 for a gated FAIL, else 7 for a side that was not there, else 6, else 0.
-
-    Without any decision 5, as pytest where it collects no test.
-    """
+def exit_code(decisions: Iterable[Decision], problems: int = 0) -> Exit:
+    """That of a gated FAIL, else of a side that was not there, else of an INCONCLUSIVE."""
     found = list(decisions)
     gated = {decision.verdict for decision in found if decision.terms.gated}
     if Verdict.FAIL in gated:
-        return 1
+        return Exit.FAILED
     if problems:
-        return 7
+        return Exit.NOT_THERE
     if not found:
-        return 5
-    return 6 if Verdict.INCONCLUSIVE in gated else 0
+        return Exit.NOTHING
+    return Exit.INCONCLUSIVE if Verdict.INCONCLUSIVE in gated else Exit.PASSED
 
 
 def is_wrong(samples: Samples) -> str | None:
@@ -379,9 +389,3 @@ def verdicts_of_all(results: Results) -> list[Decision]:
         for candidate in range(len(results.candidates))
         for decision in decide(results, candidate).values()
     ]
-
-
-def counts(decisions: Iterable[Decision]) -> Mapping[Verdict, int]:
-    """How often each verdict came out."""
-    found = [decision.verdict for decision in decisions]
-    return {verdict: found.count(verdict) for verdict in Verdict}

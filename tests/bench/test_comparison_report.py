@@ -438,13 +438,13 @@ def test_sides_that_are_the_same_are_called_so(drawn: Sequence[tuple[Any, ...]])
 
 
 def test_lock_differences_are_by_name_with_blanks_for_absent() -> None:
-    """What is the same is left out; a local wheel's address is its version."""
-    baseline = ("keras==3.11.0", "ml-dtypes==0.5.1", "numpy==2.4.6", "x @ file:///a.whl")
-    candidate = ("keras==3.12.0", "numpy==2.4.6", "protobuf==6.31.1", "x @ file:///b==1.whl")
+    """What is the same is left out; a local wheel is known by its hash."""
+    baseline = ("keras==3.11.0", "ml-dtypes==0.5.1", "numpy==2.4.6", f"x==1.0 @ sha256:{64 * 'a'}")
+    candidate = ("keras==3.12.0", "numpy==2.4.6", "protobuf==6.31.1", f"x==1.0 @ sha256:{64 * 'b'}")
     assert lock_differences(baseline, candidate) == [
         ("keras", "3.11.0", "3.12.0"),
         ("ml-dtypes", "0.5.1", ""),
         ("protobuf", "", "6.31.1"),
-        ("x", "file:///a.whl", "file:///b==1.whl"),
+        ("x", "1.0 (wheel aaaaaaa)", "1.0 (wheel bbbbbbb)"),
     ]
     assert lock_differences(baseline, baseline) == []

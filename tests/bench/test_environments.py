@@ -20,9 +20,9 @@ from bench.environments import (
     EnvironmentProblem,
     build,
     condensed,
-    labels,
-    parse_request,
 )
+from bench.labels import labels
+from bench.request import parse_request
 from tests.bench.wheels import write_wheel
 
 Completed = subprocess.CompletedProcess[str]

@@ -14,7 +14,6 @@ from bench.results import Results, Side, SideSamples, WorkloadTerms
 from bench.statistics import Verdict, minimum_detectable
 from bench.verdicts import (
     Decision,
-    counts,
     decide,
     describe,
     exit_code,
@@ -317,7 +316,6 @@ def test_candidates_are_judged_apart() -> None:
     found = verdicts_of_all(both)
     assert [(d.candidate, d.verdict) for d in found] == [(0, PASS), (1, FAIL)]
     assert [name in d.finding for name, d in zip(names, found, strict=True)] == [True, True]
-    assert counts(found) == {PASS: 1, FAIL: 1, INCONCLUSIVE: 0}
 
 
 @pytest.mark.parametrize(
