@@ -10,10 +10,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from bench import calibration, comparison, results
 from bench.catalogue import WORKLOADS
@@ -73,9 +72,8 @@ def _parser() -> argparse.ArgumentParser:
         "calibrate", help=f"measure blocks of known truth: {calibration.WORKLOAD} against itself"
     )
     calibrate.add_argument("--environment", default=".", metavar="REQ", help="default: this one")
-    calibrate.add_argument("--blocks", type=int, default=30, help="of each bank; default: 30")
     calibrate.add_argument(
-        "--bank", choices=(calibration.EQUAL, calibration.SLOWED, "both"), default="both"
+        "--runs", type=int, default=10, help="to add to each bank, of up to 120 s; default: 10"
     )
     calibrate.add_argument("--threads", type=int, default=1)
     calibrate.set_defaults(run=_calibrate)
@@ -120,8 +118,8 @@ def _read(options: argparse.Namespace) -> Results:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    if not 1 <= options.blocks <= 1000:
-        raise InputError(f"--blocks is {options.blocks}, expected 1 to 1000")
+    if not 1 <= options.runs <= 1000:
+        raise InputError(f"--runs is {options.runs}, expected 1 to 1000")
     request = parse_request(options.environment)
     images = data.load_dataset(
         "mnist",
@@ -129,42 +127,45 @@ def _calibrate(options: argparse.Namespace) -> int:
         mnist_dir=default_mnist_dir(os.environ),
     ).training
     cache = default_cache(os.environ)
-    both = (calibration.EQUAL, calibration.SLOWED)
-    for bank in both if options.bank == "both" else (options.bank,):
-        terms = comparison.Terms(
-            baseline=request,
-            candidates=(request,),
-            workloads={calibration.WORKLOAD: WORKLOADS[calibration.WORKLOAD]},
-            threads=options.threads,
-            blocks=options.blocks,
-            call_steps=calibration.call_steps(bank),
-        )
-        _fill_bank(bank, terms, images, cache)
+    terms = comparison.Terms(
+        baseline=request,
+        candidates=(request,),
+        workloads={calibration.WORKLOAD: WORKLOADS[calibration.WORKLOAD]},
+        budget_seconds=calibration.BUDGET_SECONDS,
+        threads=options.threads,
+    )
+    built = comparison.build_environments(terms, cache, print)
+    for number in range(1, options.runs + 1):
+        for bank in (calibration.EQUAL, calibration.SLOWED):  # in turns: drift falls on both
+            slowed = replace(terms, call_steps=calibration.call_steps(bank))
+            finding = _add_run(bank, slowed, built, images, cache)
+            print(f"{bank} {number} of {options.runs}: {finding}", flush=True)
     return Exit.PASSED
 
 
-def _fill_bank(bank: str, terms: comparison.Terms, images: data.Subset, cache: Path) -> None:
-    built = comparison.build_environments(terms, cache, print)
-    path = calibration.bank_file(cache, bank, comparison.empty_results(terms, built, code=""))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    before = results.read(path) if path.exists() else None
-    done = len(before.blocks) if before else 0
-    with tqdm(total=terms.blocks, initial=done, desc=bank, unit="block", disable=None) as bar:
+def _add_run(
+    bank: str,
+    terms: comparison.Terms,
+    built: comparison.Environments,
+    images: data.Subset,
+    cache: Path,
+) -> str:
+    """Measures a run and keeps it; gives its verdict in words."""
+    empty = comparison.empty_results(terms, built, code="")
+    folder = calibration.bank_folder(cache, bank, empty)
+    folder.mkdir(parents=True, exist_ok=True)
+    others = [results.read(path) for path in sorted(folder.glob("*.json"))[:1]]
+    path = comparison.default_results(folder)
 
-        def on_block(found: Results, block: Block, _: Any) -> None:
-            results.write(path, found)
-            bar.update()
-            if bar.disable:
-                said = "; ".join([f.reason for f in block.failures] + list(block.disturbed))
-                print(f"{bank}: block {block.number + 1} of {terms.blocks} {said}", flush=True)
+    def on_block(found: Results, _block: Block, _decisions: Any) -> None:
+        for other in others:
+            calibration.check_belongs(found, other, folder)
+        results.write(path, found)
 
-        try:
-            comparison.measure(
-                terms, built, [[calibration.WORKLOAD]], images, on_block, before=before
-            )
-        except InputError as error:
-            raise InputError(f"{path}: {error}: remove it to begin a new bank") from None
-    print(f"{bank}: {path}")
+    found = comparison.measure(terms, built, [[calibration.WORKLOAD]], images, on_block)
+    results.write(path, found)
+    decision = verdicts_of_all(found)[0]
+    return f"{decision.verdict.value}: {decision.finding}"
 
 
 def _refuse(message: str, status: Exit) -> Exit:

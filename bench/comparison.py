@@ -17,7 +17,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from bench import environments, experiment, machine, results
+from bench import environments, experiment, machine
 from bench.block import Bench
 from bench.catalogue import Spec, check_margin, select
 from bench.environments import Built, EnvironmentProblem
@@ -45,7 +45,6 @@ class Terms:
         budget_seconds: of measuring, per candidate.
         threads: TensorFlow's; more than one are not pinned to a core.
         seed: of the workloads' order.
-        blocks: to measure of each candidate whatever they show; `None`: until decided.
         pair_seconds: how long a workload's pairs go on in a block.
         call_steps: how slices are made up, if not as usual.
     """
@@ -57,7 +56,6 @@ class Terms:
     budget_seconds: float = experiment.DEFAULT_BUDGET_SECONDS
     threads: int = 1
     seed: int = 0
-    blocks: int | None = None
     pair_seconds: float = 11.0
     call_steps: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
 
@@ -130,7 +128,6 @@ def measure(
     wanted: Sequence[Sequence[str]],
     images: Subset,
     on_block: experiment.OnBlock,
-    before: Results | None = None,
 ) -> Results:
     """Runs the experiment in a private folder that is removed afterwards.
 
@@ -140,19 +137,14 @@ def measure(
         wanted: by candidate, the names of the workloads to measure.
         images: MNIST's training images.
         on_block: is told of every block.
-        before: results of an earlier sitting, to go on from.
 
     Raises:
-        InputError: those results are of another machine, code or environment.
         KeyboardInterrupt: after `on_block` was told of what there is.
     """
     with tempfile.TemporaryDirectory(prefix="lenet5-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         code = prepare_folder(folder, images)
         empty = empty_results(terms, built, code)
-        if before is not None:
-            results.check_alike(empty, before)
-            empty = before
         plan = experiment.Plan(
             baseline=_interpreter(built.baseline),
             candidates=tuple(
@@ -161,7 +153,6 @@ def measure(
             specs=tuple({name: terms.workloads[name] for name in names} for names in wanted),
             budget_seconds=terms.budget_seconds,
             seed=terms.seed,
-            blocks=terms.blocks,
         )
         bench = _bench(terms, folder)
         # This process stays off the core that both sides share.

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from bench import calibration
-from bench.calibration import EQUAL, SLOWED, WORKLOAD, Replays
+from bench.calibration import EQUAL, SLOWED, WORKLOAD, Row
 from bench.catalogue import WORKLOADS
 from bench.comparison import DEFAULT_MARGIN
 from bench.environments import default_cache
@@ -19,28 +19,18 @@ from bench.report import FINDINGS
 from bench.statistics import Verdict
 from lenet5.errors import InputError
 
-BUDGET_SECONDS = 120.0
-
 
 @pytest.fixture(scope="module")
-def replays(pytestconfig: pytest.Config) -> dict[str, list[Replays]]:
+def replays(pytestconfig: pytest.Config) -> dict[str, list[Row]]:
     """Replays by bank; the table of all goes to the findings."""
-    found: dict[str, list[Replays]] = {}
+    found: dict[str, list[Row]] = {}
+    like = calibration.empty_like(pytestconfig.option.threads, WORKLOADS[WORKLOAD].version)
     for bank in (EQUAL, SLOWED):
+        folder = calibration.bank_folder(default_cache(os.environ), bank, like)
         try:
-            blocks = calibration.read_bank(
-                default_cache(os.environ),
-                bank,
-                threads=pytestconfig.option.threads,
-                version=WORKLOADS[WORKLOAD].version,
-            )
+            runs = calibration.read_bank(folder)
             found[bank] = calibration.replay(
-                blocks,
-                bank,
-                margin=DEFAULT_MARGIN,
-                budget_seconds=BUDGET_SECONDS,
-                replays=calibration.REPLAYS,
-                seed=0,
+                runs, bank, margin=DEFAULT_MARGIN, replays=calibration.REPLAYS, seed=0
             )
         except InputError as error:
             pytest.fail(str(error), pytrace=False)
@@ -59,7 +49,7 @@ def replays(pytestconfig: pytest.Config) -> dict[str, list[Replays]]:
     ],
 )
 def test_verdicts_are_right_as_often_as_asked(
-    replays: dict[str, list[Replays]],
+    replays: dict[str, list[Row]],
     record_property: Callable[[str, object], None],
     bank: str,
     manner: str,
@@ -71,3 +61,9 @@ def test_verdicts_are_right_as_often_as_asked(
     row = next(row for row in replays[bank] if row.manner == manner)
     record_property(f"{bank}_{manner}_{verdict.value}", row.share(verdict))
     assert least <= row.share(verdict) <= most, calibration.table([row])
+
+
+def test_no_run_of_equal_sides_fails(replays: dict[str, list[Row]]) -> None:
+    """The runs done for real, which are few."""
+    runs = next(row for row in replays[EQUAL] if row.manner == "runs")
+    assert runs.counts[Verdict.FAIL] == 0, calibration.table([runs])

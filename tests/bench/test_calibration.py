@@ -23,8 +23,8 @@ def bank_of(ratio: float, deviation: float, blocks: int = 40) -> Results:
     )
 
 
-def replayed(found: Results, budget_seconds: float = 120) -> list[calibration.Replays]:
-    return replay(found, EQUAL, margin=1.03, budget_seconds=budget_seconds, replays=20, seed=0)
+def replayed(found: Results, replays: int = 20) -> list[calibration.Row]:
+    return replay([found], EQUAL, margin=1.03, replays=replays, seed=0)
 
 
 def test_a_slowed_slice_has_the_same_extra_steps_each_time() -> None:
@@ -43,32 +43,48 @@ def test_a_slowed_slice_has_the_same_extra_steps_each_time() -> None:
     ],
 )
 def test_verdicts_are_those_of_the_truth(ratio: float, deviation: float, verdict: Verdict) -> None:
-    stretches, draws, disjoint = replayed(bank_of(ratio, deviation))
+    runs, stretches, draws = replayed(bank_of(ratio, deviation))
     assert min(stretches.counts[verdict], draws.counts[verdict]) >= 18
-    assert sum(disjoint.counts.values()) == 6  # 40 blocks hold 6 times 6
+    assert runs.total == 1
 
 
-def test_a_replay_has_the_blocks_that_the_budget_allows() -> None:
-    """Four blocks of 20 s reach the first look, which a wide spread leaves open."""
+def test_runs_are_those_that_came_to_their_end() -> None:
+    """An interrupted one lends its blocks only."""
+    whole, broken_off = bank_of(1.0, 0.004), replace(bank_of(1.06, 0.004), complete=False)
+    runs, stretches, _ = replay([whole, broken_off], EQUAL, margin=1.03, replays=20, seed=0)
+    assert runs.counts == {Verdict.PASS: 1, Verdict.FAIL: 0, Verdict.INCONCLUSIVE: 0}
+    assert stretches.blocks == 80
+    assert stretches.counts[Verdict.FAIL] > 0
+
+
+def test_a_replay_has_the_blocks_that_fit_into_a_run() -> None:
+    """Six blocks of 20 s reach the second look of 120 s, four of 30 s only the first."""
     found = bank_of(1.05, 0.009)
-    early, _, _ = replayed(found, budget_seconds=80)
-    late, _, _ = replayed(found, budget_seconds=480)
+    slow = replace(found, blocks=tuple(replace(block, seconds=30.0) for block in found.blocks))
+    _, _, late = replayed(found, replays=200)
+    _, _, early = replayed(slow, replays=200)
     assert early.counts[Verdict.FAIL] < late.counts[Verdict.FAIL]
 
 
-@pytest.mark.parametrize("budget_seconds", [60, 10_000])
-def test_a_bank_that_is_too_small_is_refused(budget_seconds: float) -> None:
-    with pytest.raises(InputError, match="python -m bench calibrate --blocks"):
-        replayed(bank_of(1.0, 0.01, blocks=20), budget_seconds)
+@pytest.mark.parametrize(("blocks", "seconds"), [(6, 20.0), (40, 31.0)])
+def test_a_bank_that_is_too_small_is_refused(blocks: int, seconds: float) -> None:
+    found = bank_of(1.0, 0.01, blocks)
+    found = replace(found, blocks=tuple(replace(block, seconds=seconds) for block in found.blocks))
+    with pytest.raises(InputError, match="python -m bench calibrate --runs"):
+        replayed(found)
 
 
 def test_table_says_how_often_each_verdict_came_out() -> None:
-    row = calibration.Replays(
-        EQUAL, "draws", 60, {Verdict.PASS: 985, Verdict.FAIL: 5, Verdict.INCONCLUSIVE: 10}
-    )
-    assert calibration.table([row]) == (
-        "bank     blocks  manner          PASS     FAIL  INCONCLUSIVE\n"
-        "equal        60  draws         98.5 %    0.5 %         1.0 %"
+    replays = {Verdict.PASS: 985, Verdict.FAIL: 5, Verdict.INCONCLUSIVE: 10}
+    runs = {Verdict.PASS: 20, Verdict.FAIL: 0, Verdict.INCONCLUSIVE: 0}
+    rows = [
+        calibration.Row(EQUAL, "runs", 80, runs),
+        calibration.Row(EQUAL, "draws", 80, replays),
+    ]
+    assert calibration.table(rows) == (
+        "bank    blocks  manner                      PASS            FAIL    INCONCLUSIVE\n"
+        "equal       80  20 runs            20 (83-100 %)      0 (0-17 %)      0 (0-17 %)\n"
+        "equal       80  1000 draws                98.5 %           0.5 %           1.0 %"
     )
 
 
@@ -86,26 +102,34 @@ def test_a_bank_belongs_to_a_machine_a_version_and_threads(tmp_path: Path) -> No
         replace(found, workloads={WORKLOAD: replace(terms, version=2)}),
         replace(found, workloads={WORKLOAD: replace(terms, threads=2)}),
     ]
-    files = {calibration.bank_file(tmp_path, EQUAL, item) for item in (found, *others)}
-    assert len(files) == 4
-    assert calibration.bank_file(tmp_path, SLOWED, found) not in files
+    folders = {calibration.bank_folder(tmp_path, EQUAL, item) for item in (found, *others)}
+    assert len(folders) == 4
+    assert calibration.bank_folder(tmp_path, SLOWED, found) not in folders
+
+
+def test_runs_of_unlike_environments_are_no_bank(tmp_path: Path) -> None:
+    found = bank_of(1.0, 0.01)
+    results.write(tmp_path / "1.json", found)
+    results.write(tmp_path / "2.json", replace(found, code="1" * 64))
+    with pytest.raises(InputError, match=r"different code.*: remove .* to begin a new bank"):
+        calibration.read_bank(tmp_path)
 
 
 def test_what_was_not_measured_here_is_said_to_be(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no bank of equal blocks was measured here"):
-        calibration.read_bank(tmp_path, EQUAL, threads=1, version=1)
-    found = replace(bank_of(1.0, 0.01), options={"budget_seconds": 120})
+    with pytest.raises(InputError, match="was not measured here: python -m bench calibrate"):
+        calibration.read_bank(tmp_path)
+    found = bank_of(1.0, 0.01)
     assert "not measured here" in calibration.false_alarms(found, tmp_path)
 
 
 def test_false_alarms_have_count_bound_and_age(tmp_path: Path) -> None:
-    found = replace(bank_of(1.0, 0.004), options={"budget_seconds": 120})
-    old = (datetime.now(timezone.utc) - timedelta(days=3, hours=1)).isoformat()
-    last = replace(found.blocks[-1], started=old)
-    path = calibration.bank_file(tmp_path, EQUAL, found)
-    path.parent.mkdir(parents=True)
-    results.write(path, replace(found, blocks=(*found.blocks[:-1], last)))
+    days_ago = datetime.now(timezone.utc) - timedelta(days=3, hours=1)
+    found = replace(bank_of(1.0, 0.004), started=days_ago.isoformat())
+    folder = calibration.bank_folder(tmp_path, EQUAL, found)
+    folder.mkdir(parents=True)
+    for number in range(20):
+        results.write(folder / f"{number}.json", replace(found, started=days_ago.isoformat()))
     assert calibration.false_alarms(found, tmp_path) == (
-        f"false alarms on this machine: 0 FAIL in 200 replays of 40 blocks of {WORKLOAD} against "
-        "itself, at most 46 % by its 6 independent stretches; measured 3 days ago"
+        f"false alarms on this machine: 0 FAIL in 20 runs of {WORKLOAD} against itself (at most "
+        "17 %), 0 in 200 replays of their 800 blocks; measured 3 days ago"
     )

@@ -259,7 +259,7 @@ def test_a_bad_results_file_is_status_4(
     assert capsys.readouterr().err == f"bench: error: {path}: {message}\n"
 
 
-@pytest.mark.parametrize("argv", [[], ["dance"], ["verdict"], ["calibrate", "--blocks", "0"]])
+@pytest.mark.parametrize("argv", [[], ["dance"], ["verdict"], ["calibrate", "--runs", "0"]])
 def test_wrong_arguments_are_status_4(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(argv) == 4
     assert "Traceback" not in capsys.readouterr().err
@@ -272,19 +272,20 @@ def test_an_environment_that_is_not_there_is_status_7(
     assert "/no/such" in capsys.readouterr().err
 
 
-def test_calibration_goes_on_where_it_was_left(
+def test_calibration_adds_runs_to_both_banks(
     stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    calibrate = ["calibrate", "--environment", stub]
-    assert command.main([*calibrate, "--blocks", "2"]) == 0
-    assert command.main([*calibrate, "--blocks", "3"]) == 0
-    banks = sorted((tmp_path / "cache" / "lenet5-bench" / "banks").glob("*.json"))
-    equal, slowed = (results.read(path) for path in banks)
-    assert len(equal.blocks) == len(slowed.blocks) == 3
+    for _ in range(2):
+        assert command.main(["calibrate", "--environment", stub, "--runs", "1"]) == 0
+    banks = sorted((tmp_path / "cache" / "lenet5-bench" / "banks").iterdir())
+    runs = [[results.read(path) for path in sorted(bank.iterdir())] for bank in banks]
+    assert [len(bank) for bank in runs] == [2, 2]
     ratios = [
-        found.blocks[0].samples[LOOP].candidate.values[0]
-        / found.blocks[0].samples[LOOP].baseline.values[0]
-        for found in (equal, slowed)
+        bank[0].blocks[0].samples[LOOP].candidate.values[0]
+        / bank[0].blocks[0].samples[LOOP].baseline.values[0]
+        for bank in runs
     ]
     assert ratios == pytest.approx([1.0, 53 / 50])
-    assert "block 3 of 3" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"equal 1 of 1: PASS: {LOOP}" in said
+    assert f"slowed 1 of 1: FAIL: {LOOP}" in said
