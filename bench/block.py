@@ -25,6 +25,7 @@ from bench.results import (
     Witness,
 )
 
+PAIR_SECONDS = 6.0
 _WARM_UP_SLICES = 2
 _LEAST_PAIRS = 4
 _GROWTH_CALLS = 20
@@ -62,7 +63,7 @@ class Bench:
     start_cores: tuple[tuple[int, ...], tuple[int, ...]]
     all_cores: tuple[int, ...]
     threads: int = 1
-    pair_seconds: float = 11.0
+    pair_seconds: float = PAIR_SECONDS
     limits: Limits = field(default_factory=Limits)
     call_steps: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
 
@@ -223,22 +224,21 @@ class BlockRecorder:
         return steps
 
     def _probe(self, spec: Spec) -> Samples:
-        """Measures a process of its own, a side after the other on the measuring core."""
-        return _once({side: self._probe_side(spec, side) for side in self._order})
+        """Uses processes of their own: imports in turns, memory at once."""
+        bench = self._bench
+        if spec.kind == IMPORT:
+            return _once({side: {"value": self._import_seconds(side)} for side in self._order})
+        with contextlib.ExitStack() as stack:
+            pair = _Pair(bench, self._sides, self._order, bench.threads, stack)
+            arguments = {} if spec.kind == MEMORY else {"calls": _GROWTH_CALLS}
+            return _once(pair.ask_both(spec.kind, dict.fromkeys(SIDES, arguments)))
 
-    def _probe_side(self, spec: Spec, side: str) -> dict[str, Any]:
-        bench, interpreter = self._bench, self._sides[side]
-        limits = bench.limits
+    def _import_seconds(self, side: str) -> float:
+        bench = self._bench
         try:
-            if spec.kind == IMPORT:
-                seconds = time_import(interpreter, bench.folder, bench.cores, limits.start_seconds)
-                return {"value": seconds}
-            with Worker(interpreter, bench.folder) as worker:
-                start = {"cores": list(bench.cores), "threads": bench.threads}
-                worker.ask(limits.start_seconds, "start", **start)
-                if spec.kind == MEMORY:
-                    return worker.ask(limits.prepare_seconds, "memory")
-                return worker.ask(limits.prepare_seconds, "growth", calls=_GROWTH_CALLS)
+            return time_import(
+                self._sides[side], bench.folder, bench.cores, bench.limits.start_seconds
+            )
         except WorkerError as error:
             raise _SideError(side, error) from None
 
@@ -286,7 +286,7 @@ class _Pair:
             side: {"cores": list(self._apart[side]), "threads": threads} for side in self._workers
         }
         try:
-            answers = self._ask_both("start", starts, bench.limits.start_seconds)
+            answers = self.ask_both("start", starts)
         except _SideError as error:
             raise _SideError(error.side, _explained(error, sides, bench, threads)) from None
         self.versions = {side: answers[side]["versions"] for side in answers}
@@ -303,7 +303,7 @@ class _Pair:
             "arguments": dict(spec.arguments or {}),
         }
         both = dict.fromkeys(self._workers, command)
-        answers = self._ask_both("prepare", both, self._limits.prepare_seconds)
+        answers = self.ask_both("prepare", both)
         self.move_together()
         return {side: tuple(answers[side]["check"]) for side in answers}
 
@@ -333,9 +333,16 @@ class _Pair:
         for side in self._workers:
             self.ask(side, "move", cores=list(cores[side]))
 
-    def _ask_both(
-        self, do: str, arguments: Mapping[str, Mapping[str, Any]], seconds: float
+    def ask_both(
+        self, do: str, arguments: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, dict[str, Any]]:
+        """Asks both sides at the same time; for what is not timed against the other.
+
+        Raises:
+            _SideError: one of them failed.
+        """
+        limits = self._limits
+        seconds = limits.start_seconds if do == "start" else limits.prepare_seconds
         for side, worker in self._workers.items():
             worker.send(do, **arguments[side])
         answers: dict[str, dict[str, Any]] = {}

@@ -71,9 +71,10 @@ WORKLOADS: Mapping[str, Spec] = {
     for spec in (
         _loop(32, gated=True),
         _loop(128, gated=True),
-        _batched("fit[b32]", "fit", 32, gated=True, least_steps=150),
-        Spec("fit_call", 1, gated=True, builder="fit_call"),
-        _batched("predict[b512]", "predict", 512, gated=True),
+        # A block's value of Keras's calls scatters by 2 %, of the loop's steps by 0.5 to 1 %.
+        _batched("fit[b32]", "fit", 32, gated=True, margin=1.05, least_steps=150),
+        Spec("fit_call", 1, gated=True, margin=1.05, builder="fit_call"),
+        _batched("predict[b512]", "predict", 512, gated=True, margin=1.05),
         Spec("import", 1, gated=True, margin=1.25, kind=IMPORT),
         Spec("first_step", 1, gated=True, margin=1.25, kind=FIRST_STEP),
         Spec("peak_memory", 1, gated=True, margin=1.1, kind=MEMORY, unit=MEBIBYTES),

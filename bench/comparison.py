@@ -18,7 +18,7 @@ else:
     import tomli as tomllib
 
 from bench import environments, experiment, machine
-from bench.block import Bench
+from bench.block import PAIR_SECONDS, Bench
 from bench.catalogue import Spec, check_margin, select
 from bench.environments import Built, EnvironmentProblem
 from bench.labels import labels
@@ -56,7 +56,7 @@ class Terms:
     budget_seconds: float = experiment.DEFAULT_BUDGET_SECONDS
     threads: int = 1
     seed: int = 0
-    pair_seconds: float = 11.0
+    pair_seconds: float = PAIR_SECONDS
     call_steps: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
 
 
