@@ -7,7 +7,7 @@ decided, when its budget is used up, or when no further look can be reached with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.block import Bench, BlockRecorder
@@ -97,7 +97,7 @@ def _recorder(
         list(todo.values()),
         steps,
         candidate=index,
-        number=_next_number(results, index),
+        number=_next_number(plan, results, index),
         seed=plan.seed,
     )
 
@@ -106,32 +106,40 @@ def _todo(plan: Plan, results: Results, index: int) -> dict[str, Spec]:
     """The workloads that are still to be decided, if the budget reaches another look."""
     blocks = [block for block in results.blocks if block.candidate == index]
     if plan.blocks is not None:
-        return dict(plan.specs[index]) if _next_number(results, index) < plan.blocks else {}
+        more = _next_number(plan, results, index) < plan.blocks
+        return dict(plan.specs[index]) if more else {}
     if not blocks:
         return dict(plan.specs[index])
     decisions = decide(results, index)
     left = {n: spec for n, spec in plan.specs[index].items() if not decisions[n].settled}
     if blocks[-1].failures and not any(block.failures for block in blocks[:-1]):
         return left  # a fresh block tells a fault from an accident, whatever the budget
-    number = _next_number(results, index)
+    return left if _reaches_a_look(plan, blocks, _next_number(plan, results, index)) else {}
+
+
+def _reaches_a_look(plan: Plan, blocks: Sequence[Block], number: int) -> bool:
+    """Whether the budget lasts from the block of that number to the next look."""
     look = next((look.blocks for look in LOOKS if look.blocks > number), None)
-    if look is None:
-        return {}
     spent = sum(block.seconds for block in blocks)
     # What is decided drops out, so the last block tells more than the first.
-    needed = (look - number) * blocks[-1].seconds
-    return left if spent + needed <= plan.budget_seconds else {}
+    return look is not None and (
+        spent + (look - number) * blocks[-1].seconds <= plan.budget_seconds
+    )
 
 
-def _next_number(results: Results, index: int) -> int:
-    """The number of a candidate's next block: that of the last one if it is to be repeated."""
+def _next_number(plan: Plan, results: Results, index: int) -> int:
+    """The number of a candidate's next block: that of the last one if it is to be repeated.
+
+    A disturbed block is better than no verdict: it is not repeated where that would cost the look.
+    """
     blocks = [block for block in results.blocks if block.candidate == index]
     if not blocks:
         return 0
     number = blocks[-1].number
     repeats = len(blocks) - len({block.number for block in blocks})
     look = next((look.blocks for look in LOOKS if look.blocks > number), number + 1)
-    if blocks[-1].disturbed and repeats < look // _REPEATED_SHARE:
+    may_repeat = blocks[-1].disturbed and repeats < look // _REPEATED_SHARE
+    if may_repeat and (plan.blocks is not None or _reaches_a_look(plan, blocks, number)):
         return number
     return number + 1
 

@@ -11,7 +11,7 @@ import pytest
 from bench import catalogue, experiment
 from bench.block import Bench, BlockRecorder, Limits
 from bench.process import Interpreter, Worker
-from bench.results import Results, Side, Witness, WorkloadTerms
+from bench.results import Block, Results, Side, Witness, WorkloadTerms
 from bench.statistics import Verdict
 from bench.verdicts import Decision, decide
 from tests.bench.stub_worker import LOSSES, stub_python
@@ -261,6 +261,21 @@ def test_a_disturbed_block_is_repeated_but_at_most_one_in_three(
     monkeypatch.setattr("bench.machine.disturbances", lambda *_: ("a storm",))
     found = run({})
     assert [block.number for block in found.blocks] == [0, 0, 1, 2, 3]
+    assert only(found).verdict is Verdict.PASS
+
+
+def test_a_disturbed_block_is_not_repeated_where_that_would_cost_the_look(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four blocks of 70 s fit into 290 s, five do not."""
+    block = BlockRecorder.block
+
+    def stormy(self: BlockRecorder, quickest: float | None = None) -> Block:
+        return replace(block(self, quickest), seconds=70.0, disturbed=("a storm",))
+
+    monkeypatch.setattr(BlockRecorder, "block", stormy)
+    found = run({}, budget_seconds=290)
+    assert [block.number for block in found.blocks] == [0, 1, 2, 3]
     assert only(found).verdict is Verdict.PASS
 
 
