@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from bench.process import running_on
 from bench.results import Witness
 from lenet5.run_directory import cpu_model, usable_cores
 
-# A block is disturbed where one of these is passed; fixed before anything was measured with them.
+# A block is disturbed where one of these is passed: at any moment, but by the control as a median.
 MOST_STEAL = 0.05
 MOST_OTHERS = 0.05
 MOST_CONTROL_RATIO = 1.5
@@ -111,7 +112,8 @@ def disturbances(witnesses: Sequence[Witness], quickest_control: float) -> tuple
     found = []
     steal = max((w.steal for w in witnesses if w.steal is not None), default=0)
     others = max((w.others for w in witnesses if w.others is not None), default=0)
-    control = max(w.control_seconds for w in witnesses) / quickest_control if witnesses else 1
+    # The median: a slow moment falls on both sides of its pairs, a slow block may not.
+    control = median(w.control_seconds for w in witnesses) / quickest_control if witnesses else 1
     if steal > MOST_STEAL:
         found.append(f"{100 * steal:.0f} % of the core's time was stolen")
     if others > MOST_OTHERS:
