@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from bench import environments, experiment, machine
+from bench import environments, experiment, machine, results
 from bench.block import PAIR_SECONDS, Bench
-from bench.catalogue import Spec, check_margin, select
+from bench.catalogue import WORKLOADS, Spec, check_margin, select
 from bench.environments import Built, EnvironmentProblem
 from bench.labels import labels
 from bench.process import Interpreter, prepare_folder, running_on
@@ -85,8 +85,7 @@ def read_terms(
         InputError: one of them makes no sense.
     """
     check_margin(margin)
-    if not 10 <= budget_seconds <= 86_400:
-        raise InputError(f"--budget is {budget_seconds:g}, expected 10 to 86400 seconds")
+    _check_budget(budget_seconds)
     return Terms(
         baseline=parse_request(baseline),
         candidates=tuple(parse_request(text) for text in candidates or ["."]),
@@ -95,6 +94,35 @@ def read_terms(
         budget_seconds=budget_seconds,
         threads=threads,
     )
+
+
+def terms_to_resume(found: Results, budget_seconds: float) -> Terms:
+    """The terms of results that are to be gone on with, with another budget.
+
+    Raises:
+        InputError: the budget, or one of their workloads is not what it was.
+    """
+    _check_budget(budget_seconds)
+    workloads = {}
+    for name, terms in found.workloads.items():
+        spec = WORKLOADS.get(name)
+        if spec is None or spec.version != terms.version:
+            raise InputError(f"{name} is not what was measured: results cannot be gone on with")
+        workloads[name] = replace(spec, margin=terms.margin, gated=terms.gated)
+    return Terms(
+        baseline=parse_request(found.baseline.request),
+        candidates=tuple(parse_request(side.request) for side in found.candidates),
+        workloads=workloads,
+        budget_seconds=budget_seconds,
+        threads=int(found.options["threads"]),
+        seed=int(found.options["seed"]),
+        pair_seconds=float(found.options["pair_seconds"]),
+    )
+
+
+def _check_budget(budget_seconds: float) -> None:
+    if not 10 <= budget_seconds <= 86_400:
+        raise InputError(f"--budget is {budget_seconds:g}, expected 10 to 86400 seconds")
 
 
 @dataclass(frozen=True)
@@ -128,6 +156,7 @@ def measure(
     wanted: Sequence[Sequence[str]],
     images: Subset,
     on_block: experiment.OnBlock,
+    before: Results | None = None,
 ) -> Results:
     """Runs the experiment in a private folder that is removed afterwards.
 
@@ -137,14 +166,18 @@ def measure(
         wanted: by candidate, the names of the workloads to measure.
         images: MNIST's training images.
         on_block: is told of every block.
+        before: results to go on from.
 
     Raises:
+        InputError: those are of another machine, code or environment.
         KeyboardInterrupt: after `on_block` was told of what there is.
     """
     with tempfile.TemporaryDirectory(prefix="lenet5-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         code = prepare_folder(folder, images)
-        empty = empty_results(terms, built, code)
+        begun = empty_results(terms, built, code)
+        if before is not None:
+            begun = _gone_on_with(before, begun)
         plan = experiment.Plan(
             baseline=_interpreter(built.baseline),
             candidates=tuple(
@@ -157,7 +190,16 @@ def measure(
         bench = _bench(terms, folder)
         # This process stays off the core that both sides share.
         with running_on(bench.start_cores[1]):
-            return experiment.run(plan, bench, empty, on_block)
+            return experiment.run(plan, bench, begun, on_block)
+
+
+def _gone_on_with(before: Results, now: Results) -> Results:
+    """What was measured already, on the terms of now."""
+    results.check_alike(before, now)
+    for one, other in zip(before.candidates, now.candidates, strict=True):
+        if (one.lock, one.settings) != (other.lock, other.settings):
+            raise InputError(f"{one.label} is not what was measured: {other.request} has changed")
+    return replace(before, options=now.options, complete=False)
 
 
 def empty_results(terms: Terms, built: Environments, code: str) -> Results:

@@ -37,6 +37,7 @@ _SELF_CHECK_MODULE = "test_self_check.py"
 
 TERMS = pytest.StashKey[Terms]()
 FOUND = pytest.StashKey[Results]()
+BEFORE = pytest.StashKey[Results]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,6 +73,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--self-check", action="store_true", help="replay the stopping rule on this machine's bank"
     )
+    group.addoption(
+        "--resume",
+        type=Path,
+        metavar="FILE.json",
+        help="go on with these results, undecided or interrupted, up to --budget in all",
+    )
     group.addoption("--results", type=Path, metavar="FILE.json", help="where raw samples are kept")
     group.addoption("--summary", type=Path, metavar="FILE.md", help="Markdown for a CI job's page")
 
@@ -79,6 +86,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Refuses options that make no sense before anything is built."""
     option = config.option
+    if option.resume is not None:
+        _resume(config)
     if option.baseline is None:
         for name in ("candidate", "results", "summary"):
             if getattr(option, name):
@@ -87,23 +96,44 @@ def pytest_configure(config: pytest.Config) -> None:
     if getattr(option, "numprocesses", None) or getattr(option, "reruns", None):
         raise pytest.UsageError("--baseline measures: without -n and --reruns only")
     try:
-        terms = comparison.read_terms(
-            option.baseline,
-            option.candidate,
-            workloads=option.workloads,
-            margin=option.margin,
-            budget_seconds=option.budget,
-            threads=option.threads,
-            project=config.rootpath,
-        )
-        option.results = option.results or comparison.default_results(Path("reports"))
-        results.check_new(option.results)
+        before = config.stash.get(BEFORE, None)
+        if before is not None:
+            terms = comparison.terms_to_resume(before, option.budget)
+        else:
+            terms = comparison.read_terms(
+                option.baseline,
+                option.candidate,
+                workloads=option.workloads,
+                margin=option.margin,
+                budget_seconds=option.budget,
+                threads=option.threads,
+                project=config.rootpath,
+            )
+            option.results = option.results or comparison.default_results(Path("reports"))
+            results.check_new(option.results)
         if option.summary is not None:
             with writing(option.summary):
                 option.summary.parent.mkdir(parents=True, exist_ok=True)
     except InputError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[TERMS] = terms
+
+
+def _resume(config: pytest.Config) -> None:
+    """Takes the terms of the results that are gone on with, which are written in their place."""
+    option = config.option
+    if option.baseline or option.candidate or option.results:
+        raise pytest.UsageError(
+            "--resume takes baseline and candidates from its file and goes on in it: "
+            "without --baseline, --candidate and --results"
+        )
+    try:
+        before = config.stash[BEFORE] = results.read(option.resume)
+    except InputError as error:
+        raise pytest.UsageError(str(error)) from None
+    option.results = option.resume
+    option.baseline = before.baseline.request
+    option.candidate = [side.request for side in before.candidates]
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -273,7 +303,8 @@ def _run(
             if bar.disable:
                 _say(line)
 
-        found = comparison.measure(terms, built, wanted, images, on_block)
+        before = config.stash.get(BEFORE, None)
+        found = comparison.measure(terms, built, wanted, images, on_block, before=before)
     config.stash[FOUND] = found
     results.write(config.option.results, found)
     return found

@@ -113,6 +113,38 @@ def test_a_wider_margin_lets_it_pass(run: Run, stub: str) -> None:
     assert run(*terms, "--margin", "1.2").ret == 0
 
 
+def test_an_undecided_comparison_is_gone_on_with(
+    run: Run, stub: str, pytester: pytest.Pytester
+) -> None:
+    """In its file, on its terms, up to a budget in all; what is decided is not measured again."""
+    noisy = f"{stub} TF_STUB_NOISE=0.1"
+    first = run(
+        *("--baseline", noisy, "--candidate", stub, "--workloads", f"{LOOP} first_step"),
+        *("--margin", "1.04", "--budget", "10", "--results", "r.json"),
+    )
+    before = results.read(pytester.path / "r.json")
+    second = run("--resume", "r.json", "--budget", "11")
+    after = results.read(pytester.path / "r.json")
+    assert {first.ret, second.ret} <= {0, 1, 6}
+    assert after.blocks[: len(before.blocks)] == before.blocks
+    assert after.workloads[LOOP].margin == 1.04
+    assert after.options["budget_seconds"] == 11
+
+
+def test_what_is_gone_on_with_must_be_what_it_was(
+    run: Run, stub: str, pytester: pytest.Pytester
+) -> None:
+    assert run("--baseline", stub, "--candidate", stub, "--results", "r.json").ret == 0
+    path = pytester.path / "r.json"
+    results.write(path, replace(results.read(path), code="0" * 64))
+    done = run("--resume", "r.json")
+    assert done.ret == 4
+    assert "results of different code" in done.stdout.str() + done.stderr.str()
+    for more in (("--baseline", stub), ("--results", "other.json")):
+        assert run("--resume", "r.json", *more).ret == 4
+    assert run("--resume", "nowhere.json").ret == 4
+
+
 def test_an_informational_failure_is_told_and_passes(run: Run, stub: str) -> None:
     slow = f"{stub} TF_STUB_RATIO=1.5"
     done = run("--baseline", stub, "--candidate", slow, "--workloads", "fit[b128]")
