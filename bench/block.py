@@ -387,6 +387,7 @@ def _once(answers: Mapping[str, Mapping[str, Any]]) -> Samples:
         SideSamples(
             (float(answers[side]["value"]),),
             losses=(float(answers[side]["loss"]),) if "loss" in answers[side] else (),
+            threads=(int(answers[side]["threads"]),) if "threads" in answers[side] else (),
         )
         for side in SIDES
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from bench.comparison_axes import (
     scale,
     set_value_axis,
 )
-from bench.comparison_words import version_key, version_order
+from bench.comparison_words import SAME_KERAS, differs_in, version_key, version_order
 from bench.plots import DPI, WIDTH_INCHES
 from bench.results import Block, Results, Samples, Side, WorkloadTerms
 from bench.statistics import Verdict
@@ -116,36 +117,113 @@ def samples_figure(results: Results, workload: str) -> Figure:
 
 
 def versions_figure(decisions: Sequence[Decision], results: Results, workload: str) -> Figure:
-    """A workload's ratio, or difference, with its interval by candidate, in order of version."""
+    """A workload's ratio, or difference, with its interval by candidate, in order of version.
+
+    Where candidates differ from the baseline in more than TensorFlow, each such axis (the same
+    Keras, other versions of Keras, each setting) has a panel, with TensorFlow's versions in common
+    columns.
+    """
     terms = results.workloads[workload]
-    found = {d.candidate: d for d in decisions if d.workload == workload}
-    if not any(math.isfinite(d.ratio) for d in found.values()):
+    found = {d.candidate: d for d in decisions if d.workload == workload and math.isfinite(d.ratio)}
+    if not found:
         return _message_figure(f"{_short(workload)}: nothing was measured")
-    sides: list[tuple[Side, int | None]] = [(results.baseline, None)]
-    sides += [(results.candidates[index], index) for index in version_order(results)]
-    sides.sort(key=lambda item: version_key(item[0]))
-    places = {index: place for place, (_, index) in enumerate(sides)}
-    shown = {places[d.candidate]: d for d in found.values() if math.isfinite(d.ratio)}
-    low, high = limits(list(shown.values()), is_difference=terms.is_difference)
-    figure = _figure(4.2)
-    axes = figure.subplots()
-    set_value_axis(axes, "y", low, high, is_difference=terms.is_difference)
-    draw_margin(axes, terms, high)
-    line = {place: d.ratio for place, d in shown.items()} | {places[None]: equal(terms)}
-    axes.plot(sorted(line), [line[place] for place in sorted(line)], color="#C4C4C4", zorder=1)
-    axes.plot(places[None], equal(terms), "s", color="black", markersize=7)
-    for place in range(len(sides)):
-        if place in shown:
-            draw_interval(axes, place, shown[place], low, high)
-            _label_point(axes, place, shown[place], low, high)
-        elif place != places[None]:
-            _note(axes, place, "no result")
-    _name_versions(axes, [side.label for side, _ in sides], places[None])
-    draw_legend(axes, {d.verdict for d in shown.values()})
-    axes.set_ylabel(quantity(terms))
+    panels = _version_panels(results)
+    low, high = limits(list(found.values()), is_difference=terms.is_difference)
+    figure = _figure(4.2 if len(panels) == 1 else 0.2 + 2.9 * len(panels))
     gate = "" if terms.gated else " (informational)"
-    axes.set_title(f"{_short(workload)}{gate}", loc="left", fontsize=11, pad=11)  # above arrows
+    for number, panel in enumerate(panels):
+        axes = figure.add_subplot(len(panels), 1, number + 1)
+        set_value_axis(axes, "y", low, high, is_difference=terms.is_difference)
+        draw_margin(axes, terms, high)
+        _draw_versions(axes, panel, found, terms, low, high)
+        if number == 0:
+            draw_legend(axes, {d.verdict for d in found.values()})
+        title = f"{_short(workload)}{gate}{panel.title}"
+        axes.set_title(title, loc="left", fontsize=11, pad=11)  # above arrows
+    axes.set_xlabel("environment, in order of version (in bold: the baseline)")
+    figure.supylabel(quantity(terms), fontsize=10)
     return figure
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """What stands where on the axis of versions.
+
+    Attributes:
+        title: what the candidates have in common.
+        names: of the columns; empty where there is nothing.
+        columns: by candidate.
+        baseline: the baseline's column, if it is shown.
+    """
+
+    title: str
+    names: Sequence[str]
+    columns: Mapping[int, int]
+    baseline: int | None
+
+
+def _version_panels(results: Results) -> list[_Panel]:
+    candidates, baseline = results.candidates, results.baseline
+    groups: dict[str, list[int]] = {}
+    for index in version_order(results):
+        groups.setdefault(differs_in(candidates[index], baseline), []).append(index)
+    alone = all(
+        len({_tensorflow(candidates[index]) for index in group}) == len(group)
+        for group in groups.values()
+    )
+    if len(groups) == 1 or not alone:
+        sides: list[tuple[Side, int | None]] = [(baseline, None)]
+        sides += [(candidates[index], index) for index in version_order(results)]
+        sides.sort(key=lambda item: version_key(item[0]))
+        own = {index: column for column, (_, index) in enumerate(sides) if index is not None}
+        places = [index for _, index in sides]
+        return [_Panel("", [side.label for side, _ in sides], own, places.index(None))]
+    ordered = sorted((*candidates, baseline), key=version_key)
+    versions = dict.fromkeys(_tensorflow(side) for side in ordered)
+    columns = {version: column for column, version in enumerate(versions)}
+    panels = []
+    for title in sorted(groups, key=lambda title: (title != SAME_KERAS, title)):
+        names = [""] * len(columns)
+        if title == SAME_KERAS:
+            names[columns[_tensorflow(baseline)]] = baseline.label
+        for index in groups[title]:
+            names[columns[_tensorflow(candidates[index])]] = candidates[index].label
+        panels.append(
+            _Panel(
+                f": {title}",
+                [name.replace(" + ", "\n+ ") for name in names],
+                {index: columns[_tensorflow(candidates[index])] for index in groups[title]},
+                columns[_tensorflow(baseline)] if title == SAME_KERAS else None,
+            )
+        )
+    return panels
+
+
+def _tensorflow(side: Side) -> str:
+    return str(side.versions.get("tensorflow", ""))
+
+
+def _draw_versions(
+    axes: Axes,
+    panel: _Panel,
+    found: Mapping[int, Decision],
+    terms: WorkloadTerms,
+    low: float,
+    high: float,
+) -> None:
+    shown = {column: found[c] for c, column in panel.columns.items() if c in found}
+    line = {column: d.ratio for column, d in shown.items()}
+    if panel.baseline is not None:
+        line[panel.baseline] = equal(terms)
+        axes.plot(panel.baseline, equal(terms), "s", color="black", markersize=7)
+    axes.plot(sorted(line), [line[column] for column in sorted(line)], color="#C4C4C4", zorder=1)
+    for column in panel.columns.values():
+        if column in shown:
+            draw_interval(axes, column, shown[column], low, high)
+            _label_point(axes, column, shown[column], low, high)
+        else:
+            _note(axes, column, "no result")
+    _name_versions(axes, panel.names, panel.baseline)
 
 
 def _png(draw: Callable[[], Figure]) -> bytes:
@@ -305,13 +383,16 @@ def _label_point(axes: Axes, place: int, d: Decision, low: float, high: float) -
     )
 
 
-def _name_versions(axes: Axes, labels: Sequence[str], baseline: int) -> None:
+def _name_versions(axes: Axes, labels: Sequence[str], baseline: int | None) -> None:
     """Names below the axis, slanted where they would run into each other; the baseline in bold."""
-    names = [_short(label) for label in labels]
+    names = ["\n".join(_short(line) for line in label.split("\n")) for label in labels]
     axes.set_xticks(range(len(names)), names, fontsize=9)
-    if max(len(name) for name in names) * len(names) > MOST_LETTERS_LEVEL:
+    letters = max(len(line) for name in names for line in name.split("\n")) * len(names)
+    if letters > MOST_LETTERS_LEVEL and not any("\n" in name for name in names):
         for label in axes.get_xticklabels():
             label.set(rotation=30, ha="right", rotation_mode="anchor")
-    axes.get_xticklabels()[baseline].set_fontweight("bold")
+    elif letters > MOST_LETTERS_LEVEL:
+        axes.tick_params(axis="x", labelsize=7.5)
+    if baseline is not None:
+        axes.get_xticklabels()[baseline].set_fontweight("bold")
     axes.set_xlim(-0.6, len(names) - 0.4)
-    axes.set_xlabel("environment, in order of version (in bold: the baseline)")

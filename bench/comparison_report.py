@@ -83,6 +83,9 @@ def summary_markdown(results: Results, decisions: Sequence[Decision], *, false_a
     """The comparison for a CI job's page, in GitHub's Markdown: the verdict stands first."""
     lines = [f"## {_md(words.headline(results, decisions))}", ""]
     lines += [f"> **{_md(note)}**\n" for note in words.notes(results)]
+    if len(results.candidates) > 1:
+        header, rows = words.overview(results, decisions)
+        lines += [*_md_table(header, rows, right_from=1), "", words.OVERVIEW_LEGEND, ""]
     for candidate in words.version_order(results):
         lines += _candidate_markdown(results, decisions, candidate)
     for failure in words.failures(results):
@@ -205,7 +208,14 @@ def _overview_html(results: Results, decisions: Sequence[Decision]) -> str:
         _, _, tally = words.candidate_line(results, decisions, place).rpartition(": ")
         label = results.candidates[place].label
         rows.append([label, verdict.value if verdict else "no verdict", tally])
-    return "<h2>Candidates</h2>" + _verdict_table(("", "verdict", "of the gated workloads"), rows)
+    return "\n".join(
+        [
+            "<h2>Candidates</h2>",
+            _verdict_table(("", "verdict", "of the gated workloads"), rows),
+            table_html(*words.overview(results, decisions), numbers=True),
+            f"<p>{escape(words.OVERVIEW_LEGEND)}</p>",
+        ]
+    )
 
 
 def _versions_html(results: Results, decisions: Sequence[Decision]) -> str:

@@ -30,6 +30,8 @@ EXPLANATION = (
     "is found with 80 % power at one-sided 2.5 %, run to the budget. Informational workloads have "
     "no weight in the verdict."
 )
+SAME_KERAS = "the baseline's Keras"
+OTHER_KERAS = "other versions of Keras"
 _LABELS = {
     "tensorflow": "TensorFlow",
     "tensorflow_git": "TensorFlow's git version",
@@ -71,6 +73,15 @@ def version_key(side: Side) -> list[Version]:
     texts = [str(side.versions.get(name, "")) for name in names]
     texts[0] = texts[0] or side.label  # of one that was not built
     return [_version(text) for text in texts]
+
+
+def differs_in(side: Side, baseline: Side) -> str:
+    """The axis that a candidate lies on: what but TensorFlow differs from the baseline."""
+    settings = [f"{name}={value}" for name, value in sorted(side.settings.items())]
+    if dict(side.settings) != dict(baseline.settings):
+        return f"with {' '.join(settings) or 'no settings'}"
+    known = side.versions.get("keras"), baseline.versions.get("keras")
+    return SAME_KERAS if None in known or known[0] == known[1] else OTHER_KERAS
 
 
 def _version(text: str) -> Version:
@@ -132,6 +143,38 @@ def candidate_line(results: Results, decisions: Sequence[Decision], candidate: i
     gated = [d.verdict for d in of_candidate(decisions, candidate) if d.terms.gated]
     sides = f"{results.candidates[candidate].label} against {results.baseline.label}"
     return f"{sides}: {_tally(gated, 'gated workloads')}"
+
+
+OVERVIEW_LEGEND = (
+    "Ratios, candidate over baseline (where MiB are named: differences a call); ↓ proven faster or "
+    "smaller, ↑ proven slower or bigger, both also within the margin; ? neither PASS nor FAIL yet."
+)
+
+
+def overview(results: Results, decisions: Sequence[Decision]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table with a candidate a row and a workload a column."""
+    by_place = {(d.candidate, d.workload): d for d in decisions}
+    header = ["", *results.workloads]
+    rows = [
+        [
+            results.candidates[place].label,
+            *(_mark(by_place.get((place, name))) for name in results.workloads),
+        ]
+        for place in version_order(results)
+    ]
+    return header, rows
+
+
+def _mark(d: Decision | None) -> str:
+    if d is None or math.isnan(d.ratio):
+        return d.verdict.value if d is not None and d.verdict is Verdict.FAIL else "-"
+    text = _figure(d.ratio, "+.3f" if d.terms.is_difference else ".3f")
+    if d.verdict is Verdict.FAIL:
+        return f"{text} ↑ FAIL"
+    mark = " ?" if d.verdict is Verdict.INCONCLUSIVE else ""
+    if not math.isnan(d.low) and not d.low <= _equal(d) <= d.high:
+        mark = (" ↑" if d.low > _equal(d) else " ↓") + mark
+    return text + mark
 
 
 def figures(d: Decision) -> list[str]:
@@ -269,6 +312,7 @@ def how_measured(results: Results) -> list[tuple[str, str]]:
     rows += [(label(name), text_of(value)) for name, value in options.items()]
     return [
         *rows,
+        *_thread_rows(results),
         ("Disturbed blocks", disturbed_blocks(results)[0]),
         ("SHA-256 of the measuring code", results.code),
     ]
@@ -317,6 +361,21 @@ def _is_repeated(block: Block, later: Sequence[Block]) -> bool:
 
 def _block_name(results: Results, block: Block) -> str:
     return f"{results.candidates[block.candidate].label}, block {block.number + 1}"
+
+
+def _thread_rows(results: Results) -> list[tuple[str, str]]:
+    """How many threads each side's process had at the end, where they were counted."""
+    most: dict[tuple[str, str], int] = {}
+    for block in results.blocks:
+        labels = results.baseline.label, results.candidates[block.candidate].label
+        for name, samples in block.samples.items():
+            for who, side in zip(labels, (samples.baseline, samples.candidate), strict=True):
+                if side.threads:
+                    most[name, who] = max(most.get((name, who), 0), *side.threads)
+    found: dict[str, list[str]] = {}
+    for (name, who), threads in most.items():
+        found.setdefault(f"Threads after {name}", []).append(f"{who}: {threads}")
+    return [(name, ", ".join(each)) for name, each in found.items()]
 
 
 def _idle_notes(results: Results) -> list[str]:

@@ -32,6 +32,7 @@ from filelock import FileLock
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from bench.labels import tensorflow_version
+from bench.process import clean_variables
 from bench.request import Request, absolute
 from lenet5.errors import InputError
 from lenet5.run_directory import read_json, write_json
@@ -138,7 +139,7 @@ def _existing(python: Path, scratch: Path) -> tuple[Path, str, tuple[str, ...]]:
     if python.is_dir():
         raise EnvironmentProblem("is a folder, name the interpreter in it: bin/python")
     try:
-        done = _run([python, "-I", "-c", _LIST], _clean(scratch), scratch, _IMPORT_SECONDS)
+        done = _run([python, "-I", "-c", _LIST], clean_variables(scratch), scratch, _IMPORT_SECONDS)
     except OSError as error:
         raise EnvironmentProblem(f"cannot be run: {error.strerror}") from None
     try:
@@ -260,7 +261,7 @@ def _built_before(cache: Path, remembered: Path) -> tuple[Path, tuple[str, ...]]
 
 
 def _check_import(python: Path, settings: Mapping[str, str], scratch: Path) -> None:
-    variables = {**_clean(scratch), **settings}
+    variables = {**clean_variables(scratch), **settings}
     command = (python, "-I", "-c", _IMPORT)
     done = _run(command, variables, scratch, _IMPORT_SECONDS)
     reason = ""
@@ -271,15 +272,6 @@ def _check_import(python: Path, settings: Mapping[str, str], scratch: Path) -> N
         reason = f"{_FAILS}: exit status {done.returncode}"
     if reason or done.returncode:
         raise EnvironmentProblem(reason + _told(done.stderr))
-
-
-def _clean(home: Path) -> dict[str, str]:
-    return {
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(home),
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-        "CUDA_VISIBLE_DEVICES": "-1",
-    }
 
 
 def _uv(scratch: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -36,12 +36,14 @@ class SideSamples:
         cpu_seconds: CPU that the process used during the slice.
         idle_cpu_seconds: CPU that it used since its last answer, while the other side computed.
         losses: loss reached at the end of each slice.
+        threads: of the process at the end, where they were counted.
     """
 
     values: tuple[float, ...]
     cpu_seconds: tuple[float, ...] = ()
     idle_cpu_seconds: tuple[float, ...] = ()
     losses: tuple[float, ...] = ()
+    threads: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

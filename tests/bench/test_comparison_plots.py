@@ -359,6 +359,42 @@ def test_names_of_many_versions_do_not_overlap() -> None:
     assert min(np.diff(ends)) > 20
 
 
+def test_axes_of_versions_have_panels_of_their_own() -> None:
+    """TensorFlow with the baseline's Keras, other Kerases, settings: in common columns."""
+    results = compared((1.1, 1.2, 0.9, 1.3))
+    new, old = "2.21.0", "2.20.0"
+    sides = (
+        Side("", old, {"tensorflow": old, "keras": "3.15.1"}),
+        Side("", f"{new} + Keras 3.9", {"tensorflow": new, "keras": "3.9"}),
+        Side("", f"{old} + Keras 3.9", {"tensorflow": old, "keras": "3.9"}),
+        Side("", f"{old} + tf-keras", {"tensorflow": old}, settings={"TF_A": "1"}),
+    )
+    baseline = Side("", new, {"tensorflow": new, "keras": "3.15.1"})
+    same, other, setting = versions(replace(results, baseline=baseline, candidates=sides)).axes
+    assert [axes.get_title(loc="left") for axes in (same, other, setting)] == [
+        f"{LOOP}: the baseline's Keras",
+        f"{LOOP}: other versions of Keras",
+        f"{LOOP}: with TF_A=1",
+    ]
+    assert [[label.get_text() for label in axes.get_xticklabels()] for axes in (same, other)] == [
+        [old, new],
+        [f"{old}\n+ Keras 3.9", f"{new}\n+ Keras 3.9"],
+    ]
+    assert [len(markers(axes, "s")) for axes in (same, other, setting)] == [1, 0, 0]
+    (faster,) = markers(other, "o")
+    assert faster.get_xdata()[0] == 0  # 2.20.0's column
+    assert {axes.get_ylim() for axes in (same, other, setting)} == {same.get_ylim()}
+
+
+def test_environments_of_one_axis_and_version_stand_side_by_side() -> None:
+    results = compared((1.0, 1.0, 1.0))
+    held = {"tensorflow": "2.21.0", "keras": "3.9"}
+    sides = tuple(Side("", f"{kind}", held) for kind in "abc")
+    baseline = Side("", "2.21.0", {"tensorflow": "2.21.0", "keras": "3.15.1"})
+    (axes,) = versions(replace(results, baseline=baseline, candidates=sides)).axes
+    assert len(axes.get_xticklabels()) == 4
+
+
 def test_versions_without_a_result_say_so() -> None:
     results = synthetic.results({LOOP: [None], "fit[b32]": [0.0]})
     decisions: list[Decision] = verdicts_of_all(results)

@@ -20,13 +20,14 @@ from bench.comparison_report import (
     summary_markdown,
     table_text,
 )
-from bench.comparison_words import EXPLANATION
+from bench.comparison_words import EXPLANATION, overview
 from bench.results import BASELINE, CANDIDATE, Failure, Results, Samples, Side, SideSamples
 from bench.verdicts import verdicts_of_all
 from tests.bench import synthetic
 from tests.bench.synthetic import GROWTH, LOOP, PEAK
 
 HOSTILE = '<script>alert("1")</script> | `x` *y* [z](http://evil) \\ \n\n# next'
+TERMS = synthetic.terms()
 NOT_MEASURED = "not measured here"
 OLD = {"python": "3.11.7", "tensorflow": "2.15.1", "keras": "2.15.0", "onednn": True}
 NEW = {"python": "3.11.7", "tensorflow": "2.21.0", "keras": "3.12.0", "onednn": True}
@@ -240,6 +241,27 @@ def table(results: Results) -> str:
 def test_the_whole_table() -> None:
     """Columns are aligned; the findings below are of what is no plain PASS."""
     assert table(small()) == TABLE
+
+
+def test_the_overview_has_a_candidate_a_row_and_marks_what_is_proven() -> None:
+    """Faster, equal, slower than the margin, within it, and not measured."""
+    ratios = (0.9, 1.0, 1.1, 1.02)
+    blocks = [
+        synthetic.block_of(
+            number,
+            {LOOP: synthetic.samples_of([math.log(ratio) + 0.002 * (number % 2)] * 4, TERMS)},
+            candidate=candidate,
+        )
+        for number in range(4)
+        for candidate, ratio in enumerate(ratios)
+    ]
+    sides = [Side("", f"2.{place}", {"tensorflow": f"2.{place}"}) for place in range(5)]
+    results = synthetic.results_of(blocks, {LOOP: TERMS}, candidates=sides)
+    header, rows = overview(results, verdicts_of_all(results))
+    assert header == ["", LOOP]
+    assert [row[0] for row in rows] == ["2.0", "2.1", "2.2", "2.3", "2.4"]
+    assert [row[1].partition(" ")[2] for row in rows] == ["↓", "", "↑ FAIL", "↑", ""]
+    assert rows[4][1] == "-"
 
 
 def test_the_table_of_several_candidates_is_in_the_order_of_version() -> None:

@@ -475,7 +475,8 @@ def test_tensorflow_is_imported_with_the_settings_and_nothing_else(
     told = problem(f"{write_wheel(tmp_path, source)} TF_USE_LEGACY_KERAS=1", tmp_path)
     names = set(told.partition("seen ")[2].split()) - {"LC_CTYPE"}  # Python's own
     assert names == {
-        *("CUDA_VISIBLE_DEVICES", "HOME", "PATH", "TF_CPP_MIN_LOG_LEVEL", "TF_USE_LEGACY_KERAS")
+        *("CUDA_VISIBLE_DEVICES", "HOME", "KERAS_BACKEND", "LANG", "PATH", "TMPDIR"),
+        *("TF_CPP_MIN_LOG_LEVEL", "TF_USE_LEGACY_KERAS"),
     }
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from bench import catalogue, experiment
 from bench.block import Bench, BlockRecorder, Limits
+from bench.comparison_words import how_measured
 from bench.process import Interpreter, Worker
 from bench.results import Block, Results, Side, Witness, WorkloadTerms
 from bench.statistics import Verdict
@@ -45,7 +46,11 @@ def bench(folder: Path) -> Bench:
 
 
 def nothing_measured(names: tuple[str, ...], candidates: int = 1) -> Results:
-    terms = {name: WorkloadTerms(1, "s", 1.03, gated=True) for name in names}
+    specs = {name: catalogue.WORKLOADS[name] for name in names}
+    terms = {
+        name: WorkloadTerms(1, "s", 1.03, gated=True, is_difference=spec.is_difference)
+        for name, spec in specs.items()
+    }
     sides = tuple(Side(f"c{index}", f"c{index}") for index in range(candidates))
     return Results({}, "code", {"budget_seconds": 1e6}, "now", Side("b", "base"), sides, terms)
 
@@ -239,6 +244,14 @@ def test_probes_give_one_sample_a_side(run: Run) -> None:
     found = run({}, names=(IMPORT, "peak_memory"), blocks=1)
     for samples in found.blocks[0].samples.values():
         assert len(samples.baseline.values) == len(samples.candidate.values) == 1
+
+
+def test_threads_are_counted_beside_memory(run: Run) -> None:
+    found = run({}, names=("memory_growth",), blocks=1)
+    samples = found.blocks[0].samples["memory_growth"]
+    assert samples.baseline.threads == samples.candidate.threads == (12,)
+    said = dict(how_measured(found))
+    assert "12" in said["Threads after memory_growth"]
 
 
 def test_ctrl_c_hands_over_what_was_measured(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
