@@ -59,9 +59,8 @@ _OFFLINE = (
     "without network, name a folder with MNIST's four original .gz files in LENET5_MNIST_DIR "
     "or --mnist-dir"
 )
-_ARRAYS = tuple(
-    f"{part}_{kind}" for part in ("training", "validation", "test") for kind in ("images", "labels")
-)
+PARTS = ("training", "validation", "test")
+_ARRAYS = tuple(f"{part}_{kind}" for part in PARTS for kind in ("images", "labels"))
 
 
 @dataclass(frozen=True)
@@ -214,7 +213,7 @@ def _prepare_mnist(
             scratch.mkdir()
             try:
                 dataset = _split_mnist(*_read_with_tfds(data_dir, mnist_dir, scratch))
-                if _sha256(dataset) != _MNIST_SHA256:
+                if sha256_of(dataset) != _MNIST_SHA256:
                     raise InputError(_damaged(data_dir, "other images than MNIST's"))
                 _write_cache(cache, scratch / cache.name, dataset)
             finally:
@@ -326,7 +325,7 @@ def _read_cache(cache: Path) -> Dataset | None:
     try:
         arrays = [np.lib.format.open_memmap(cache / f"{name}.npy", mode="r") for name in _ARRAYS]
         dataset = Dataset("mnist", Subset(*arrays[:2]), Subset(*arrays[2:4]), Subset(*arrays[4:]))
-        return dataset if _sha256(dataset) == _MNIST_SHA256 else None
+        return dataset if sha256_of(dataset) == _MNIST_SHA256 else None
     except Exception:  # a damaged header leads NumPy into errors of every kind
         return None
 
@@ -336,7 +335,8 @@ def _arrays(dataset: Dataset) -> list[np.ndarray]:
     return [array for subset in subsets for array in (subset.images, subset.labels)]
 
 
-def _sha256(dataset: Dataset) -> str:
+def sha256_of(dataset: Dataset) -> str:
+    """SHA-256 of the six arrays of a dataset, in hexadecimal."""
     digest = hashlib.sha256()
     for array in _arrays(dataset):
         digest.update(f"{array.dtype} {array.shape}".encode())

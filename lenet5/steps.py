@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from lenet5.augmentation import augment
 from lenet5.data import Subset, normalise
 from lenet5.recipe import DROPOUT_STREAM, STREAMS_PER_SEED, Recipe
 from lenet5.runtime import trainable_tensors
@@ -53,14 +54,26 @@ def forward(model: tf.keras.Model, images: Any, seed: int, step: Any) -> Any:
     return outputs
 
 
-def total_loss(model: tf.keras.Model, labels: Any, probabilities: Any) -> Any:
+def total_loss(
+    model: tf.keras.Model, labels: Any, probabilities: Any, label_smoothing: float = 0.0
+) -> Any:
     """Mean cross-entropy plus the model's L2 penalties: the scalar that training minimises."""
     losses = tf.keras.losses.sparse_categorical_crossentropy(labels, probabilities)
+    if label_smoothing > 0:
+        # Keras clips so too: the logarithm of 0 has no gradient.
+        clipped = tf.clip_by_value(probabilities, 1e-7, 1.0)
+        of_all = -tf.reduce_mean(tf.math.log(clipped), axis=-1)
+        losses = (1 - label_smoothing) * losses + label_smoothing * of_all
     return tf.reduce_mean(losses) + _penalty(model)
 
 
 def build_step_loop(
-    model: tf.keras.Model, recipe: Recipe, images: np.ndarray, labels: np.ndarray, seed: int
+    model: tf.keras.Model,
+    recipe: Recipe,
+    images: np.ndarray,
+    labels: np.ndarray,
+    seed: int,
+    average: tf.keras.Model | None = None,
 ) -> RunSteps:
     """Makes the function that trains many steps in one call into the graph.
 
@@ -73,7 +86,8 @@ def build_step_loop(
         recipe: batch size and Adam's settings.
         images: float32 (n, 28, 28, 1) in [0, 1].
         labels: int32 (n,).
-        seed: of the dropout masks.
+        seed: of the dropout masks and the distortions of images.
+        average: model that is given the moving average of the weights, if the recipe has one.
 
     Returns:
         run_steps(order, rates, first_step, steps): trains `steps` steps on the images whose
@@ -88,13 +102,15 @@ def build_step_loop(
     # Constants would be copied into the graph; these tensors are captured.
     all_images, all_labels = tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
     batch_size = recipe.batch_size
+    averages = [] if average is None else trainable_tensors(average)
 
     @tf.autograph.experimental.do_not_convert  # 2.12's AutoGraph has no zip(strict=True)
     def train_step(batch: Any, rate: Any, step: Any) -> tuple[Any, Any]:
         batch_labels = tf.gather(all_labels, batch)
         with tf.GradientTape() as tape:
-            probabilities = forward(model, tf.gather(all_images, batch), seed, step)
-            loss = total_loss(model, batch_labels, probabilities)
+            batch_images = augment(tf.gather(all_images, batch), recipe, seed, step)
+            probabilities = forward(model, batch_images, seed, step)
+            loss = total_loss(model, batch_labels, probabilities, recipe.label_smoothing)
         gradients = tape.gradient(loss, weights)
         power = tf.cast(step + 1, tf.float32)
         for weight, mean, square, gradient in zip(weights, means, squares, gradients, strict=True):
@@ -110,6 +126,11 @@ def build_step_loop(
                 epsilon=recipe.adam_epsilon,
                 grad=gradient,
             )
+        if averages:
+            done = tf.cast(step, tf.float32)
+            decay = tf.minimum(recipe.average_decay, (1 + done) / (10 + done))
+            for mean, weight in zip(averages, weights, strict=True):
+                mean.assign_sub((1 - decay) * (mean - weight))
         return loss, count_correct(batch_labels, probabilities)
 
     @tf.function(

@@ -118,15 +118,19 @@ def train(
         clock: seconds, monotonic.
 
     Returns:
-        The model with the weights of its best epoch, and the history.
+        The model with the weights of its best epoch (their moving average, if the recipe has
+        one, by which epochs are judged too), and the history.
 
     Raises:
         DivergenceError: the loss is not finite.
         TrainingInterrupted: Ctrl-C.
     """
-    model = build_for(recipe, seed)
+    trained = model = build_for(recipe, seed)
+    if recipe.average_decay > 0:
+        model = build_for(recipe, seed)
     images, labels = normalise(training.images), training.labels.astype(np.int32)
-    run_steps = build_step_loop(model, recipe, images, labels, seed)
+    average = None if model is trained else model
+    run_steps = build_step_loop(trained, recipe, images, labels, seed, average)
     evaluate = build_evaluation(model, validation)
     steps_per_epoch = math.ceil(len(labels) / recipe.batch_size)
     rates = recipe.learning_rates(recipe.epochs * steps_per_epoch)

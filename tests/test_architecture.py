@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bench import numpy_lenet5
 from lenet5.errors import InputError
 from lenet5.model import build_model, summarise
-from tests import numpy_lenet5
 
 # kind, output shape, activation, parameters, L2, dropout rate
 LAYERS = [

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bench import numpy_lenet5
 from lenet5.model import build_model
 from lenet5.recipe import RECIPES, STREAMS_PER_SEED
 from lenet5.runtime import trainable_tensors
 from lenet5.steps import build_step_loop, forward, total_loss
-from tests import numpy_lenet5
 
 SEED = 4
 
@@ -94,6 +94,37 @@ def test_steps_of_the_loop_agree_with_numpy(batch: tuple[np.ndarray, np.ndarray]
     assert correct == 0
     for ours, truth_weight in zip(model.get_weights(), exact, strict=True):
         np.testing.assert_allclose(ours, truth_weight, rtol=0, atol=2e-5)
+
+
+def test_smoothed_labels_agree_with_numpy(batch: tuple[np.ndarray, np.ndarray]) -> None:
+    """A tenth of each label is spread over all ten classes: the cross-entropy of such labels."""
+    images, labels = batch
+    model = build_model(seed=SEED)
+    probabilities = model(images, training=False)
+    loss = float(total_loss(model, labels, probabilities, label_smoothing=0.1))
+    weights = model.get_weights()
+    truth = numpy_lenet5.forward(weights, images).probabilities
+    spread = 0.9 * np.eye(10)[labels] + 0.1 / 10
+    penalty = numpy_lenet5.loss(weights, truth, labels, 1e-3) - numpy_lenet5.loss(
+        weights, truth, labels, 0.0
+    )
+    expected = -(spread * np.log(truth)).sum(axis=1).mean() + penalty
+    assert loss == pytest.approx(expected, rel=1e-6)
+
+
+def test_averages_follow_the_weights(batch: tuple[np.ndarray, np.ndarray]) -> None:
+    """After step t (from 0) they keep min(decay, (1 + t) / (10 + t)) of what they were."""
+    images, labels = batch
+    recipe = RECIPES["original"].with_overrides({"batch_size": 48, "average_decay": 0.15})
+    model, average = build_model(seed=SEED), build_model(seed=SEED)
+    run_steps = build_step_loop(model, recipe, images, labels, SEED, average)
+    expected = [weight.astype(np.float64) for weight in model.get_weights()]
+    for step, decay in enumerate([0.1, 0.15, 0.15]):
+        run_steps(np.arange(48, dtype=np.int32), np.full(3, 1e-3, np.float32), step, 1)
+        now = model.get_weights()
+        expected = [decay * old + (1 - decay) * new for old, new in zip(expected, now, strict=True)]
+    for ours, exact in zip(average.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(ours, exact, rtol=0, atol=1e-6)
 
 
 def test_adam_agrees_with_keras(batch: tuple[np.ndarray, np.ndarray]) -> None:

@@ -38,7 +38,7 @@ class Small:
             )
             for per_class in (510, 2)
         )
-        self.sha256 = data._sha256(data._split_mnist(self.training, self.test))
+        self.sha256 = data.sha256_of(data._split_mnist(self.training, self.test))
 
     def read_with_tfds(self, *_: object) -> tuple[Subset, Subset]:
         self.calls += 1
@@ -75,7 +75,7 @@ def names(folder: Path) -> list[str]:
 
 def test_what_is_prepared_once_is_mapped_from_the_cache(tmp_path: Path, small: Small) -> None:
     for dataset in (load(tmp_path), load(tmp_path)):
-        assert data._sha256(dataset) == small.sha256
+        assert data.sha256_of(dataset) == small.sha256
         assert isinstance(dataset.training.images, np.memmap)
         assert [len(part.labels) for part in parts(dataset)] == [100, 5000, 20]
     assert small.calls == 1
@@ -129,7 +129,7 @@ def test_a_damaged_cache_is_found_and_prepared_again(
     load(tmp_path)
     damage(data.mnist_cache(tmp_path) / "validation_images.npy")
     lines: list[str] = []
-    assert data._sha256(load(tmp_path, report=lines.append)) == small.sha256
+    assert data.sha256_of(load(tmp_path, report=lines.append)) == small.sha256
     assert lines == [f"{data.mnist_cache(tmp_path)}: damaged, prepared again"]
     load(tmp_path)
     assert small.calls == 2
@@ -144,7 +144,7 @@ def test_every_damaged_byte_of_a_header_is_found(tmp_path: Path, small: Small) -
     for index in range(128):
         file.write_bytes(whole[:index] + bytes([whole[index] ^ 4]) + whole[index + 1 :])
         dataset = data._read_cache(cache)
-        assert dataset is None or data._sha256(dataset) == small.sha256  # a blank means nothing
+        assert dataset is None or data.sha256_of(dataset) == small.sha256  # a blank means nothing
 
 
 def test_a_file_in_the_place_of_the_cache_is_replaced(tmp_path: Path, small: Small) -> None:
@@ -219,7 +219,7 @@ def test_who_starts_at_once_prepares_once(
         return dataset
 
     def run() -> None:
-        found.append(data._sha256(load(tmp_path)))
+        found.append(data.sha256_of(load(tmp_path)))
 
     monkeypatch.setattr(data, "_read_cache", read_cache)
     threads = [threading.Thread(target=run) for _ in range(3)]

@@ -41,6 +41,15 @@ def test_linear_schedule_rises_to_the_peak_and_falls_to_zero() -> None:
     np.testing.assert_allclose(recipe.learning_rates(10), expected, rtol=1e-6)
 
 
+def test_cosine_schedule_falls_by_half_a_wave() -> None:
+    recipe = RECIPES["fast"].with_overrides(
+        {"schedule": "cosine", "learning_rate": 1.0, "warmup_fraction": 0.2}
+    )
+    expected = [0.5, 1.0, 1.0, 0.853553, 0.5, 0.146447]
+    rates = recipe.with_overrides({"warmup_fraction": 2 / 6}).learning_rates(6)
+    assert rates == pytest.approx(expected, abs=1e-6)
+
+
 def test_schedule_stretches_over_other_epochs() -> None:
     fast = RECIPES["fast"]
     short, long = fast.learning_rates(100), fast.learning_rates(1000)
@@ -66,11 +75,17 @@ def test_a_run_of_one_step_has_a_learning_rate() -> None:
         ("learning_rate", 0),
         ("learning_rate", float("nan")),
         ("learning_rate", float("inf")),
-        ("schedule", "cosine"),
+        ("schedule", "stepwise"),
         ("warmup_fraction", 1.0),
         ("l2", -1e-3),
         ("dropout", 1.0),
         ("dropout", -0.1),
+        ("label_smoothing", 1.0),
+        ("average_decay", 1.0),
+        ("rotation_degrees", -1),
+        ("shear_degrees", 61),
+        ("scaling", 1.0),
+        ("shift_pixels", 29),
         ("adam_epsilon", 0),
         ("adam_beta_1", 1.0),
         ("min_accuracy", 1.1),
@@ -105,6 +120,12 @@ def test_a_recipe_survives_being_written_and_read(recipe: Recipe) -> None:
 
 def test_a_written_recipe_that_lacks_a_field_is_refused() -> None:
     values = asdict(RECIPES["fast"])
-    del values["dropout"]
-    with pytest.raises(InputError, match="dropout"):
+    del values["learning_rate"]
+    with pytest.raises(InputError, match="learning_rate"):
         Recipe.from_dict(values)
+
+
+def test_a_recipe_written_before_a_field_was_thought_of_is_read() -> None:
+    values = asdict(RECIPES["fast"])
+    del values["label_smoothing"]
+    assert Recipe.from_dict(values) == RECIPES["fast"]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bench import numpy_lenet5
 from lenet5.data import Subset
 from lenet5.model import build_model
 from lenet5.recipe import RECIPES
 from lenet5.steps import build_evaluation, build_step_loop, forward, total_loss
-from tests import numpy_lenet5
 
 
 @pytest.mark.parametrize("l2", [1e-3, 0.02])

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bench import numpy_lenet5
 from lenet5 import training
 from lenet5.data import Dataset, Subset
 from lenet5.model import build_model
 from lenet5.recipe import RECIPES, Recipe
 from lenet5.steps import RunSteps, build_step_loop, epoch_order
 from lenet5.training import DivergenceError, Progress, TrainingInterrupted, train
-from tests import numpy_lenet5
 
 SHORT = RECIPES["fast"].with_overrides({"epochs": 2, "batch_size": 100})
 
