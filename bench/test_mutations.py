@@ -1,0 +1,45 @@
+"""Every broken variant of the project is caught by its ordinary tests.
+
+Collected with `--mutations` only: each takes as long as the tests up to the third that fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.mutations import MUTATIONS, Caught, Mutation, apply, copy_project, run_checks, table
+from bench.report import FINDINGS
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def found(pytestconfig: pytest.Config) -> Iterator[list[Caught]]:
+    """What was caught so far; the table of all goes to the findings at the end."""
+    caught: list[Caught] = []
+    yield caught
+    pytestconfig.stash.setdefault(FINDINGS, []).extend(table(caught).splitlines())
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_a_mutation_is_caught(
+    mutation: Mutation,
+    found: list[Caught],
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    copy_project(ROOT, tmp_path)
+    apply(mutation, tmp_path)
+    checks, output = run_checks(tmp_path)
+    found.append(Caught(mutation, checks, output))
+    record_property("caught_by", ", ".join(checks))
+    assert checks, f"nothing noticed: {mutation.name}\n{output}"
+
+
+def test_the_unbroken_project_passes(tmp_path: Path) -> None:
+    copy_project(ROOT, tmp_path)
+    checks, output = run_checks(tmp_path)
+    assert not checks, output

@@ -1,0 +1,46 @@
+"""Mutations break what they say: each text is there once, so that none goes stale unnoticed."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from bench.mutations import CHECKS, MUTATIONS, Caught, Mutation, apply, table
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_a_mutation_replaces_one_place_and_leaves_python(
+    mutation: Mutation, tmp_path: Path
+) -> None:
+    (tmp_path / "lenet5").mkdir()
+    copy = tmp_path / "lenet5" / mutation.file
+    copy.write_text((ROOT / "lenet5" / mutation.file).read_text())
+    apply(mutation, tmp_path)
+    before = ast.dump(ast.parse((ROOT / "lenet5" / mutation.file).read_text()))
+    assert ast.dump(ast.parse(copy.read_text())) != before
+
+
+def test_a_stale_mutation_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "lenet5").mkdir()
+    (tmp_path / "lenet5" / "steps.py").write_text("nothing\n")
+    with pytest.raises(ValueError, match="it went stale"):
+        apply(MUTATIONS[0], tmp_path)
+
+
+def test_the_checks_are_there() -> None:
+    assert all((ROOT / check).is_file() for check in CHECKS)
+
+
+def test_the_table_names_what_caught_each() -> None:
+    found = [
+        Caught(MUTATIONS[0], ("tests/test_gradients.py::test_a", "tests/test_b.py::c"), ""),
+        Caught(MUTATIONS[1], (), ""),
+    ]
+    assert table(found).splitlines()[2:] == [
+        "| learning rate times 10 | `test_gradients.py::test_a`, `test_b.py::c` |",
+        "| learning rate divided by 30 | **nothing** |",
+    ]
