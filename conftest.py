@@ -25,7 +25,7 @@ from lenet5.errors import InputError
 from lenet5.recipe import RECIPES, check_seed, find_recipe
 
 # pytester: tests/test_report.py makes small reports with it.
-pytest_plugins = ["pytester", "bench.comparison_plugin"]
+pytest_plugins = ["pytester", "bench.comparison_plugin", "bench.accuracy_plugin"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -67,6 +67,8 @@ def pytest_configure(config: pytest.Config) -> None:
         if least is not None and not 0 <= least <= 1:  # catches NaN too
             raise InputError(f"--min-accuracy is {least}, expected a share from 0 to 1")
         if option.run_dir is not None:
+            if option.seeds is not None:
+                raise InputError("--run-dir gates one run, --seeds trains many")
             if option.recipe is not None or option.seed is not None:
                 raise InputError("--run-dir names a run that has its recipe and seed already")
             option.dataset = run_directory.read_run(option.run_dir).dataset
@@ -83,7 +85,7 @@ def pytest_collection(session: pytest.Session) -> None:
     But not for a comparison: its workers run TensorFlow, and this process leaves them the machine.
     """
     config = session.config
-    if config.option.baseline is not None:
+    if config.option.baseline is not None or config.option.seeds is not None:
         return
     try:
         runtime.start_tensorflow(config.option.threads)
@@ -170,11 +172,12 @@ def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> N
     """Puts accuracy, environment, plots and throughput above the table of tests."""
     stash = session.config.stash
     # Imported here, since pytest wants to import its plugins first.
+    from bench.accuracy_plugin import accuracy_head
     from bench.comparison_plugin import comparison_head
 
-    compared = comparison_head(session.config)
-    if compared is not None:
-        prefix.append(compared)
+    heads = [comparison_head(session.config), accuracy_head(session.config)]
+    if any(heads):
+        prefix.extend(filter(None, heads))
         return
     findings: list[str] = stash.get(FINDINGS, [])
     prefix.append(

@@ -14,7 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench import calibration, comparison, results
+from tqdm import tqdm
+
+from bench import calibration, comparison, environments, numerics, results
+from bench.accuracy_comparison import AccuracyTerms, reference_of, train_reference
 from bench.catalogue import WORKLOADS
 from bench.collection import condensed, together
 from bench.comparison_report import (
@@ -26,10 +29,12 @@ from bench.comparison_report import (
 from bench.environments import EnvironmentProblem, default_cache
 from bench.request import parse_request
 from bench.results import Block, Results
+from bench.trainings import Trainings, read_trainings, reference_path, write_trainings
 from bench.verdicts import Exit, exit_code, verdicts_of_all
 from lenet5 import data
 from lenet5.cli import default_data_dir, default_mnist_dir
 from lenet5.errors import InputError
+from lenet5.recipe import find_recipe
 from lenet5.run_directory import writing
 
 _PAGE = """<!DOCTYPE html>
@@ -46,11 +51,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # argparse's own status for a wrong argument is 2
         return Exit.USAGE if end.code else Exit.PASSED
     try:
-        return int(options.run(options))
+        status = int(options.run(options))
+        sys.stdout.flush()
+        return status
     except InputError as error:
         return _refuse(str(error), Exit.USAGE)
     except EnvironmentProblem as problem:
         return _refuse(str(problem), Exit.NOT_THERE)
+    except BrokenPipeError:  # `... | head`: what was wanted was read
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.PASSED
     except KeyboardInterrupt:
         return _refuse("interrupted; what was measured is kept", Exit.INTERRUPTED)
 
@@ -77,6 +87,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     calibrate.add_argument("--threads", type=int, default=1)
     calibrate.set_defaults(run=_calibrate)
+    reference = commands.add_parser(
+        "reference", help="train seeds of a recipe: what accuracy is held against"
+    )
+    reference.add_argument("--recipe", default="fast", metavar="NAME", help="default: fast")
+    reference.add_argument("--seeds", type=int, default=20, metavar="N", help="default: 20")
+    reference.add_argument("--environment", default=".", metavar="REQ", help="default: this one")
+    reference.add_argument(
+        "--out", type=Path, metavar="FILE.json", help="default: bench/references/<recipe>.json"
+    )
+    reference.set_defaults(run=_reference)
+    numerics = commands.add_parser(
+        "numerics", help="hold what TensorFlow computes against NumPy with float64"
+    )
+    numerics.add_argument(
+        "--environment", action="append", metavar="REQ", help="repeatable; default: this one"
+    )
+    numerics.set_defaults(run=_numerics)
     return parser
 
 
@@ -134,7 +161,7 @@ def _calibrate(options: argparse.Namespace) -> int:
         budget_seconds=calibration.BUDGET_SECONDS,
         threads=options.threads,
     )
-    built = comparison.build_environments(terms, cache, print)
+    built = comparison.build_environments(terms.baseline, terms.candidates, cache, print)
     for number in range(1, options.runs + 1):
         for bank in (calibration.EQUAL, calibration.SLOWED):  # in turns: drift falls on both
             slowed = replace(terms, call_steps=calibration.call_steps(bank))
@@ -166,6 +193,63 @@ def _add_run(
     results.write(path, found)
     decision = verdicts_of_all(found)[0]
     return f"{decision.verdict.value}: {decision.finding}"
+
+
+def _reference(options: argparse.Namespace) -> int:
+    """Trains the seeds that a reference lacks yet; what is trained is kept after each."""
+    if not 2 <= options.seeds <= 1000:
+        raise InputError(f"--seeds is {options.seeds}, expected 2 to 1000")
+    request = parse_request(options.environment)
+    terms = AccuracyTerms(None, (request,), find_recipe(options.recipe), options.seeds)
+    path = options.out or reference_path(options.recipe)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    dataset = data.load_dataset(
+        "mnist",
+        data_dir=default_data_dir(os.environ),
+        mnist_dir=default_mnist_dir(os.environ),
+    )
+    built = comparison.build_environments(request, (request,), default_cache(os.environ), print)
+    before = read_trainings(path)[0] if path.exists() else None
+    with tqdm(total=options.seeds, unit="seed", disable=None) as bar:
+
+        def on_seed(found: Trainings) -> None:
+            write_trainings(path, [reference_of(found)])
+            bar.update(len(found.seeds) - bar.n)
+            if bar.disable:
+                print(f"{len(found.seeds)} of {options.seeds} seeds", flush=True)
+
+        try:
+            found = train_reference(terms, built, dataset, before, on_seed)
+        except InputError as error:
+            raise InputError(f"{path}: {error}: remove it to begin a new one") from None
+    wrong = [trained.wrong for trained in found.seeds if trained.wrong is not None]
+    print(f"{path}: {len(wrong)} seeds, {sum(wrong) / max(len(wrong), 1):.1f} wrong on the average")
+    return Exit.PASSED
+
+
+def _numerics(options: argparse.Namespace) -> int:
+    requests = [parse_request(text) for text in options.environment or ["."]]
+    training = data.load_dataset(
+        "mnist",
+        data_dir=default_data_dir(os.environ),
+        mnist_dir=default_mnist_dir(os.environ),
+    ).training
+    cache = default_cache(os.environ)
+    built = [environments.build(request, cache, say=print) for request in requests]
+    found = numerics.compute_in([comparison.interpreter_of(side) for side in built], training)
+    truth = numerics.solve(numerics.make_problem(training))
+    print(numerics.table([request.text for request in requests], found, truth))
+    status = Exit.PASSED
+    for request, quantities in zip(requests, found, strict=True):
+        if isinstance(quantities, str):
+            wrong = [quantities]
+        else:
+            wrong = numerics.beyond(numerics.deviations(quantities, truth), numerics.TOLERANCES)
+        for line in wrong:
+            print(f"FAIL: {request.text}: {line}")
+            status = Exit.FAILED
+    return status
 
 
 def _refuse(message: str, status: Exit) -> Exit:

@@ -133,21 +133,23 @@ class Environments:
     candidates: tuple[Built | EnvironmentProblem, ...]
 
 
-def build_environments(terms: Terms, cache: Path, say: Say) -> Environments:
+def build_environments(
+    baseline: Request, candidates: Sequence[Request], cache: Path, say: Say
+) -> Environments:
     """Builds every environment; a candidate that cannot be built does not stop the others.
 
     Raises:
         EnvironmentProblem: the baseline's.
     """
-    baseline = environments.build(terms.baseline, cache, say=say)
-    candidates: list[Built | EnvironmentProblem] = []
-    for request in terms.candidates:
+    built: list[Built | EnvironmentProblem] = []
+    held_against = environments.build(baseline, cache, say=say)
+    for request in candidates:
         try:
-            candidates.append(environments.build(request, cache, say=say))
+            built.append(environments.build(request, cache, say=say))
         except EnvironmentProblem as problem:
             say(str(problem))
-            candidates.append(problem)
-    return Environments(baseline, tuple(candidates))
+            built.append(problem)
+    return Environments(held_against, tuple(built))
 
 
 def measure(
@@ -179,9 +181,10 @@ def measure(
         if before is not None:
             begun = _gone_on_with(before, begun)
         plan = experiment.Plan(
-            baseline=_interpreter(built.baseline),
+            baseline=interpreter_of(built.baseline),
             candidates=tuple(
-                _interpreter(side) if isinstance(side, Built) else None for side in built.candidates
+                interpreter_of(side) if isinstance(side, Built) else None
+                for side in built.candidates
             ),
             specs=tuple({name: terms.workloads[name] for name in names} for names in wanted),
             budget_seconds=terms.budget_seconds,
@@ -204,18 +207,7 @@ def _gone_on_with(before: Results, now: Results) -> Results:
 
 def empty_results(terms: Terms, built: Environments, code: str) -> Results:
     """Results without blocks: environments, machine, options and the terms of each workload."""
-    names = iter(
-        labels(
-            *zip(
-                *(
-                    (side.lock, side.request.settings, side.python_version)
-                    for side in (built.baseline, *built.candidates)
-                    if isinstance(side, Built)
-                ),
-                strict=True,
-            )
-        )
-    )
+    baseline, *candidates = named_sides((terms.baseline, *terms.candidates), built)
     return Results(
         machine=machine.describe(),
         code=code,
@@ -227,11 +219,8 @@ def empty_results(terms: Terms, built: Environments, code: str) -> Results:
             "seed": terms.seed,
         },
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        baseline=_side(built.baseline, terms.baseline, names),
-        candidates=tuple(
-            _side(side, request, names)
-            for side, request in zip(built.candidates, terms.candidates, strict=True)
-        ),
+        baseline=baseline,
+        candidates=tuple(candidates),
         workloads={
             name: WorkloadTerms(
                 version=spec.version,
@@ -245,6 +234,25 @@ def empty_results(terms: Terms, built: Environments, code: str) -> Results:
         },
         clock_seconds=time.get_clock_info("perf_counter").resolution,
     )
+
+
+def named_sides(requests: Sequence[Request], built: Environments) -> list[Side]:
+    """The baseline and the candidates as results hold them, with labels that tell them apart."""
+    both = list(zip(requests, (built.baseline, *built.candidates), strict=True))
+    there = [side for _, side in both if isinstance(side, Built)]
+    names = iter(
+        labels(
+            [side.lock for side in there],
+            [side.request.settings for side in there],
+            [side.python_version for side in there],
+        )
+    )
+    return [_side(side, request, names) for request, side in both]
+
+
+def interpreter_of(built: Built) -> Interpreter:
+    """What an environment's workers run with."""
+    return Interpreter(built.python, built.request.settings)
 
 
 def progress_line(found: Results, block: Block, decisions: Mapping[str, Decision]) -> str:
@@ -273,10 +281,6 @@ def _bench(terms: Terms, folder: Path) -> Bench:
     )
 
 
-def _interpreter(built: Built) -> Interpreter:
-    return Interpreter(built.python, built.request.settings)
-
-
 def _side(built: Built | EnvironmentProblem, request: Request, names: Iterator[str]) -> Side:
     if isinstance(built, Built):
         return Side(request.text, next(names), lock=built.lock, settings=dict(request.settings))
@@ -300,5 +304,5 @@ def _project_options(project: Path) -> Mapping[str, Mapping[str, Any]]:
 
 def default_results(folder: Path) -> Path:
     """A name for a results file that is not there yet."""
-    moment = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+    moment = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
     return folder / f"comparison-{moment}-{os.getpid()}.json"

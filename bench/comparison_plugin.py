@@ -30,10 +30,8 @@ from lenet5.cli import default_data_dir
 from lenet5.errors import InputError
 from lenet5.run_directory import writing, written_whole
 
-_VERDICT = "verdict"
-_NOT_THERE = "NOT THERE"
-_MODULE = "test_speed.py"
-_SELF_CHECK_MODULE = "test_self_check.py"
+VERDICT = "verdict"
+NOT_THERE = "NOT THERE"
 
 TERMS = pytest.StashKey[Terms]()
 FOUND = pytest.StashKey[Results]()
@@ -53,6 +51,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         help="another environment, repeatable; default: the current one",
     )
+    group.addoption(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="compare accuracy instead, over up to N seeds; without --baseline with the reference",
+    )
+    group.addoption("--speed", action="store_true", help="with --seeds: speed too, before it")
     group.addoption(
         "--workloads", metavar="NAMES", default="gated", help="gated (default), all, or names"
     )
@@ -74,6 +79,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--self-check", action="store_true", help="replay the stopping rule on this machine's bank"
     )
     group.addoption(
+        "--mutations", action="store_true", help="run the ordinary tests on broken variants"
+    )
+    group.addoption(
         "--resume",
         type=Path,
         metavar="FILE.json",
@@ -90,9 +98,11 @@ def pytest_configure(config: pytest.Config) -> None:
         _resume(config)
     if option.baseline is None:
         for name in ("candidate", "results", "summary"):
-            if getattr(option, name):
+            if getattr(option, name) and (option.seeds is None or name == "summary"):
                 raise pytest.UsageError(f"--{name} needs --baseline")
         return
+    if option.seeds is not None and not option.speed:
+        return  # of accuracy alone: bench.accuracy_plugin
     if getattr(option, "numprocesses", None) or getattr(option, "reruns", None):
         raise pytest.UsageError("--baseline measures: without -n and --reruns only")
     try:
@@ -122,10 +132,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def _resume(config: pytest.Config) -> None:
     """Takes the terms of the results that are gone on with, which are written in their place."""
     option = config.option
-    if option.baseline or option.candidate or option.results:
+    if option.baseline or option.candidate or option.results or option.seeds is not None:
         raise pytest.UsageError(
             "--resume takes baseline and candidates from its file and goes on in it: "
-            "without --baseline, --candidate and --results"
+            "without --baseline, --candidate, --results and --seeds"
         )
     try:
         before = config.stash[BEFORE] = results.read(option.resume)
@@ -149,17 +159,17 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With `--baseline` the comparison alone, with `--self-check` that, else all but these two."""
+    """With `--baseline`, `--seeds` or `--self-check` what these ask for, else all but that."""
     if collection_path.suffix != ".py":
         return None
-    wanted = None
-    if TERMS in config.stash:
-        wanted = _MODULE
-    elif config.option.self_check:
-        wanted = _SELF_CHECK_MODULE
-    if wanted is not None:
-        return True if collection_path.name != wanted else None
-    return True if collection_path.name in (_MODULE, _SELF_CHECK_MODULE) else None
+    on_request = {
+        "test_speed.py": TERMS in config.stash,
+        "test_accuracy.py": config.option.seeds is not None,
+        "test_self_check.py": config.option.self_check,
+        "test_mutations.py": config.option.mutations,
+    }
+    wanted = on_request.get(collection_path.name, not any(on_request.values()))
+    return None if wanted else True
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -200,18 +210,18 @@ def judge(decision: Decision, found: Results, record: Callable[[str, object], No
         record: notes a property of the test.
     """
     is_there = not found.candidates[decision.candidate].problem
-    word = decision.verdict.value if is_there else _NOT_THERE
-    record(_VERDICT, word)
+    word = decision.verdict.value if is_there else NOT_THERE
+    record(VERDICT, word)
     record("finding", decision.finding)
     record("ratio", decision.ratio)
-    if word == _NOT_THERE or (decision.terms.gated and decision.verdict is not Verdict.PASS):
+    if word == NOT_THERE or (decision.terms.gated and decision.verdict is not Verdict.PASS):
         pytest.fail(decision.finding, pytrace=False)
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, Any] | None:
     """INCONCLUSIVE and NOT THERE are failed reports with a category of their own."""
-    word = dict(report.user_properties).get(_VERDICT)
-    if report.when == "call" and report.failed and word in ("INCONCLUSIVE", _NOT_THERE):
+    word = dict(report.user_properties).get(VERDICT)
+    if report.when == "call" and report.failed and word in ("INCONCLUSIVE", NOT_THERE):
         return str(word).lower(), str(word)[0], (str(word), {"yellow": True})
     return None
 
@@ -219,14 +229,14 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, Any] 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Turns pytest's 1 into 7 or 6 where no test failed by a verdict or an error."""
     config = session.config
-    if TERMS not in config.stash:
+    if TERMS not in config.stash and config.option.seeds is None:
         return
     if exitstatus == pytest.ExitCode.TESTS_FAILED:
         terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
         stats = terminal.stats if terminal else {}
         if not stats.get("failed") and not stats.get("error"):
             session.exitstatus = (
-                Exit.NOT_THERE if stats.get(_NOT_THERE.lower()) else Exit.INCONCLUSIVE
+                Exit.NOT_THERE if stats.get(NOT_THERE.lower()) else Exit.INCONCLUSIVE
             )
     found = config.stash.get(FOUND, None)
     if found is not None and config.option.summary:
@@ -247,11 +257,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(f"raw samples: {config.option.results}")
 
 
-def comparison_head(config: pytest.Config) -> str | None:
-    """The head of the HTML report, if this session compared anything."""
+def comparison_head(config: pytest.Config) -> str:
+    """The head of the HTML report; empty if this session compared nothing."""
     found = config.stash.get(FOUND, None)
     if found is None:
-        return None
+        return ""
     return comparison_html(found, verdicts_of_all(found), false_alarms=_false_alarms(found))
 
 
@@ -276,7 +286,9 @@ def _measure(config: pytest.Config, terms: Terms, wanted: list[list[str]]) -> Re
             images = data.load_dataset(
                 "mnist", data_dir=default_data_dir(os.environ), mnist_dir=config.option.mnist_dir
             ).training
-            built = comparison.build_environments(terms, default_cache(os.environ), _say)
+            built = comparison.build_environments(
+                terms.baseline, terms.candidates, default_cache(os.environ), _say
+            )
             return _run(config, terms, built, wanted, images)
         except EnvironmentProblem as problem:
             pytest.exit(f"the baseline is not there: {problem}", returncode=Exit.NOT_THERE)

@@ -25,9 +25,15 @@ _FILES = (
     *(f"bench/{name}.py" for name in ("__init__", "worker", "workloads")),
     *(
         f"lenet5/{name}.py"
-        for name in ("__init__", "errors", "recipe", "runtime", "data", "model", "steps")
+        for name in (
+            *("__init__", "errors", "recipe", "runtime", "data"),
+            *("augmentation", "model", "steps"),
+        )
     ),
 )
+# What workers import beside that to train whole runs, and to compute what NumPy does.
+TRAINING_FILES = ("bench/seed_training.py", "lenet5/training.py")
+NUMERICS_FILES = ("bench/arithmetic.py",)
 _IMAGES = 19_200  # 600 steps of 32, 150 of 128
 _BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); from bench.worker import main; "
@@ -69,19 +75,28 @@ class Interpreter:
 
 
 def prepare_folder(folder: Path, images: Subset) -> str:
-    """Copies what workers need to a private folder.
+    """Copies what workers need for timed work to a private folder.
 
     Returns:
         SHA-256 of the files of code, in hexadecimal.
     """
+    np.save(folder / "images.npy", images.images[:_IMAGES])
+    np.save(folder / "labels.npy", images.labels[:_IMAGES])
+    return copy_code(folder)
+
+
+def copy_code(folder: Path, more: Sequence[str] = ()) -> str:
+    """Copies the worker's code, and `more` files, to a private folder.
+
+    Returns:
+        SHA-256 of all these files, in hexadecimal.
+    """
     digest = hashlib.sha256()
-    for name in _FILES:
+    for name in (*_FILES, *more):
         content = (_ROOT / name).read_bytes()
         digest.update(name.encode() + b"\0" + content)
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
-    np.save(folder / "images.npy", images.images[:_IMAGES])
-    np.save(folder / "labels.npy", images.labels[:_IMAGES])
     (folder / "home").mkdir(exist_ok=True)
     return digest.hexdigest()
 
@@ -156,6 +171,10 @@ class Worker:
     def output(self) -> str:
         """The last lines that it printed."""
         return _tail(self._log)
+
+    def interrupt(self) -> None:
+        """Ends the process from another thread: who waits for its answer gets a WorkerError."""
+        self._process.kill()
 
     def close(self) -> None:
         """Ends the process, whatever it does."""
@@ -240,7 +259,11 @@ def _spawn(
         return subprocess.Popen(
             command,
             cwd=folder,
-            env=_variables(interpreter, folder),
+            env={
+                **clean_variables(folder / "home"),
+                "TF_CPP_MIN_LOG_LEVEL": str(interpreter.log_level),
+                **interpreter.settings,
+            },
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is the parent's business
             **options,
@@ -253,18 +276,16 @@ def _isolated(interpreter: Interpreter) -> list[str]:
     return [str(interpreter.python), "-I", "-c"]
 
 
-def _variables(interpreter: Interpreter, folder: Path) -> dict[str, str]:
-    """All that a worker's environment holds: nothing of ours can reach it."""
-    home = str(folder / "home")
+def clean_variables(home: Path) -> dict[str, str]:
+    """All that a measured environment's processes get to see: nothing of ours can reach them."""
     return {
         "PATH": "/usr/bin:/bin",
         "LANG": "C.UTF-8",
-        "HOME": home,
-        "TMPDIR": home,
+        "HOME": str(home),
+        "TMPDIR": str(home),
         "CUDA_VISIBLE_DEVICES": "-1",
         "KERAS_BACKEND": "tensorflow",
-        "TF_CPP_MIN_LOG_LEVEL": str(interpreter.log_level),
-        **interpreter.settings,
+        "TF_CPP_MIN_LOG_LEVEL": "2",
     }
 
 

@@ -107,6 +107,18 @@ class Side:
         loss = workloads.predict(subset, 512).run(18)
         return {"value": _status_kib("VmHWM") / 1024, "loss": loss}
 
+    def train(self, recipe: Mapping[str, Any], seed: int) -> Answer:
+        """Trains a recipe from a seed, and answers the test images."""
+        from bench.seed_training import train_seed
+
+        return train_seed(self._folder, recipe, seed)
+
+    def numerics(self) -> Answer:
+        """What TensorFlow computes, to be held against NumPy."""
+        from bench.arithmetic import compute
+
+        return {"quantities": compute(self._folder)}
+
     def growth(self, calls: int) -> Answer:
         """MiB that the process grows by per call of `fit` and `evaluate`, and its threads."""
         from bench import workloads

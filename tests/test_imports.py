@@ -13,8 +13,8 @@ ROOT = Path(__file__).parent.parent
 
 # A module imports only modules to its left; DESIGN's order with its helpers in their places.
 ORDER = (
-    *("errors", "accuracy", "images", "recipe", "runtime", "data", "model", "steps", "training"),
-    *("evaluation", "plots", "run_directory", "run", "cli"),
+    *("errors", "accuracy", "images", "recipe", "runtime", "data", "augmentation", "model"),
+    *("steps", "training", "evaluation", "plots", "run_directory", "run", "cli"),
 )
 # `bench` may import TensorFlow in its workloads only: nothing else runs inside a measurement.
 HOMES = {
@@ -25,9 +25,11 @@ HOMES = {
     ("lenet5", "scipy"): {"accuracy"},
     ("lenet5", "tqdm"): {"cli"},
     ("lenet5", "filelock"): {"data"},
-    ("lenet5", "tensorflow"): {"runtime", "model", "steps", "training", "evaluation"},
-    ("bench", "matplotlib"): {"plots", "comparison_plots", "comparison_axes"},
-    ("bench", "tensorflow"): {"workloads", "worker"},
+    ("lenet5", "tensorflow"): {
+        *("runtime", "augmentation", "model", "steps", "training", "evaluation"),
+    },
+    ("bench", "matplotlib"): {"plots", "comparison_plots", "comparison_axes", "accuracy_plots"},
+    ("bench", "tensorflow"): {"workloads", "worker", "arithmetic"},
     ("bench", "sklearn"): set(),
     ("bench", "tensorflow_datasets"): set(),
 }
@@ -110,7 +112,7 @@ def test_importing_it_is_cheap(statement: str) -> None:
 def test_a_measuring_worker_needs_numpy_and_tensorflow_only() -> None:
     """The packages of the left half, which run where nothing else is installed."""
     allowed = {"lenet5", "numpy", "tensorflow", *sys.stdlib_module_names}
-    for module in ("errors", "recipe", "data", "runtime", "model", "steps", "training"):
+    for module in ("errors", "recipe", "data", "runtime", "augmentation", "model", "steps"):
         eager = {n.split(".")[0] for n in imports_of(modules("lenet5")[module], lazy=False)}
         assert eager <= allowed
 

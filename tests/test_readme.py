@@ -91,7 +91,9 @@ def test_every_option_of_every_command_is_told(capsys: pytest.CaptureFixture[str
 
 
 def test_every_option_of_the_gate_is_told(pytestconfig: pytest.Config) -> None:
-    groups = [g for g in pytestconfig._parser._groups if g.name in ("lenet5", "comparison")]
+    groups = [
+        g for g in pytestconfig._parser._groups if g.name in ("lenet5", "comparison", "accuracy")
+    ]
     for option in (option for group in groups for option in group.options):
         assert option.names()[0] in README
 

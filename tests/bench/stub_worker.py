@@ -6,6 +6,7 @@ stands in its settings:
 TF_STUB_RATIO  its times over the usual ones; default: 1
 TF_STUB_FAULT  `<command> <workload or -> <what>`: crash, hang, raise, rubbish, nan, half, babble
 TF_STUB_NOISE  standard deviation of the log of its times; default: 0
+TF_STUB_LOSS   images of 10,000 that its trainings get wrong more than the usual 150; default: 0
 """
 
 from __future__ import annotations
@@ -81,7 +82,11 @@ def _answer(command: dict[str, Any], ratio: float, fault: str) -> dict[str, Any]
     answers: dict[str, dict[str, Any]] = {
         "start": {"versions": {"tensorflow": "9.9.0", "scheduling": "default"}},
         "prepare": {"check": losses[::2] if fault == "half" else losses},
+        "growth": {"value": 0.0, "threads": 12},
     }
+    if command["do"] == "train":
+        wrong = 150 + command["seed"] * 7 % 11 + round(float(os.environ.get("TF_STUB_LOSS", "0")))
+        answers["train"] = {"seed": command["seed"], "images": 10_000, "wrong": wrong}
     answer = answers.get(command["do"], {"value": value, "cpu_seconds": value, "loss": 0.5})
     return {**answer, "idle_cpu_seconds": 0.0}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from bench import __main__ as command
 from bench import comparison, results
 from lenet5 import data
+from tests.bench import synthetic
 from tests.bench.stub_worker import stub_python
 
 ROOT = Path(__file__).parents[2]
@@ -23,11 +26,12 @@ LOOP = "train_step[loop,b128]"
 # What the root conftest.py holds besides the plugin, without TensorFlow.
 CONFTEST = """
 import pytest
-pytest_plugins = ["bench.comparison_plugin"]
+pytest_plugins = ["bench.comparison_plugin", "bench.accuracy_plugin"]
 
 def pytest_addoption(parser):
     parser.addoption("--threads", type=int, default=1)
     parser.addoption("--mnist-dir", default=None)
+    parser.addoption("--recipe", default=None)
 """
 
 Run = Callable[..., pytest.RunResult]
@@ -134,7 +138,8 @@ def test_an_undecided_comparison_is_gone_on_with(
 def test_what_is_gone_on_with_must_be_what_it_was(
     run: Run, stub: str, pytester: pytest.Pytester
 ) -> None:
-    assert run("--baseline", stub, "--candidate", stub, "--results", "r.json").ret == 0
+    terms = ("--baseline", stub, "--candidate", stub, "--workloads", LOOP)
+    assert run(*terms, "--results", "r.json").ret == 0
     path = pytester.path / "r.json"
     results.write(path, replace(results.read(path), code="0" * 64))
     done = run("--resume", "r.json")
@@ -289,6 +294,22 @@ def test_a_bad_results_file_is_status_4(
         path.write_text(content)
     assert command.main(["verdict", str(path)]) == 4
     assert capsys.readouterr().err == f"bench: error: {path}: {message}\n"
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
+    """`python -m bench show FILE | head -1`."""
+    path = tmp_path / "results.json"
+    results.write(path, synthetic.simulated())
+    shown = subprocess.Popen(
+        [sys.executable, "-m", "bench", "show", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert shown.stdout is not None
+    shown.stdout.close()
+    _, said = shown.communicate(timeout=120)
+    assert (shown.returncode, said) == (0, b"")
 
 
 @pytest.mark.parametrize("argv", [[], ["dance"], ["verdict"], ["calibrate", "--runs", "0"]])

@@ -143,15 +143,16 @@ def test_the_private_folder_alone_is_put_on_the_path(digits: Dataset, folder: Pa
 
 
 def test_the_folder_holds_all_that_a_worker_imports() -> None:
-    for name in process._FILES:
+    files = {*process._FILES, *process.TRAINING_FILES, *process.NUMERICS_FILES}
+    for name in files:
         lazy = name.startswith("bench")  # what lenet5 imports lazily is for the digits
         imported = imports_of(process._ROOT / name, lazy=lazy)
         ours = {dotted for dotted in imported if dotted.split(".")[0] in ("bench", "lenet5")}
         for dotted in ours:
             package, module, *_ = [*dotted.split("."), ""]
-            assert {f"{package}/{module}.py", f"{package}/__init__.py"} & set(process._FILES)
+            assert {f"{package}/{module}.py", f"{package}/__init__.py"} & files
             if (process._ROOT / package / f"{module}.py").exists():
-                assert f"{package}/{module}.py" in process._FILES, f"{name} imports {dotted}"
+                assert f"{package}/{module}.py" in files, f"{name} imports {dotted}"
 
 
 def test_the_identity_changes_with_the_code(

@@ -1,0 +1,201 @@
+"""Accuracy verdicts: one-sided t tests over seeds, at fixed looks.
+
+The seed is the unit of statistics and the test images are fixed: what is compared is how many of
+them are wrong. Against a baseline environment the same seeds are trained on both sides and their
+differences tested; against a stored reference the two samples are, with a pooled variance. PASS
+rejects "worse by the margin or more", FAIL rejects "worse by the margin or less".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from bench.statistics import Look, Verdict
+from lenet5.recipe import Recipe
+
+LOOKS = (Look(10, 0.015), Look(16, 0.005), Look(20, 0.005))  # at numbers of seeds
+_LEAST_SURPRISE = 0.003  # of accuracy above the reference's mean, before it is too good
+_DEVIATIONS = 6.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What became of a seed.
+
+    Attributes:
+        seed: of weights, order and dropout.
+        wrong: test images classified wrong; None: the loss became NaN or infinite.
+        images: tested.
+        digits: the answers to all test images, a digit each; empty where they were not kept.
+        train_seconds: wall time of training with validation, without tracing; 0: not known.
+        best_epoch: the one whose weights were tested.
+        epochs: that were trained.
+        problem: why there is no number of wrong images; empty where there is.
+    """
+
+    seed: int
+    wrong: int | None
+    images: int
+    digits: str = ""
+    train_seconds: float = 0.0
+    best_epoch: int = 0
+    epochs: int = 0
+    problem: str = ""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of test images right, in [0, 1]; 0 where training diverged."""
+        return 0.0 if self.wrong is None else (self.images - self.wrong) / self.images
+
+
+@dataclass(frozen=True)
+class AccuracyDecision:
+    """The verdict on a candidate's accuracy, and what stands beside it; all in points.
+
+    Attributes:
+        verdict: PASS, FAIL or INCONCLUSIVE.
+        reason: in a few words where no test decided: `identical`, `diverged`, `too good`.
+        seeds: that the verdict rests on.
+        difference: accuracy lost by the candidate, in percentage points; NaN without a seed.
+        low: lower end of the interval, of 95 % before the first look; NaN below 2 seeds.
+        high: upper end.
+        confidence: of the interval, 0 to 1.
+        detectable: smallest loss that as many seeds find with 80 % power at one-sided 2.5 %.
+        margin: largest loss that is acceptable.
+    """
+
+    verdict: Verdict
+    reason: str
+    seeds: int
+    difference: float
+    low: float
+    high: float
+    confidence: float
+    detectable: float
+    margin: float
+
+
+def decide_accuracy(
+    candidate: Sequence[Trained],
+    baseline: Sequence[Trained],
+    recipe: Recipe,
+    margin_points: float,
+    *,
+    paired: bool,
+) -> AccuracyDecision:
+    """The verdict on the seeds so far.
+
+    Args:
+        candidate: its seeds, in the order of the list of seeds.
+        baseline: the same seeds of the baseline, or all of a reference.
+        recipe: whose floor tells a run that diverged.
+        margin_points: percentage points of accuracy that may be lost.
+        paired: whether seeds are compared one by one.
+    """
+    if paired:
+        count = min(len(candidate), len(baseline))
+        candidate, baseline = candidate[:count], baseline[:count]
+    surprise = _surprise(candidate, baseline, recipe, paired=paired)
+    reason, verdict = surprise, Verdict.FAIL if surprise else Verdict.INCONCLUSIVE
+    test = _Test(math.nan, math.nan, math.nan, 1.0, 0)
+    for look in LOOKS:
+        if len(candidate) < look.blocks or verdict is not Verdict.INCONCLUSIVE:
+            break
+        others = baseline[: look.blocks] if paired else baseline
+        test = _test(candidate[: look.blocks], others, look.alpha, paired=paired)
+        if paired and all(a.wrong == b.wrong for a, b in zip(candidate, others, strict=False)):
+            verdict, reason = Verdict.PASS, "identical"
+        elif test.low > margin_points:
+            verdict = Verdict.FAIL
+        elif test.high < margin_points:
+            verdict = Verdict.PASS
+    if not test.seeds:  # no look was reached, or none was needed
+        test = _test(candidate, baseline, 0.025, paired=paired)
+    return AccuracyDecision(
+        verdict,
+        reason,
+        test.seeds,
+        test.difference,
+        test.low,
+        test.high,
+        1 - 2 * test.alpha,
+        _detectable(test, len(baseline), paired=paired),
+        margin_points,
+    )
+
+
+def too_good(reference: Sequence[Trained]) -> float:
+    """Accuracy in [0, 1] above which an evaluation is broken or has seen the test images.
+
+    The mean of the reference plus 0.3 points or 6 standard deviations, whichever is more.
+    """
+    accuracies = [trained.accuracy for trained in reference]
+    deviation = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0
+    return float(np.mean(accuracies)) + max(_LEAST_SURPRISE, _DEVIATIONS * deviation)
+
+
+@dataclass(frozen=True)
+class _Test:
+    """A difference in points with its bounds at a level, and how many seeds it has."""
+
+    difference: float
+    low: float
+    high: float
+    alpha: float
+    seeds: int
+    deviation: float = math.nan
+
+
+def _surprise(
+    candidate: Sequence[Trained], baseline: Sequence[Trained], recipe: Recipe, *, paired: bool
+) -> str:
+    """Why no test is needed: a run below the recipe's floor, or above what can be."""
+    floor = recipe.min_accuracy
+    for place, trained in enumerate(candidate):
+        if trained.accuracy < floor and not (paired and baseline[place].accuracy < floor):
+            told = trained.problem or f"reached {100 * trained.accuracy:.2f} %"
+            return f"diverged: seed {trained.seed} {told}"
+    if len(baseline) > 1:
+        most = too_good(baseline)
+        for trained in candidate:
+            if trained.accuracy > most:
+                return f"too good: seed {trained.seed} reached {100 * trained.accuracy:.2f} %"
+    return ""
+
+
+def _test(
+    candidate: Sequence[Trained], baseline: Sequence[Trained], alpha: float, *, paired: bool
+) -> _Test:
+    ours, theirs = (
+        np.array([100 * (1 - trained.accuracy) for trained in side])
+        for side in (candidate, baseline)
+    )
+    if len(ours) == 0 or len(theirs) == 0:
+        return _Test(math.nan, math.nan, math.nan, alpha, 0)
+    difference = float(ours.mean() - theirs.mean())
+    if paired:
+        freedom = len(ours) - 1
+        deviation = float(np.std(ours - theirs, ddof=1)) if freedom else math.nan
+        error = deviation / math.sqrt(len(ours))
+    else:
+        freedom = len(ours) + len(theirs) - 2
+        squares = ((ours - ours.mean()) ** 2).sum() + ((theirs - theirs.mean()) ** 2).sum()
+        deviation = math.sqrt(squares / freedom) if freedom else math.nan
+        error = deviation * math.sqrt(1 / len(ours) + 1 / len(theirs))
+    reach = float(stats.t.isf(alpha, freedom)) * error if freedom else math.nan
+    return _Test(difference, difference - reach, difference + reach, alpha, len(ours), deviation)
+
+
+def _detectable(test: _Test, others: int, *, paired: bool) -> float:
+    """Bloom 1995: (t_0.975 + t_0.8) times the standard error of the difference."""
+    if test.seeds < 2:
+        return math.nan
+    freedom = test.seeds - 1 if paired else test.seeds + others - 2
+    scale = 1 / test.seeds if paired else 1 / test.seeds + 1 / others
+    factor = float(stats.t.isf(0.025, freedom) + stats.t.isf(0.2, freedom))
+    return factor * test.deviation * math.sqrt(scale)

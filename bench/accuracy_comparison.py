@@ -1,0 +1,262 @@
+"""An accuracy comparison from its options to its verdicts: seeds until every verdict has fallen."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from bench import machine
+from bench.accuracy import LOOKS, AccuracyDecision, Trained, decide_accuracy
+from bench.comparison import Environments, interpreter_of, named_sides
+from bench.environments import Built
+from bench.request import Request, parse_request
+from bench.results import Side
+from bench.seeds import Job, prepare_training_folder, train_seeds
+from bench.statistics import Verdict
+from bench.trainings import Trainings, differs
+from lenet5.data import Dataset, sha256_of
+from lenet5.errors import InputError
+from lenet5.recipe import Recipe, find_recipe
+
+# The default: half of a loss of 0.3 points, which up to 20 seeds then tell from none: the
+# differences of seeds scatter by 0.16 points, their mean over 20 by 0.036.
+DEFAULT_MARGIN_POINTS = 0.15
+
+OnSeed = Callable[[Sequence[Trainings]], None]
+
+
+@dataclass(frozen=True)
+class AccuracyTerms:
+    """What is asked for.
+
+    Attributes:
+        baseline: the environment that others are held against; None: the stored reference.
+        candidates: the others.
+        recipe: what is trained.
+        seeds: most seeds of each side: 0, 1, 2 and so on.
+        margin_points: percentage points of accuracy that may be lost.
+        processes: trainings at a time.
+    """
+
+    baseline: Request | None
+    candidates: tuple[Request, ...]
+    recipe: Recipe
+    seeds: int
+    margin_points: float = DEFAULT_MARGIN_POINTS
+    processes: int = 1
+
+
+def read_accuracy_terms(
+    baseline: str | None,
+    candidates: Sequence[str],
+    *,
+    recipe: str,
+    seeds: int,
+    margin_points: float,
+) -> AccuracyTerms:
+    """Checks the options, without starting anything.
+
+    Raises:
+        InputError: one of them makes no sense.
+    """
+    least, most = LOOKS[0].blocks, LOOKS[-1].blocks
+    if not least <= seeds <= most:
+        raise InputError(f"--seeds is {seeds}, expected {least} to {most}: there the looks are")
+    if not 0.01 <= margin_points <= 100:
+        raise InputError(
+            f"--accuracy-margin is {margin_points}, expected 0.01 to 100 percentage points"
+        )
+    return AccuracyTerms(
+        baseline=None if baseline is None else parse_request(baseline),
+        candidates=tuple(parse_request(text) for text in candidates or ["."]),
+        recipe=find_recipe(recipe),
+        seeds=seeds,
+        margin_points=margin_points,
+        processes=len(machine.cores()),
+    )
+
+
+def compare_accuracy(
+    terms: AccuracyTerms,
+    built: Environments,
+    reference: Trainings | None,
+    dataset: Dataset,
+    on_seed: OnSeed,
+) -> list[Trainings]:
+    """Trains seeds up to each look, of those that are not decided yet.
+
+    Args:
+        terms: what is asked for.
+        built: the environments; the baseline's is not used with a reference.
+        reference: to hold candidates against instead of a baseline.
+        dataset: MNIST.
+        on_seed: is told of all trainings after each seed.
+
+    Returns:
+        The trainings of baseline or reference, then of every candidate.
+
+    Raises:
+        KeyboardInterrupt: after `on_seed` was told of what there is.
+    """
+    with tempfile.TemporaryDirectory(prefix="lenet5-bench-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        code = prepare_training_folder(folder, dataset)
+        sets = _nothing_trained(terms, built, reference, sha256_of(dataset), code)
+        sides = {
+            str(place): interpreter_of(side)
+            for place, side in enumerate((built.baseline, *built.candidates))
+            if isinstance(side, Built)
+        }
+
+        def on_trained(side: str, trained: Trained, said: Mapping[str, Any]) -> None:
+            place = int(side)
+            versions = {**sets[place].side.versions, **said}
+            sets[place] = replace(
+                sets[place].with_seed(trained), side=replace(sets[place].side, versions=versions)
+            )
+            on_seed(sets)
+
+        for first, last in _stages(terms.seeds):
+            places = _undecided(sets, terms)
+            if reference is None and places:
+                places = [0, *places]
+            jobs = [Job(str(p), seed) for seed in range(first, last) for p in places]
+            train_seeds(
+                jobs,
+                sides,
+                terms.recipe,
+                folder,
+                processes=terms.processes,
+                on_trained=on_trained,
+            )
+    return sets
+
+
+def train_reference(
+    terms: AccuracyTerms,
+    built: Environments,
+    dataset: Dataset,
+    before: Trainings | None,
+    on_seed: Callable[[Trainings], None],
+) -> Trainings:
+    """Trains the seeds of the only candidate that are not trained yet.
+
+    Args:
+        terms: whose candidate and recipe are trained.
+        built: its environment.
+        dataset: MNIST.
+        before: what is trained already.
+        on_seed: is told of all trainings after each seed.
+
+    Raises:
+        InputError: what is trained already is of another environment, recipe, split or code.
+        KeyboardInterrupt: after `on_seed` was told of what there is.
+    """
+    with tempfile.TemporaryDirectory(prefix="lenet5-bench-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        code = prepare_training_folder(folder, dataset)
+        _, found = _nothing_trained(terms, built, None, sha256_of(dataset), code)
+        if before is not None:
+            if before.side.lock != found.side.lock or before.side.settings != found.side.settings:
+                raise InputError("the reference is of another environment")
+            if reason := differs(before, found):
+                raise InputError(reason)
+            found = before
+        done = {trained.seed for trained in found.seeds}
+        on_seed(found)
+
+        def on_trained(_side: str, trained: Trained, said: Mapping[str, Any]) -> None:
+            nonlocal found
+            versions = {**found.side.versions, **said}
+            found = replace(found.with_seed(trained), side=replace(found.side, versions=versions))
+            on_seed(found)
+
+        train_seeds(
+            [Job("1", seed) for seed in range(terms.seeds) if seed not in done],
+            {"1": interpreter_of(built.baseline)},
+            terms.recipe,
+            folder,
+            processes=len(machine.cores()),
+            on_trained=on_trained,
+        )
+    return found
+
+
+def decide_all(
+    sets: Sequence[Trainings], margin_points: float, *, paired: bool
+) -> list[AccuracyDecision]:
+    """The verdict on every candidate; against a reference of something else INCONCLUSIVE."""
+    baseline, *candidates = sets
+    decisions = []
+    for candidate in candidates:
+        decision = decide_accuracy(
+            candidate.seeds, baseline.seeds, candidate.recipe, margin_points, paired=paired
+        )
+        reason = baseline.problem or candidate.problem or differs(baseline, candidate)
+        if reason:
+            decision = replace(decision, verdict=Verdict.INCONCLUSIVE, reason=reason)
+        decisions.append(decision)
+    return decisions
+
+
+def finding(decision: AccuracyDecision, candidate: Trainings, baseline: Trainings) -> str:
+    """The sentence of a decision: `accuracy[fast]: 2.21.0 loses 0.02 points against …`."""
+    d = decision
+    text = f"accuracy[{candidate.recipe.name}]: {candidate.side.label}"
+    others = baseline.side.label
+    if not d.seeds:
+        return f"{text} against {others}: {d.reason or 'nothing was trained'}"
+    change = "loses" if d.difference >= 0 else "gains"
+    text = f"{text} {change} {abs(d.difference):.3f} points against {others}"
+    seeds = f"{d.seeds} seeds"
+    if d.reason:
+        return f"{text} ({seeds}): {d.reason}"
+    basis = f"{100 * d.confidence:.4g} % interval {d.low:+.3f} to {d.high:+.3f}, {seeds}"
+    return f"{text} ({basis}), margin {d.margin:g}"
+
+
+def reference_of(found: Trainings) -> Trainings:
+    """Trainings as a reference keeps them: without the answers to every image."""
+    return replace(found, seeds=tuple(replace(trained, digits="") for trained in found.seeds))
+
+
+def _nothing_trained(
+    terms: AccuracyTerms,
+    built: Environments,
+    reference: Trainings | None,
+    split: str,
+    code: str,
+) -> list[Trainings]:
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+    def of(side: Side) -> Trainings:
+        return Trainings(
+            terms.recipe, split, code, side, machine.describe(), started, problem=side.problem
+        )
+
+    requests = (terms.baseline or terms.candidates[0], *terms.candidates)
+    baseline, *candidates = named_sides(requests, built)
+    return [reference or of(baseline), *(of(side) for side in candidates)]
+
+
+def _stages(seeds: int) -> Iterator[tuple[int, int]]:
+    """Seeds from and to of what is trained before each look."""
+    first = 0
+    for last in sorted({*(look.blocks for look in LOOKS if look.blocks <= seeds), seeds}):
+        yield first, last
+        first = last
+
+
+def _undecided(sets: Sequence[Trainings], terms: AccuracyTerms) -> list[int]:
+    paired = terms.baseline is not None
+    decisions = decide_all(sets, terms.margin_points, paired=paired)
+    return [
+        place
+        for place, decision in enumerate(decisions, start=1)
+        if decision.verdict is Verdict.INCONCLUSIVE
+        and not (sets[place].problem or differs(sets[0], sets[place]))
+    ]

@@ -1,0 +1,77 @@
+"""Charts of an accuracy comparison: wrong images by seed and side, and images that flipped."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import matplotlib.style
+import numpy as np
+from matplotlib.figure import Figure
+
+from bench.flips import Flips
+from bench.plots import DPI, WIDTH_INCHES
+from bench.trainings import Trainings
+
+MOST_IMAGES = 40
+_COLUMNS = 10
+_POINT, _LINK = "#0072B2", "#C4C4C4"
+
+
+def seeds_png(sets: Sequence[Trainings], *, paired: bool) -> bytes:
+    """`seeds_figure` as a PNG file."""
+    return _png(seeds_figure(sets, paired=paired))
+
+
+def flips_png(flips: Flips, images: np.ndarray, labels: np.ndarray) -> bytes:
+    """`flips_figure` as a PNG file."""
+    return _png(flips_figure(flips, images, labels))
+
+
+def seeds_figure(sets: Sequence[Trainings], *, paired: bool) -> Figure:
+    """Wrong test images of every seed, a column a side; lines join a seed's two sides."""
+    figure = Figure(figsize=(WIDTH_INCHES, 4.2), layout="constrained")
+    axes = figure.subplots()
+    by_seed = [{t.seed: t.wrong for t in side.seeds if t.wrong is not None} for side in sets]
+    if paired:
+        for place, side in enumerate(by_seed[1:], start=1):
+            for seed in sorted(set(side) & set(by_seed[0])):
+                axes.plot([0, place], [by_seed[0][seed], side[seed]], color=_LINK, linewidth=0.8)
+    for place, side in enumerate(by_seed):
+        counts = list(side.values())
+        axes.plot([place] * len(counts), counts, "o", color=_POINT, alpha=0.6, markersize=5)
+        if counts:
+            mean = float(np.mean(counts))
+            axes.plot([place - 0.15, place + 0.15], [mean, mean], color="black", linewidth=1.5)
+            text = f"mean {mean:.1f}, sd {np.std(counts, ddof=1):.1f}" if len(counts) > 1 else ""
+            axes.annotate(text, (place + 0.17, mean), va="center", fontsize=9)
+    names = [f"{side.side.label}\n{len(side.seeds)} seeds" for side in sets]
+    axes.set_xticks(range(len(sets)), names)
+    axes.set_xlim(-0.5, len(sets) - 0.3)
+    axes.set_ylabel("wrong test images of 10,000")
+    axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def flips_figure(flips: Flips, images: np.ndarray, labels: np.ndarray) -> Figure:
+    """The images that flipped, lost ones first, each with its true digit and number."""
+    shown = [("lost", place) for place in flips.lost] + [("gained", p) for p in flips.gained]
+    shown = shown[:MOST_IMAGES]
+    rows = -(-len(shown) // _COLUMNS)
+    figure = Figure(figsize=(WIDTH_INCHES, 1.25 * rows), layout="constrained")
+    grid = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, (kind, place) in zip(grid, shown, strict=False):
+        axes.imshow(images[place, :, :, 0], cmap="gray_r", vmin=0, vmax=255)
+        axes.set_title(f"{labels[place]}: {kind}\n#{place}", fontsize=8)
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    with matplotlib.style.context(["default", {"text.parse_math": False}]):
+        figure.savefig(file, format="png", dpi=DPI)
+    return file.getvalue()

@@ -1,0 +1,194 @@
+"""`pytest bench --seeds N`: options, the trainings before the first verdict, findings.
+
+With `--seeds` nothing but `bench/test_accuracy.py` is collected (and, with `--speed`, the speed
+tests, which are measured first: never beside trainings), and this process does not import
+TensorFlow. Verdicts and exit codes are those of `bench.comparison_plugin`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tqdm import tqdm
+
+from bench import comparison, results
+from bench.accuracy import AccuracyDecision
+from bench.accuracy_comparison import (
+    DEFAULT_MARGIN_POINTS,
+    AccuracyTerms,
+    compare_accuracy,
+    decide_all,
+    finding,
+    read_accuracy_terms,
+)
+from bench.accuracy_report import accuracy_html
+from bench.comparison_plugin import NOT_THERE, VERDICT
+from bench.environments import EnvironmentProblem, default_cache
+from bench.report import FINDINGS
+from bench.statistics import Verdict
+from bench.trainings import Trainings, read_trainings, reference_path, write_trainings
+from bench.verdicts import Exit
+from lenet5 import data
+from lenet5.cli import default_data_dir
+from lenet5.errors import InputError
+
+ACCURACY_TERMS = pytest.StashKey[AccuracyTerms]()
+TRAINED = pytest.StashKey[list[Trainings]]()
+_TEST_LABELS = pytest.StashKey[data.Subset]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The terms of an accuracy comparison."""
+    group = parser.getgroup("accuracy", "LeNet-5: accuracy of TensorFlow versions over seeds")
+    group.addoption(
+        "--accuracy-margin",
+        type=float,
+        default=DEFAULT_MARGIN_POINTS,
+        metavar="POINTS",
+        help="percentage points that may be lost; default: %(default)g",
+    )
+
+
+@pytest.hookimpl(trylast=True)  # after the recipe's name was checked
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuses options that make no sense before anything is built."""
+    option = config.option
+    if option.seeds is None:
+        if option.speed:
+            raise pytest.UsageError("--speed adds speed tests to --seeds")
+        return
+    if getattr(option, "numprocesses", None) or getattr(option, "reruns", None):
+        raise pytest.UsageError("--seeds trains in parallel itself: without -n and --reruns only")
+    if option.speed and option.baseline is None:
+        raise pytest.UsageError("--speed needs --baseline")
+    try:
+        config.stash[ACCURACY_TERMS] = read_accuracy_terms(
+            option.baseline,
+            option.candidate,
+            recipe=option.recipe or "fast",
+            seeds=option.seeds,
+            margin_points=option.accuracy_margin,
+        )
+        option.accuracy_results = _results_path(option.results, with_speed=option.speed)
+        results.check_new(option.accuracy_results)
+    except InputError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """What is compared."""
+    terms = config.stash.get(ACCURACY_TERMS, None)
+    if terms is None:
+        return None
+    others = ", ".join(request.text for request in terms.candidates)
+    against = terms.baseline.text if terms.baseline else "the stored reference"
+    return (
+        f"accuracy: {others} against {against}, recipe {terms.recipe.name}, up to {terms.seeds} "
+        f"seeds, margin {terms.margin_points:g} points, results {config.option.accuracy_results}"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per candidate."""
+    if "trained_candidate" in metafunc.fixturenames:
+        terms = metafunc.config.stash[ACCURACY_TERMS]
+        metafunc.parametrize(
+            "trained_candidate",
+            [
+                pytest.param(index, id=f"{terms.recipe.name}-{request.text}")
+                for index, request in enumerate(terms.candidates)
+            ],
+        )
+
+
+@pytest.fixture(scope="session")
+def accuracy_decisions(request: pytest.FixtureRequest) -> list[AccuracyDecision]:
+    """Trains what is needed; the verdict on each candidate."""
+    config = request.config
+    terms = config.stash[ACCURACY_TERMS]
+    capture: Any = config.pluginmanager.get_plugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        try:
+            sets = _train(config, terms)
+        except EnvironmentProblem as problem:
+            pytest.exit(f"the baseline is not there: {problem}", returncode=Exit.NOT_THERE)
+        except InputError as error:
+            pytest.exit(str(error), returncode=Exit.USAGE)
+    decisions = decide_all(sets, terms.margin_points, paired=terms.baseline is not None)
+    config.stash.setdefault(FINDINGS, []).extend(
+        f"{decision.verdict.value}: {finding(decision, candidate, sets[0])}"
+        for decision, candidate in zip(decisions, sets[1:], strict=True)
+    )
+    return decisions
+
+
+def judge_accuracy(
+    decision: AccuracyDecision,
+    candidate: Trainings,
+    baseline: Trainings,
+    record: Callable[[str, object], None],
+) -> None:
+    """Passes or fails a test by a verdict."""
+    word = NOT_THERE if candidate.problem else decision.verdict.value
+    said = finding(decision, candidate, baseline)
+    record(VERDICT, word)
+    record("finding", said)
+    record("difference_points", decision.difference)
+    if word != Verdict.PASS.value:
+        pytest.fail(said, pytrace=False)
+
+
+def accuracy_head(config: pytest.Config) -> str:
+    """The head of the HTML report; empty if this session trained no seeds."""
+    sets = config.stash.get(TRAINED, None)
+    if sets is None:
+        return ""
+    terms = config.stash[ACCURACY_TERMS]
+    decisions = decide_all(sets, terms.margin_points, paired=terms.baseline is not None)
+    return accuracy_html(sets, decisions, config.stash[_TEST_LABELS])
+
+
+def _train(config: pytest.Config, terms: AccuracyTerms) -> list[Trainings]:
+    reference = None
+    if terms.baseline is None:
+        path = reference_path(terms.recipe.name)
+        if not path.exists():
+            name = terms.recipe.name
+            raise InputError(
+                f"no reference of recipe {name}: python -m bench reference --recipe {name}, or "
+                "give --baseline"
+            )
+        reference = read_trainings(path)[0]
+    dataset = data.load_dataset(
+        "mnist", data_dir=default_data_dir(os.environ), mnist_dir=config.option.mnist_dir
+    )
+    config.stash[_TEST_LABELS] = dataset.test
+    built = comparison.build_environments(
+        terms.baseline or terms.candidates[0],
+        terms.candidates,
+        default_cache(os.environ),
+        tqdm.write,
+    )
+    sides = len(terms.candidates) + (terms.baseline is not None)
+    with tqdm(total=sides * terms.seeds, disable=None, unit="seed", leave=False) as bar:
+
+        def on_seed(sets: Sequence[Trainings]) -> None:
+            config.stash[TRAINED] = list(sets)
+            write_trainings(config.option.accuracy_results, sets)
+            bar.update()
+
+        sets = compare_accuracy(terms, built, reference, dataset, on_seed)
+    config.stash[TRAINED] = sets
+    write_trainings(config.option.accuracy_results, sets)
+    return sets
+
+
+def _results_path(asked: Path | None, *, with_speed: bool) -> Path:
+    if asked is None:
+        default = comparison.default_results(Path("reports"))
+        return default.with_name(default.name.replace("comparison", "accuracy"))
+    return asked.with_name(f"{asked.stem}-accuracy.json") if with_speed else asked

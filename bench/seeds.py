@@ -1,0 +1,116 @@
+"""Many seeds in parallel: a process each, with one thread, as many at a time as there are cores."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.accuracy import Trained
+from bench.process import TRAINING_FILES, Interpreter, Worker, WorkerError, copy_code
+from lenet5.data import PARTS, Dataset
+from lenet5.recipe import Recipe
+
+_START_SECONDS = 300.0
+_TRIES = 2  # a fault is told from an accident by a fresh process
+
+
+@dataclass(frozen=True)
+class Job:
+    """A seed to train on a side."""
+
+    side: str
+    seed: int
+
+
+OnTrained = Callable[[str, Trained, Mapping[str, Any]], None]
+
+
+def prepare_training_folder(folder: Path, dataset: Dataset) -> str:
+    """Copies what workers need to train to a private folder.
+
+    Returns:
+        SHA-256 of the files of code, in hexadecimal.
+    """
+    for part in PARTS:
+        subset = getattr(dataset, part)
+        np.save(folder / f"{part}_images.npy", subset.images)
+        np.save(folder / f"{part}_labels.npy", subset.labels)
+    return copy_code(folder, TRAINING_FILES)
+
+
+def train_seeds(
+    jobs: Sequence[Job],
+    sides: Mapping[str, Interpreter],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    processes: int,
+    on_trained: OnTrained,
+    limit_seconds: float = 3600.0,
+) -> None:
+    """Trains every job; a process that fails is tried once more.
+
+    Args:
+        jobs: in the order in which they are begun.
+        sides: what each side's processes run with.
+        recipe: what is trained.
+        folder: made by `prepare_training_folder`.
+        processes: at a time.
+        on_trained: is told of every seed, with what the process says of its versions; called
+            here, one at a time.
+        limit_seconds: after which a training counts as hung.
+
+    Raises:
+        KeyboardInterrupt: after every process has ended.
+    """
+    live: set[Worker] = set()
+    lock = threading.Lock()
+    stopping = threading.Event()
+
+    def train(job: Job) -> tuple[Trained, Mapping[str, Any]]:
+        reason = ""
+        for _ in range(_TRIES):
+            if stopping.is_set():
+                break
+            try:
+                with Worker(sides[job.side], folder) as worker, _listed(worker, live, lock):
+                    said = worker.ask(_START_SECONDS, "start", cores=[], threads=1)["versions"]
+                    answer = worker.ask(
+                        limit_seconds, "train", recipe=asdict(recipe), seed=job.seed
+                    )
+                    del answer["idle_cpu_seconds"]
+                    return Trained(**answer), said
+            except WorkerError as error:
+                reason = error.reason
+        return Trained(job.seed, None, 10_000, problem=reason), {}
+
+    with ThreadPoolExecutor(processes) as pool:
+        futures = {pool.submit(train, job): job for job in jobs}
+        try:
+            for future in as_completed(futures):
+                on_trained(futures[future].side, *future.result())
+        except BaseException:
+            stopping.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            with lock:
+                for worker in live:
+                    worker.interrupt()
+            raise
+
+
+@contextlib.contextmanager
+def _listed(worker: Worker, live: set[Worker], lock: threading.Lock) -> Iterator[None]:
+    with lock:
+        live.add(worker)
+    try:
+        yield
+    finally:
+        with lock:
+            live.discard(worker)

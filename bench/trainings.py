@@ -1,0 +1,122 @@
+"""Seeds of a recipe trained in an environment: what references and accuracy results are made of.
+
+`bench/references/<recipe>.json` holds one such set; the results of an accuracy comparison hold one
+of the baseline or reference, and one of each candidate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from bench.accuracy import Trained
+from bench.results import Side
+from lenet5.errors import InputError
+from lenet5.recipe import Recipe
+from lenet5.run_directory import written_whole
+
+SCHEMA = 1
+KIND = "trainings"
+FOLDER = Path(__file__).parent / "references"
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """A recipe's seeds in an environment.
+
+    Attributes:
+        recipe: all its fields, with the bounds of its gate.
+        split: SHA-256 of MNIST's split arrays.
+        code: SHA-256 of the files that trained.
+        side: the environment.
+        machine: what it was trained on.
+        started: ISO 8601, UTC.
+        seeds: in the order of the list of seeds.
+        problem: why there are none; empty where there could be.
+    """
+
+    recipe: Recipe
+    split: str
+    code: str
+    side: Side
+    machine: Mapping[str, Any]
+    started: str
+    seeds: tuple[Trained, ...] = ()
+    problem: str = ""
+
+    def with_seed(self, trained: Trained) -> Trainings:
+        """These with one more, in the order of seeds."""
+        return replace(self, seeds=tuple(sorted((*self.seeds, trained), key=lambda t: t.seed)))
+
+
+def reference_path(recipe: str, folder: Path = FOLDER) -> Path:
+    """Where a recipe's reference is kept."""
+    return folder / f"{recipe}.json"
+
+
+def write_trainings(path: Path, sets: Sequence[Trainings]) -> None:
+    """Writes sets of trainings whole, in place of an earlier state.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    content = {"schema": SCHEMA, "kind": KIND, "sets": [asdict(item) for item in sets]}
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_trainings(path: Path) -> list[Trainings]:
+    """Reads what `write_trainings` wrote.
+
+    Raises:
+        InputError: it is missing, damaged, or of another schema.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        kind, schema = content["kind"], content["schema"]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(f"{path}: is damaged or holds no trainings") from None
+    if (kind, schema) != (KIND, SCHEMA):
+        raise InputError(f"{path}: holds {kind!r} of schema {schema!r}, not {KIND!r} of {SCHEMA}")
+    try:
+        return [_trainings(item) for item in content["sets"]]
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: is damaged: {error}") from None
+
+
+def differs(reference: Trainings, other: Trainings) -> str:
+    """What keeps trainings from being held against a reference; empty if nothing does."""
+    names = [
+        name
+        for name, a, b in (
+            ("recipe", _trained_by(reference.recipe), _trained_by(other.recipe)),
+            ("split", reference.split, other.split),
+            ("code", reference.code, other.code),
+        )
+        if a != b
+    ]
+    return f"the reference is of another {' and '.join(names)}" if names else ""
+
+
+def _trained_by(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe trains by: without its name and the bounds of its gate."""
+    passive = ("name", "min_accuracy", "max_accuracy")
+    return {name: value for name, value in asdict(recipe).items() if name not in passive}
+
+
+def _trainings(content: dict[str, Any]) -> Trainings:
+    recipe = Recipe.from_dict(content["recipe"])
+    side = Side(**{**content["side"], "lock": tuple(content["side"]["lock"])})
+    seeds = tuple(Trained(**item) for item in content["seeds"])
+    known = {field.name for field in fields(Trainings)}
+    if unknown := sorted(set(content) - known):
+        raise ValueError(f"{unknown[0]!r} is unknown")
+    for trained in seeds:
+        if trained.wrong is not None and not 0 <= trained.wrong <= trained.images:
+            raise ValueError(f"seed {trained.seed} has {trained.wrong} wrong images")
+    return Trainings(**{**content, "recipe": recipe, "side": side, "seeds": seeds})

@@ -1,0 +1,136 @@
+"""Accuracy verdicts on seeds that were never trained: known truth in, right verdicts out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bench.accuracy import LOOKS, AccuracyDecision, Trained, decide_accuracy, too_good
+from bench.statistics import Verdict
+from lenet5.recipe import find_recipe
+
+RECIPE = find_recipe("fast")  # its floor is 98 %
+MARGIN = 0.15
+
+Counts = Sequence[float | None] | np.ndarray
+
+
+def seeds(wrong: Counts) -> list[Trained]:
+    return [
+        Trained(seed, None if count is None else round(count), 10_000)
+        for seed, count in enumerate(wrong)
+    ]
+
+
+def decided(
+    candidate: Counts,
+    baseline: Counts,
+    *,
+    paired: bool = True,
+    margin: float = MARGIN,
+) -> AccuracyDecision:
+    return decide_accuracy(seeds(candidate), seeds(baseline), RECIPE, margin, paired=paired)
+
+
+def drawn(random: np.random.RandomState, count: int, loss: float = 0.0) -> np.ndarray:
+    """Wrong images of seeds: 150 with a standard deviation of 11, and `loss` points more."""
+    return np.asarray(150 + 100 * loss + 11 * random.standard_normal(count))
+
+
+def test_the_looks_spend_two_and_a_half_percent() -> None:
+    assert sum(look.alpha for look in LOOKS) == pytest.approx(0.025)
+    assert [look.blocks for look in LOOKS] == [10, 16, 20]
+
+
+def test_below_ten_seeds_there_is_no_verdict() -> None:
+    decision = decided([150] * 9, [150] * 9)
+    assert (decision.verdict, decision.seeds) == (Verdict.INCONCLUSIVE, 9)
+
+
+def test_equal_answers_are_identical() -> None:
+    wrong = list(range(140, 150))
+    decision = decided(wrong, wrong)
+    assert (decision.verdict, decision.reason) == (Verdict.PASS, "identical")
+
+
+def test_a_large_loss_fails_and_a_gain_passes() -> None:
+    wrong = np.linspace(130, 170, 10)
+    noise = np.tile([-3, 3], 5)
+    worse, better = decided(wrong + 40 + noise, wrong), decided(wrong - 20 + noise, wrong)
+    assert (worse.verdict, better.verdict) == (Verdict.FAIL, Verdict.PASS)
+    assert worse.difference == pytest.approx(0.4, abs=0.005)
+    assert worse.low > MARGIN
+    assert better.high < MARGIN
+
+
+def test_bounds_are_those_of_a_paired_t_test() -> None:
+    random = np.random.RandomState(3)
+    ours, theirs = np.round(drawn(random, 10)), np.round(drawn(random, 10))
+    decision = decided(ours, theirs)
+    interval = stats.ttest_rel(ours / 100, theirs / 100).confidence_interval(0.97)
+    assert (decision.low, decision.high) == pytest.approx((interval.low, interval.high))
+    assert decision.confidence == pytest.approx(0.97)
+
+
+def test_bounds_are_those_of_a_pooled_t_test_against_a_reference() -> None:
+    random = np.random.RandomState(4)
+    ours, theirs = np.round(drawn(random, 10)), np.round(drawn(random, 20))
+    decision = decided(ours, theirs, paired=False)
+    interval = stats.ttest_ind(ours / 100, theirs / 100).confidence_interval(0.97)
+    assert (decision.low, decision.high) == pytest.approx((interval.low, interval.high))
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize(("loss", "wrong"), [(MARGIN, "either"), (0.0, Verdict.FAIL)])
+def test_verdicts_err_no_more_often_than_they_say(paired: bool, loss: float, wrong: object) -> None:
+    """At the margin PASS and FAIL are wrong, at most 2.5 % each; equal sides never FAIL here."""
+    random = np.random.RandomState(0)
+    counts = dict.fromkeys(Verdict, 0)
+    for _ in range(1000):
+        decision = decided(drawn(random, 20, loss), drawn(random, 20), paired=paired)
+        counts[decision.verdict] += 1
+    most = stats.binom.isf(0.001, 1000, 0.025)
+    if wrong == "either":
+        assert max(counts[Verdict.PASS], counts[Verdict.FAIL]) <= most
+    else:
+        assert counts[Verdict.FAIL] == 0
+        assert counts[Verdict.PASS] >= 880
+
+
+def test_a_loss_of_three_tenths_is_found() -> None:
+    random = np.random.RandomState(1)
+    found = [
+        decided(drawn(random, 20, 0.3), drawn(random, 20)).verdict is Verdict.FAIL
+        for _ in range(400)
+    ]
+    assert np.mean(found) >= 0.88
+
+
+@pytest.mark.parametrize("wrong", [201, None])
+def test_a_seed_below_the_floor_fails_where_the_baselines_is_not(wrong: int | None) -> None:
+    usual = [150.0] * 10
+    decision = decided([*usual[:9], wrong], usual)
+    assert decision.verdict is Verdict.FAIL
+    assert decision.reason.startswith("diverged: seed 9")
+    assert decided([*usual[:9], wrong], [*usual[:9], wrong]).verdict is not Verdict.FAIL
+
+
+def test_what_is_too_good_fails() -> None:
+    """The mean is 98.5 %: 0.3 points more are too good, or 6 standard deviations."""
+    usual = [149.0, 151.0] * 5
+    assert too_good(seeds(usual)) == pytest.approx(0.985 + 0.003)
+    decision = decided([*usual[:9], 119], usual)
+    assert (decision.verdict, decision.reason) == (Verdict.FAIL, "too good: seed 9 reached 98.81 %")
+    wide = [100.0, 200.0] * 5
+    assert too_good(seeds(wide)) == pytest.approx(0.985 + 6 * np.std(wide, ddof=1) / 10_000)
+
+
+def test_detectable_loss_shrinks_with_seeds() -> None:
+    random = np.random.RandomState(5)
+    ours, theirs = drawn(random, 20), drawn(random, 20)
+    few = decided(ours[:10], theirs[:10], margin=0.01)
+    many = decided(ours, theirs, margin=0.01)
+    assert 0.05 < many.detectable < few.detectable < 0.3
