@@ -204,7 +204,7 @@ def _data(options: argparse.Namespace) -> int:
 def _recipes(_: argparse.Namespace) -> int:
     for field in fields(Recipe):
         values = [str(getattr(recipe, field.name)) for recipe in RECIPES.values()]
-        print(f"{field.name:15}  {'  '.join(f'{value:>8}' for value in values)}")
+        print(f"{field.name:16}  {'  '.join(f'{value:>8}' for value in values)}")
     return 0
 
 
