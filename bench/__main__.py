@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench import calibration, comparison, environments, numerics, results
+from bench import calibration, comparison, environments, machine, numerics, results
 from bench.accuracy_comparison import AccuracyTerms, reference_of, train_reference
 from bench.catalogue import WORKLOADS
 from bench.collection import condensed, together
@@ -200,7 +200,13 @@ def _reference(options: argparse.Namespace) -> int:
     if not 2 <= options.seeds <= 1000:
         raise InputError(f"--seeds is {options.seeds}, expected 2 to 1000")
     request = parse_request(options.environment)
-    terms = AccuracyTerms(None, (request,), find_recipe(options.recipe), options.seeds)
+    terms = AccuracyTerms(
+        None,
+        (request,),
+        find_recipe(options.recipe),
+        options.seeds,
+        processes=max(len(machine.cores()), 1),
+    )
     path = options.out or reference_path(options.recipe)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -224,7 +230,13 @@ def _reference(options: argparse.Namespace) -> int:
         except InputError as error:
             raise InputError(f"{path}: {error}: remove it to begin a new one") from None
     wrong = [trained.wrong for trained in found.seeds if trained.wrong is not None]
-    print(f"{path}: {len(wrong)} seeds, {sum(wrong) / max(len(wrong), 1):.1f} wrong on the average")
+    if len(wrong) < len(found.seeds):
+        problems = {trained.problem for trained in found.seeds if trained.wrong is None}
+        print(
+            f"{path}: {len(found.seeds) - len(wrong)} seeds failed: {'; '.join(sorted(problems))}"
+        )
+        return Exit.FAILED
+    print(f"{path}: {len(wrong)} seeds, {sum(wrong) / len(wrong):.1f} wrong on the average")
     return Exit.PASSED
 
 

@@ -98,8 +98,15 @@ def decide_accuracy(
         paired: whether seeds are compared one by one.
     """
     if paired:
-        count = min(len(candidate), len(baseline))
-        candidate, baseline = candidate[:count], baseline[:count]
+        common = {t.seed for t in candidate} & {t.seed for t in baseline}
+        candidate = [trained for trained in candidate if trained.seed in common]
+        baseline = [trained for trained in baseline if trained.seed in common]
+    fault = next((trained for trained in baseline if trained.wrong is None), None)
+    if fault is not None:
+        told = f"the baseline fails: seed {fault.seed} {fault.problem or 'diverged'}"
+        return AccuracyDecision(
+            Verdict.INCONCLUSIVE, told, 0, *[math.nan] * 5, margin=margin_points
+        )
     surprise = _surprise(candidate, baseline, recipe, paired=paired)
     reason, verdict = surprise, Verdict.FAIL if surprise else Verdict.INCONCLUSIVE
     test = _Test(math.nan, math.nan, math.nan, 1.0, 0)

@@ -76,7 +76,7 @@ def read_accuracy_terms(
         recipe=find_recipe(recipe),
         seeds=seeds,
         margin_points=margin_points,
-        processes=len(machine.cores()),
+        processes=max(len(machine.cores()), 1),
     )
 
 
@@ -180,7 +180,7 @@ def train_reference(
             {"1": interpreter_of(built.baseline)},
             terms.recipe,
             folder,
-            processes=len(machine.cores()),
+            processes=terms.processes,
             on_trained=on_trained,
         )
     return found
@@ -239,8 +239,15 @@ def _nothing_trained(
         )
 
     requests = (terms.baseline or terms.candidates[0], *terms.candidates)
-    baseline, *candidates = named_sides(requests, built)
-    return [reference or of(baseline), *(of(side) for side in candidates)]
+    baseline, *candidates = (of(side) for side in named_sides(requests, built))
+    if terms.baseline is None:
+        # The first candidate was built in the baseline's place: it is not there "again".
+        label = candidates[0].side.label.removesuffix(" again")
+        candidates[0] = replace(candidates[0], side=replace(candidates[0].side, label=label))
+    if reference is not None:
+        label = f"the reference ({reference.side.label})"
+        baseline = replace(reference, side=replace(reference.side, label=label))
+    return [baseline, *candidates]
 
 
 def _stages(seeds: int) -> Iterator[tuple[int, int]]:

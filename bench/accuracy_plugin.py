@@ -1,7 +1,7 @@
 """`pytest bench --seeds N`: options, the trainings before the first verdict, findings.
 
 With `--seeds` nothing but `bench/test_accuracy.py` is collected (and, with `--speed`, the speed
-tests, which are measured first: never beside trainings), and this process does not import
+tests, which are measured after them: never beside trainings), and this process does not import
 TensorFlow. Verdicts and exit codes are those of `bench.comparison_plugin`.
 """
 

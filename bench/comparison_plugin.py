@@ -57,7 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="compare accuracy instead, over up to N seeds; without --baseline with the reference",
     )
-    group.addoption("--speed", action="store_true", help="with --seeds: speed too, before it")
+    group.addoption("--speed", action="store_true", help="with --seeds: speed too, after it")
     group.addoption(
         "--workloads", metavar="NAMES", default="gated", help="gated (default), all, or names"
     )
@@ -168,7 +168,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         "test_self_check.py": config.option.self_check,
         "test_mutations.py": config.option.mutations,
     }
-    wanted = on_request.get(collection_path.name, not any(on_request.values()))
+    if collection_path.parent.name == "bench" and collection_path.parent.parent.name != "tests":
+        wanted = on_request.get(collection_path.name, not any(on_request.values()))
+    else:
+        wanted = not any(on_request.values())
     return None if wanted else True
 
 
@@ -271,7 +274,9 @@ def _selected(session: pytest.Session) -> list[list[str]]:
     chosen = {
         item.callspec.params["compared"]
         for item in session.items
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+        if isinstance(item, pytest.Function)
+        and hasattr(item, "callspec")
+        and "compared" in item.callspec.params
     }
     return [
         [name for name in terms.workloads if (index, name) in chosen]

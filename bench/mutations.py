@@ -111,9 +111,9 @@ MUTATIONS = (
     ),
     Mutation(
         "dropout active in prediction",
-        "steps.py",
-        "_EVALUATION_BATCH], training=False)",
-        "_EVALUATION_BATCH], training=True)",
+        "evaluation.py",
+        "model.predict(images, batch_size=batch_size, verbose=0)",
+        "model(images, training=True).numpy()",
     ),
     Mutation("dropout rate wrong", "steps.py", "rate=layer.rate,", "rate=0.8 * layer.rate,"),
     Mutation(
@@ -126,8 +126,7 @@ MUTATIONS = (
         "the last partial batch dropped in training",
         "training.py",
         "steps_per_epoch = math.ceil(len(labels) / recipe.batch_size)",
-        "labels = labels[: len(labels) // recipe.batch_size * recipe.batch_size]\n"
-        "    steps_per_epoch = math.ceil(len(labels) / recipe.batch_size)",
+        "steps_per_epoch = max(1, len(labels) // recipe.batch_size)",
     ),
     Mutation(
         "the last partial batch dropped in evaluation",
@@ -156,7 +155,7 @@ MUTATIONS = (
         "float16 rounding of weights",
         "training.py",
         "model.set_weights(best_weights)",
-        'model.set_weights([w.astype("float16") for w in best_weights])',
+        "model.set_weights([np.asarray(w, np.float16) for w in best_weights])",
     ),
     Mutation(
         "gradients of one layer zeroed",
@@ -213,7 +212,11 @@ def run_checks(folder: Path, arguments: Sequence[str] = ()) -> tuple[tuple[str, 
     done = subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(folder)},
+        env={
+            **{name: v for name, v in os.environ.items() if not name.startswith("PYTEST_")},
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": str(folder),
+        },
         capture_output=True,
         text=True,
         timeout=_LONGEST_SECONDS,

@@ -10,9 +10,10 @@ from scipy import stats
 
 from bench.accuracy import LOOKS, AccuracyDecision, Trained, decide_accuracy, too_good
 from bench.statistics import Verdict
-from lenet5.recipe import find_recipe
+from lenet5.recipe import Recipe, find_recipe
 
 RECIPE = find_recipe("fast")  # its floor is 98 %
+NO_FLOOR = RECIPE.with_overrides({"min_accuracy": 0.9})
 MARGIN = 0.15
 
 Counts = Sequence[float | None] | np.ndarray
@@ -31,8 +32,9 @@ def decided(
     *,
     paired: bool = True,
     margin: float = MARGIN,
+    recipe: Recipe = RECIPE,
 ) -> AccuracyDecision:
-    return decide_accuracy(seeds(candidate), seeds(baseline), RECIPE, margin, paired=paired)
+    return decide_accuracy(seeds(candidate), seeds(baseline), recipe, margin, paired=paired)
 
 
 def drawn(random: np.random.RandomState, count: int, loss: float = 0.0) -> np.ndarray:
@@ -90,7 +92,9 @@ def test_verdicts_err_no_more_often_than_they_say(paired: bool, loss: float, wro
     random = np.random.RandomState(0)
     counts = dict.fromkeys(Verdict, 0)
     for _ in range(1000):
-        decision = decided(drawn(random, 20, loss), drawn(random, 20), paired=paired)
+        decision = decided(
+            drawn(random, 20, loss), drawn(random, 20), paired=paired, recipe=NO_FLOOR
+        )
         counts[decision.verdict] += 1
     most = stats.binom.isf(0.001, 1000, 0.025)
     if wrong == "either":
@@ -103,7 +107,7 @@ def test_verdicts_err_no_more_often_than_they_say(paired: bool, loss: float, wro
 def test_a_loss_of_three_tenths_is_found() -> None:
     random = np.random.RandomState(1)
     found = [
-        decided(drawn(random, 20, 0.3), drawn(random, 20)).verdict is Verdict.FAIL
+        decided(drawn(random, 20, 0.3), drawn(random, 20), recipe=NO_FLOOR).verdict is Verdict.FAIL
         for _ in range(400)
     ]
     assert np.mean(found) >= 0.88
@@ -116,6 +120,14 @@ def test_a_seed_below_the_floor_fails_where_the_baselines_is_not(wrong: int | No
     assert decision.verdict is Verdict.FAIL
     assert decision.reason.startswith("diverged: seed 9")
     assert decided([*usual[:9], wrong], [*usual[:9], wrong]).verdict is not Verdict.FAIL
+
+
+def test_a_baseline_that_fails_is_never_a_pass() -> None:
+    usual = [150.0] * 10
+    for candidate in (usual, [*usual[:9], None]):
+        decision = decided(candidate, [*usual[:9], None])
+        assert decision.verdict is Verdict.INCONCLUSIVE
+        assert decision.reason.startswith("the baseline fails: seed 9")
 
 
 def test_what_is_too_good_fails() -> None:
