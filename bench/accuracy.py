@@ -104,9 +104,7 @@ def decide_accuracy(
     fault = next((trained for trained in baseline if trained.wrong is None), None)
     if fault is not None:
         told = f"the baseline fails: seed {fault.seed} {fault.problem or 'diverged'}"
-        return AccuracyDecision(
-            Verdict.INCONCLUSIVE, told, 0, *[math.nan] * 5, margin=margin_points
-        )
+        return AccuracyDecision(Verdict.INCONCLUSIVE, told, 0, *5 * (math.nan,), margin_points)
     surprise = _surprise(candidate, baseline, recipe, paired=paired)
     reason, verdict = surprise, Verdict.FAIL if surprise else Verdict.INCONCLUSIVE
     test = _Test(math.nan, math.nan, math.nan, 1.0, 0)
