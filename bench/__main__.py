@@ -148,11 +148,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     if not 1 <= options.runs <= 1000:
         raise InputError(f"--runs is {options.runs}, expected 1 to 1000")
     request = parse_request(options.environment)
-    images = data.load_dataset(
-        "mnist",
-        data_dir=default_data_dir(os.environ),
-        mnist_dir=default_mnist_dir(os.environ),
-    ).training
+    images = _mnist().training
     cache = default_cache(os.environ)
     terms = comparison.Terms(
         baseline=request,
@@ -210,12 +206,8 @@ def _reference(options: argparse.Namespace) -> int:
     path = options.out or reference_path(options.recipe)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    dataset = data.load_dataset(
-        "mnist",
-        data_dir=default_data_dir(os.environ),
-        mnist_dir=default_mnist_dir(os.environ),
-    )
-    built = comparison.build_environments(request, (request,), default_cache(os.environ), print)
+    dataset = _mnist()
+    built = environments.build(request, default_cache(os.environ), say=print)
     before = read_trainings(path)[0] if path.exists() else None
     with tqdm(total=options.seeds, unit="seed", disable=None) as bar:
 
@@ -225,28 +217,19 @@ def _reference(options: argparse.Namespace) -> int:
             if bar.disable:
                 print(f"{len(found.seeds)} of {options.seeds} seeds", flush=True)
 
-        try:
-            found = train_reference(terms, built, dataset, before, on_seed)
-        except InputError as error:
-            raise InputError(f"{path}: {error}: remove it to begin a new one") from None
-    wrong = [trained.wrong for trained in found.seeds if trained.wrong is not None]
-    if len(wrong) < len(found.seeds):
-        problems = {trained.problem for trained in found.seeds if trained.wrong is None}
-        print(
-            f"{path}: {len(found.seeds) - len(wrong)} seeds failed: {'; '.join(sorted(problems))}"
-        )
+        found, failed = train_reference(terms, built, dataset, before, on_seed)
+    for trained in failed:
+        print(f"{path}: seed {trained.seed} is missing: {trained.problem}")
+    if failed:
         return Exit.FAILED
+    wrong = [trained.wrong for trained in found.seeds if trained.wrong is not None]
     print(f"{path}: {len(wrong)} seeds, {sum(wrong) / len(wrong):.1f} wrong on the average")
     return Exit.PASSED
 
 
 def _numerics(options: argparse.Namespace) -> int:
     requests = [parse_request(text) for text in options.environment or ["."]]
-    training = data.load_dataset(
-        "mnist",
-        data_dir=default_data_dir(os.environ),
-        mnist_dir=default_mnist_dir(os.environ),
-    ).training
+    training = _mnist().training
     cache = default_cache(os.environ)
     built = [environments.build(request, cache, say=print) for request in requests]
     found = numerics.compute_in([comparison.interpreter_of(side) for side in built], training)
@@ -262,6 +245,14 @@ def _numerics(options: argparse.Namespace) -> int:
             print(f"FAIL: {request.text}: {line}")
             status = Exit.FAILED
     return status
+
+
+def _mnist() -> data.Dataset:
+    return data.load_dataset(
+        "mnist",
+        data_dir=default_data_dir(os.environ),
+        mnist_dir=default_mnist_dir(os.environ),
+    )
 
 
 def _refuse(message: str, status: Exit) -> Exit:

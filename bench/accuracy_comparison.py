@@ -11,8 +11,8 @@ from typing import Any
 
 from bench import machine
 from bench.accuracy import LOOKS, AccuracyDecision, Trained, decide_accuracy
-from bench.comparison import Environments, interpreter_of, named_sides
-from bench.environments import Built
+from bench.comparison import interpreter_of, named_sides
+from bench.environments import Built, EnvironmentProblem
 from bench.request import Request, parse_request
 from bench.results import Side
 from bench.seeds import Job, prepare_training_folder, train_seeds
@@ -26,6 +26,7 @@ from lenet5.recipe import Recipe, find_recipe
 # sides of a seed are independent: 12 seeds of `fast` had a standard deviation of 0.114 points, so
 # differences would have 0.16, and their mean over 20 seeds 0.036.
 DEFAULT_MARGIN_POINTS = 0.15
+_ANEW = "remove it to begin a new one"
 
 OnSeed = Callable[[Sequence[Trainings]], None]
 
@@ -83,7 +84,7 @@ def read_accuracy_terms(
 
 def compare_accuracy(
     terms: AccuracyTerms,
-    built: Environments,
+    built: Sequence[Built | EnvironmentProblem],
     reference: Trainings | None,
     dataset: Dataset,
     on_seed: OnSeed,
@@ -92,7 +93,7 @@ def compare_accuracy(
 
     Args:
         terms: what is asked for.
-        built: the environments; the baseline's is not used with a reference.
+        built: the environments: the baseline's, unless there is a reference, and the candidates'.
         reference: to hold candidates against instead of a baseline.
         dataset: MNIST.
         on_seed: is told of all trainings after each seed.
@@ -109,7 +110,7 @@ def compare_accuracy(
         sets = _nothing_trained(terms, built, reference, sha256_of(dataset), code)
         sides = {
             str(place): interpreter_of(side)
-            for place, side in enumerate((built.baseline, *built.candidates))
+            for place, side in enumerate(built, start=0 if reference is None else 1)
             if isinstance(side, Built)
         }
 
@@ -139,11 +140,11 @@ def compare_accuracy(
 
 def train_reference(
     terms: AccuracyTerms,
-    built: Environments,
+    built: Built,
     dataset: Dataset,
     before: Trainings | None,
     on_seed: Callable[[Trainings], None],
-) -> Trainings:
+) -> tuple[Trainings, list[Trained]]:
     """Trains the seeds of the only candidate that are not trained yet.
 
     Args:
@@ -153,6 +154,9 @@ def train_reference(
         before: what is trained already.
         on_seed: is told of all trainings after each seed.
 
+    Returns:
+        All trainings, and those that failed: these are not kept, and tried anew another time.
+
     Raises:
         InputError: what is trained already is of another environment, recipe, split or code.
         KeyboardInterrupt: after `on_seed` was told of what there is.
@@ -160,31 +164,36 @@ def train_reference(
     with tempfile.TemporaryDirectory(prefix="lenet5-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         code = prepare_training_folder(folder, dataset)
-        _, found = _nothing_trained(terms, built, None, sha256_of(dataset), code)
+        (found,) = _nothing_trained(terms, [built], None, sha256_of(dataset), code)
         if before is not None:
             if before.side.lock != found.side.lock or before.side.settings != found.side.settings:
-                raise InputError("the reference is of another environment")
+                raise InputError(f"the reference is of another environment: {_ANEW}")
             if reason := differs(before, found):
-                raise InputError(reason)
+                raise InputError(f"{reason}: {_ANEW}")
             found = before
         done = {trained.seed for trained in found.seeds}
         on_seed(found)
 
+        failed: list[Trained] = []
+
         def on_trained(_side: str, trained: Trained, said: Mapping[str, Any]) -> None:
             nonlocal found
+            if trained.wrong is None:
+                failed.append(trained)
+                return
             versions = {**found.side.versions, **said}
             found = replace(found.with_seed(trained), side=replace(found.side, versions=versions))
             on_seed(found)
 
         train_seeds(
-            [Job("1", seed) for seed in range(terms.seeds) if seed not in done],
-            {"1": interpreter_of(built.baseline)},
+            [Job("", seed) for seed in range(terms.seeds) if seed not in done],
+            {"": interpreter_of(built)},
             terms.recipe,
             folder,
             processes=terms.processes,
             on_trained=on_trained,
         )
-    return found
+    return found, failed
 
 
 def decide_all(
@@ -227,7 +236,7 @@ def reference_of(found: Trainings) -> Trainings:
 
 def _nothing_trained(
     terms: AccuracyTerms,
-    built: Environments,
+    built: Sequence[Built | EnvironmentProblem],
     reference: Trainings | None,
     split: str,
     code: str,
@@ -239,16 +248,12 @@ def _nothing_trained(
             terms.recipe, split, code, side, machine.describe(), started, problem=side.problem
         )
 
-    requests = (terms.baseline or terms.candidates[0], *terms.candidates)
-    baseline, *candidates = (of(side) for side in named_sides(requests, built))
-    if terms.baseline is None:
-        # The first candidate was built in the baseline's place: it is not there "again".
-        label = candidates[0].side.label.removesuffix(" again")
-        candidates[0] = replace(candidates[0], side=replace(candidates[0].side, label=label))
+    requests = [*filter(None, [terms.baseline]), *terms.candidates]
+    sets = [of(side) for side in named_sides(requests, built)]
     if reference is not None:
         label = f"the reference ({reference.side.label})"
-        baseline = replace(reference, side=replace(reference.side, label=label))
-    return [baseline, *candidates]
+        sets.insert(0, replace(reference, side=replace(reference.side, label=label)))
+    return sets
 
 
 def _stages(seeds: int) -> Iterator[tuple[int, int]]:

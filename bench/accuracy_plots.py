@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
-import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
 
 from bench.flips import Flips
-from bench.plots import DPI, WIDTH_INCHES
+from bench.plots import WIDTH_INCHES, png_of
 from bench.trainings import Trainings
 
 MOST_IMAGES = 40
@@ -20,12 +18,12 @@ _POINT, _LINK = "#0072B2", "#C4C4C4"
 
 def seeds_png(sets: Sequence[Trainings], *, paired: bool) -> bytes:
     """`seeds_figure` as a PNG file."""
-    return _png(seeds_figure(sets, paired=paired))
+    return png_of(lambda: seeds_figure(sets, paired=paired))
 
 
 def flips_png(flips: Flips, images: np.ndarray, labels: np.ndarray) -> bytes:
     """`flips_figure` as a PNG file."""
-    return _png(flips_figure(flips, images, labels))
+    return png_of(lambda: flips_figure(flips, images, labels))
 
 
 def seeds_figure(sets: Sequence[Trainings], *, paired: bool) -> Figure:
@@ -68,10 +66,3 @@ def flips_figure(flips: Flips, images: np.ndarray, labels: np.ndarray) -> Figure
         axes.imshow(images[place, :, :, 0], cmap="gray_r", vmin=0, vmax=255)
         axes.set_title(f"{labels[place]}: {kind}\n#{place}", fontsize=8)
     return figure
-
-
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    with matplotlib.style.context(["default", {"text.parse_math": False}]):
-        figure.savefig(file, format="png", dpi=DPI)
-    return file.getvalue()

@@ -27,7 +27,7 @@ from bench.accuracy_comparison import (
 )
 from bench.accuracy_report import accuracy_html
 from bench.comparison_plugin import NOT_THERE, VERDICT
-from bench.environments import EnvironmentProblem, default_cache
+from bench.environments import Built, EnvironmentProblem, build, default_cache
 from bench.report import FINDINGS
 from bench.statistics import Verdict
 from bench.trainings import Trainings, read_trainings, reference_path, write_trainings
@@ -149,7 +149,9 @@ def accuracy_head(config: pytest.Config) -> str:
         return ""
     terms = config.stash[ACCURACY_TERMS]
     decisions = decide_all(sets, terms.margin_points, paired=terms.baseline is not None)
-    return accuracy_html(sets, decisions, config.stash[_TEST_LABELS])
+    return accuracy_html(
+        sets, decisions, config.stash[_TEST_LABELS], paired=terms.baseline is not None
+    )
 
 
 def _train(config: pytest.Config, terms: AccuracyTerms) -> list[Trainings]:
@@ -167,12 +169,11 @@ def _train(config: pytest.Config, terms: AccuracyTerms) -> list[Trainings]:
         "mnist", data_dir=default_data_dir(os.environ), mnist_dir=config.option.mnist_dir
     )
     config.stash[_TEST_LABELS] = dataset.test
-    built = comparison.build_environments(
-        terms.baseline or terms.candidates[0],
-        terms.candidates,
-        default_cache(os.environ),
-        tqdm.write,
-    )
+    cache = default_cache(os.environ)
+    built: list[Built | EnvironmentProblem] = []
+    if terms.baseline is not None:
+        built.append(build(terms.baseline, cache, say=tqdm.write))
+    built += comparison.build_candidates(terms.candidates, cache, tqdm.write)
     sides = len(terms.candidates) + (terms.baseline is not None)
     with tqdm(total=sides * terms.seeds, disable=None, unit="seed", leave=False) as bar:
 

@@ -19,7 +19,11 @@ HEADER = ("", "verdict", "accuracy (%)", "loses (points)", "interval", "seeds", 
 
 
 def accuracy_html(
-    sets: Sequence[Trainings], decisions: Sequence[AccuracyDecision], test: Subset
+    sets: Sequence[Trainings],
+    decisions: Sequence[AccuracyDecision],
+    test: Subset,
+    *,
+    paired: bool,
 ) -> str:
     """Findings, table, seeds by side, and what became of single images.
 
@@ -27,11 +31,11 @@ def accuracy_html(
         sets: of baseline or reference, then of each candidate.
         decisions: on each candidate.
         test: the test images.
+        paired: whether the same seeds were trained on both sides.
     """
     from bench.accuracy_plots import seeds_png  # matplotlib takes long to import
 
     baseline, *candidates = sets
-    paired = any(trained.digits for trained in baseline.seeds)
     findings = "".join(
         f"<li>{d.verdict.value}: {escape(finding(d, candidate, baseline))}</li>"
         for d, candidate in zip(decisions, candidates, strict=True)

@@ -141,15 +141,22 @@ def build_environments(
     Raises:
         EnvironmentProblem: the baseline's.
     """
-    built: list[Built | EnvironmentProblem] = []
     held_against = environments.build(baseline, cache, say=say)
+    return Environments(held_against, build_candidates(candidates, cache, say))
+
+
+def build_candidates(
+    candidates: Sequence[Request], cache: Path, say: Say
+) -> tuple[Built | EnvironmentProblem, ...]:
+    """Builds every environment; what cannot be built has its problem in its place."""
+    built: list[Built | EnvironmentProblem] = []
     for request in candidates:
         try:
             built.append(environments.build(request, cache, say=say))
         except EnvironmentProblem as problem:
             say(str(problem))
             built.append(problem)
-    return Environments(held_against, tuple(built))
+    return tuple(built)
 
 
 def measure(
@@ -207,7 +214,9 @@ def _gone_on_with(before: Results, now: Results) -> Results:
 
 def empty_results(terms: Terms, built: Environments, code: str) -> Results:
     """Results without blocks: environments, machine, options and the terms of each workload."""
-    baseline, *candidates = named_sides((terms.baseline, *terms.candidates), built)
+    baseline, *candidates = named_sides(
+        (terms.baseline, *terms.candidates), (built.baseline, *built.candidates)
+    )
     return Results(
         machine=machine.describe(),
         code=code,
@@ -236,9 +245,11 @@ def empty_results(terms: Terms, built: Environments, code: str) -> Results:
     )
 
 
-def named_sides(requests: Sequence[Request], built: Environments) -> list[Side]:
-    """The baseline and the candidates as results hold them, with labels that tell them apart."""
-    both = list(zip(requests, (built.baseline, *built.candidates), strict=True))
+def named_sides(
+    requests: Sequence[Request], built: Sequence[Built | EnvironmentProblem]
+) -> list[Side]:
+    """Environments as results hold them, with labels that tell them apart."""
+    both = list(zip(requests, built, strict=True))
     there = [side for _, side in both if isinstance(side, Built)]
     names = iter(
         labels(

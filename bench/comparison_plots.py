@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.style
 from matplotlib.figure import Figure
 
 from bench.catalogue import SLICE, WORKLOADS
@@ -27,7 +25,7 @@ from bench.comparison_axes import (
     set_value_axis,
 )
 from bench.comparison_words import SAME_KERAS, differs_in, version_key, version_order
-from bench.plots import DPI, WIDTH_INCHES
+from bench.plots import WIDTH_INCHES, png_of
 from bench.results import Block, Results, Samples, Side, WorkloadTerms
 from bench.statistics import Verdict
 from bench.verdicts import Decision, interval, value
@@ -45,17 +43,17 @@ _COLUMNS = (8, 106, 236)  # points from the axes to verdict, ratio and margin
 
 def forest_png(decisions: Sequence[Decision], results: Results, candidate: int) -> bytes:
     """`forest_figure` as a PNG file of 1050 pixels' width."""
-    return _png(lambda: forest_figure(decisions, results, candidate))
+    return png_of(lambda: forest_figure(decisions, results, candidate))
 
 
 def samples_png(results: Results, workload: str) -> bytes:
     """`samples_figure` as a PNG file of 1050 pixels' width."""
-    return _png(lambda: samples_figure(results, workload))
+    return png_of(lambda: samples_figure(results, workload))
 
 
 def versions_png(decisions: Sequence[Decision], results: Results, workload: str) -> bytes:
     """`versions_figure` as a PNG file of 1050 pixels' width."""
-    return _png(lambda: versions_figure(decisions, results, workload))
+    return png_of(lambda: versions_figure(decisions, results, workload))
 
 
 def forest_figure(decisions: Sequence[Decision], results: Results, candidate: int) -> Figure:
@@ -224,14 +222,6 @@ def _draw_versions(
         else:
             _note(axes, column, "no result")
     _name_versions(axes, panel.names, panel.baseline)
-
-
-def _png(draw: Callable[[], Figure]) -> bytes:
-    file = io.BytesIO()
-    # A user's matplotlibrc must not change what a report looks like; a label may hold dollars.
-    with matplotlib.style.context(["default", {"text.parse_math": False}]):
-        draw().savefig(file, format="png", dpi=DPI)
-    return file.getvalue()
 
 
 def _figure(height_inches: float) -> Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -25,10 +25,15 @@ OTHER_COLOUR = "#999999"
 
 def throughput_png(rows: Sequence[Throughput]) -> bytes:
     """`throughput_figure` as a PNG file of 1050 pixels' width."""
+    return png_of(lambda: throughput_figure(rows))
+
+
+def png_of(draw: Callable[[], Figure]) -> bytes:
+    """A figure as a PNG file; it is drawn here, so that no style but ours is seen."""
     file = io.BytesIO()
-    # A user's matplotlibrc must not change what a report looks like.
-    with matplotlib.style.context("default"):
-        throughput_figure(rows).savefig(file, format="png", dpi=DPI)
+    # A user's matplotlibrc must not change what a report looks like; a label may hold dollars.
+    with matplotlib.style.context(["default", {"text.parse_math": False}]):
+        draw().savefig(file, format="png", dpi=DPI)
     return file.getvalue()
 
 

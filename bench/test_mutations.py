@@ -24,13 +24,24 @@ def found(pytestconfig: pytest.Config) -> Iterator[list[Caught]]:
     pytestconfig.stash.setdefault(FINDINGS, []).extend(table(caught).splitlines())
 
 
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What fails without any mutation: then nothing that fails with one means anything."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    copy_project(ROOT, folder)
+    checks, output = run_checks(folder)
+    return output if checks else ""
+
+
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_a_mutation_is_caught(
     mutation: Mutation,
     found: list[Caught],
+    unbroken: str,
     tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
+    assert not unbroken, "the unbroken project fails already"
     copy_project(ROOT, tmp_path)
     apply(mutation, tmp_path)
     checks, output = run_checks(tmp_path)
@@ -39,7 +50,5 @@ def test_a_mutation_is_caught(
     assert checks, f"nothing noticed: {mutation.name}\n{output}"
 
 
-def test_the_unbroken_project_passes(tmp_path: Path) -> None:
-    copy_project(ROOT, tmp_path)
-    checks, output = run_checks(tmp_path)
-    assert not checks, output
+def test_the_unbroken_project_passes(unbroken: str) -> None:
+    assert not unbroken, unbroken

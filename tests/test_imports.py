@@ -128,3 +128,10 @@ def test_everything_imported_is_declared() -> None:
                 continue
             assert f'"{distributions.get(top, top).replace("_", "-")}' in text, top
     assert '"importlib_resources"' in text  # etils imports it without declaring it
+
+
+def test_no_unit_test_bears_the_name_of_what_is_collected_on_request() -> None:
+    """`bench.comparison_plugin` leaves those out, by the name of their file."""
+    on_request = {f"test_{name}.py" for name in ("speed", "accuracy", "self_check", "mutations")}
+    assert on_request <= {path.name for path in (ROOT / "bench").glob("test_*.py")}
+    assert not on_request & {path.name for path in (ROOT / "tests").rglob("test_*.py")}

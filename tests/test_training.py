@@ -117,6 +117,29 @@ def test_training_learns(digits: Dataset) -> None:
     assert history.epochs[-1].validation_accuracy > 0.9
 
 
+def test_the_model_is_the_average_if_the_recipe_has_one(small: tuple[Subset, Subset]) -> None:
+    """By it epochs are judged, and the weights that were trained are others."""
+    recipe = SHORT.with_overrides({"average_decay": 0.9})
+    model, history = train(recipe, *small, seed=5)
+    plain, _ = train(SHORT, *small, seed=5)
+    best = history.epochs[history.best_epoch - 1]
+    truth = numpy_lenet5.forward(model.get_weights(), small[1].images / 255).probabilities
+    expected = numpy_lenet5.loss(model.get_weights(), truth, small[1].labels, SHORT.l2)
+    assert best.validation_loss == pytest.approx(expected, rel=1e-5)
+    assert not np.allclose(model.get_weights()[0], plain.get_weights()[0], atol=1e-4)
+
+
+def test_training_distorts_its_images_and_smooths_its_labels(
+    small: tuple[Subset, Subset], trained: Trained
+) -> None:
+    """Each changes the loss of the first epoch; the seed stays the same."""
+    losses = {trained.history.epochs[0].training_loss}
+    for changes in ({"shift_pixels": 3.0}, {"label_smoothing": 0.2}):
+        _, history = train(SHORT.with_overrides({"epochs": 1, **changes}), *small, seed=5)
+        losses.add(history.epochs[0].training_loss)
+    assert len(losses) == 3
+
+
 def test_learning_rates_follow_the_recipe(trained: Trained) -> None:
     rates = SHORT.learning_rates(6)
     assert [epoch.learning_rate for epoch in trained.history.epochs] == [rates[2], rates[5]]

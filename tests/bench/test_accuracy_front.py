@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from bench import __main__ as command
 from bench import accuracy_comparison, accuracy_plugin, seeds
+from bench.accuracy import Trained
 from bench.trainings import read_trainings, reference_path
-from lenet5 import data
-from tests.bench.stub_worker import stub_python
-from tests.bench.test_comparison_front import CONFTEST, ROOT
 
 Run = Callable[..., pytest.RunResult]
 
-
-@pytest.fixture
-def stub(tmp_path: Path) -> str:
-    return f"python:{stub_python(tmp_path)}"
+pytestmark = pytest.mark.usefixtures("black_images", "short_blocks")
 
 
 @pytest.fixture
@@ -32,31 +25,6 @@ def references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (accuracy_plugin, command):
         monkeypatch.setattr(module, "reference_path", lambda name: reference_path(name, folder))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Black images, a cache of its own."""
-    black = data.Subset(np.zeros((20, 28, 28, 1), np.uint8), np.zeros(20, np.uint8))
-    monkeypatch.setattr(
-        data, "load_dataset", lambda *_, **__: data.Dataset("mnist", black, black, black)
-    )
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def run(pytester: pytest.Pytester) -> Run:
-    pytester.makeconftest(CONFTEST)
-    folder = pytester.mkdir("bench")
-    for name in ("test_accuracy.py", "test_speed.py"):
-        shutil.copy(ROOT / "bench" / name, folder)
-    (folder / "test_other.py").write_text("def test_other(): pass\n")
-
-    def go(*arguments: str) -> pytest.RunResult:
-        arguments = ("-p", "no:cacheprovider", "bench", *arguments)
-        return pytester.runpytest_inprocess(*arguments, no_reraise_ctrlc=True)
-
-    return go
 
 
 def test_without_seeds_accuracy_is_not_collected(run: Run) -> None:
@@ -106,6 +74,13 @@ def test_an_environment_that_is_not_there_is_exit_7(run: Run, stub: str) -> None
     assert done.ret == 7
 
 
+def test_speed_may_be_compared_after_accuracy(run: Run, stub: str) -> None:
+    terms = ("--seeds", "10", "--speed", "--baseline", stub, "--candidate", stub)
+    done = run(*terms, "--workloads", "train_step[loop,b128]")
+    assert done.ret == 0
+    done.assert_outcomes(passed=2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -134,6 +109,26 @@ def test_a_reference_is_trained_and_held_against(
     assert [trained.seed for trained in found.seeds] == list(range(12))
     done = run("--seeds", "10", "--candidate", stub)
     assert done.ret == 0
+
+
+def test_a_seed_that_failed_is_not_kept_in_a_reference(
+    stub: str,
+    references: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def train(jobs: list[seeds.Job], *_: object, on_trained: Any, **__: object) -> None:
+        for job in jobs:
+            wrong = None if job.seed == 1 else 150
+            on_trained(
+                job.side, Trained(job.seed, wrong, 10_000, problem="killed" * (not wrong)), {}
+            )
+
+    monkeypatch.setattr(accuracy_comparison, "train_seeds", train)
+    assert command.main(["reference", "--environment", stub, "--seeds", "3"]) == 1
+    assert "seed 1 is missing: killed" in capsys.readouterr().out
+    (found,) = read_trainings(references / "fast.json")
+    assert [trained.seed for trained in found.seeds] == [0, 2]
 
 
 def test_a_reference_goes_on_where_it_was_left(
