@@ -10,6 +10,7 @@ import numpy as np
 
 from bench.accuracy import AccuracyDecision
 from bench.accuracy_comparison import finding
+from bench.comparison_report import STYLE
 from bench.flips import Flips, find_flips
 from bench.report import figure_html, table_html
 from bench.trainings import Trainings
@@ -41,13 +42,15 @@ def accuracy_html(
         for d, candidate in zip(decisions, candidates, strict=True)
     )
     parts = [
+        STYLE,
+        '<div class="comparison">',
         "<h2>Accuracy over seeds</h2>",
         f"<ul>{findings}</ul>",
         table_html(HEADER, table_rows(sets, decisions)),
         figure_html(seeds_png(sets, paired=paired), "wrong test images by seed"),
     ]
     parts += [_flips_html(candidate, baseline, test) for candidate in candidates]
-    return "\n".join(parts)
+    return "\n".join([*parts, "</div>"])
 
 
 def table_rows(
@@ -66,7 +69,7 @@ def table_rows(
                 _figure(d.difference, "+.3f"),
                 "" if math.isnan(d.low) else f"{d.low:+.3f} to {d.high:+.3f}",
                 str(d.seeds),
-                _figure(d.detectable, ".3f"),
+                _figure(d.detectable or math.nan, ".3f"),
                 _seconds(candidate),
             )
         )
@@ -76,9 +79,9 @@ def table_rows(
 def flips_words(flips: Flips) -> str:
     """What became of single images, and whether it is more than chance."""
     return (
-        f"{len(flips.lost)} images lost and {len(flips.gained)} gained in at least 8 of 10 of "
-        f"{flips.seeds} seeds; as many by chance: p = {flips.p_value:.3g} (sides swapped within "
-        "seeds)"
+        f"{len(flips.lost)} images lost and {len(flips.gained)} gained in at least "
+        f"{flips.least} of {flips.seeds} seeds; as many by chance: p = {flips.p_value:.3g} "
+        "(sides swapped within seeds)"
     )
 
 

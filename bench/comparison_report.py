@@ -33,7 +33,7 @@ def comparison_html(results: Results, decisions: Sequence[Decision], *, false_al
     """
     several = len(results.candidates) > 1
     parts = [
-        f"<style>{REPORT_CSS}{_CSS}</style>",
+        STYLE,
         '<div class="comparison">',
         f'<p class="headline">{escape(words.headline(results, decisions))}</p>',
         *(f'<p class="note">{escape(note)}</p>' for note in words.notes(results)),
@@ -331,3 +331,6 @@ _CSS = """
 .comparison summary h2 { display: inline-block; margin: 1rem 0 .4rem; }
 .comparison pre { padding: .4rem .8rem; background: #f6f8fa; white-space: pre-wrap; }
 """
+
+# Of everything within `<div class="comparison">`.
+STYLE = f"<style>{REPORT_CSS}{_CSS}</style>"

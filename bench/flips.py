@@ -24,6 +24,7 @@ class Flips:
         lost: indices of those that the candidate answers wrong, in order.
         gained: of those that it answers right.
         seeds: that were compared.
+        least: in how many of them an image must flip, more than it flips back.
         p_value: share of swaps of the two sides within seeds that give as many such images; the
             global test of all flips, of which single images are mere description.
     """
@@ -31,6 +32,7 @@ class Flips:
     lost: tuple[int, ...]
     gained: tuple[int, ...]
     seeds: int
+    least: int
     p_value: float
 
 
@@ -69,6 +71,7 @@ def find_flips(
         lost=tuple(int(i) for i in np.flatnonzero(sums <= -least)),
         gained=tuple(int(i) for i in np.flatnonzero(sums >= least)),
         seeds=len(pairs),
+        least=least,
         p_value=sum(count >= observed for count in counts) / len(counts),
     )
 

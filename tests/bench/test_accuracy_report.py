@@ -1,0 +1,52 @@
+"""The head of an accuracy report: verdict, seeds, images that flipped; nothing unescaped."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench.accuracy import Trained
+from bench.accuracy_comparison import decide_all
+from bench.accuracy_report import accuracy_html, table_rows
+from bench.results import Side
+from bench.trainings import Trainings
+from lenet5.data import Subset
+from lenet5.recipe import find_recipe
+
+TEST = Subset(
+    np.random.RandomState(0).randint(0, 256, (200, 28, 28, 1)).astype(np.uint8),
+    (np.arange(200) % 10).astype(np.uint8),
+)
+RECIPE = find_recipe("fast").with_overrides({"min_accuracy": 0.5})
+
+
+def trainings(label: str, wrong_image: int) -> Trainings:
+    """Ten seeds that get one image of their own and one common image wrong."""
+    seeds = []
+    for seed in range(10):
+        digits = TEST.labels.copy()
+        digits[[seed + 100, wrong_image]] += 1
+        text = "".join(str(digit % 10) for digit in digits)
+        seeds.append(Trained(seed, 2, 200, text, train_seconds=8.5, best_epoch=6, epochs=6))
+    return Trainings(RECIPE, "", "", Side("", label), {}, "", tuple(seeds))
+
+
+@pytest.fixture
+def sets() -> list[Trainings]:
+    return [trainings("2.15.1", 7), trainings("<b>mine</b>", 9)]
+
+
+def test_the_page_has_verdict_seeds_and_flips(sets: list[Trainings]) -> None:
+    page = accuracy_html(sets, decide_all(sets, 0.15, paired=True), TEST, paired=True)
+    assert "PASS: accuracy[fast]: &lt;b&gt;mine&lt;/b&gt; loses 0.000 points" in page
+    assert "<b>mine" not in page
+    assert "1 images lost and 1 gained in at least 8 of 10 seeds" in page
+    assert page.count('src="data:image/png;base64,') == 2
+
+
+def test_the_table_has_a_row_a_side(sets: list[Trainings]) -> None:
+    baseline, candidate = table_rows(sets, decide_all(sets, 0.15, paired=True))
+    assert baseline == ("2.15.1", "baseline", "99.000 ± 0.000", "", "", "10", "", "8.5")
+    assert candidate[1:] == (
+        *("PASS", "99.000 ± 0.000", "+0.000", "+0.000 to +0.000", "10", "-", "8.5"),
+    )
