@@ -26,7 +26,7 @@ from bench.comparison_report import (
     summary_markdown,
     table_text,
 )
-from bench.environments import EnvironmentProblem, default_cache
+from bench.environments import Built, EnvironmentProblem, default_cache
 from bench.request import parse_request
 from bench.results import Block, Results
 from bench.trainings import Trainings, read_trainings, reference_path, write_trainings
@@ -231,13 +231,17 @@ def _numerics(options: argparse.Namespace) -> int:
     requests = [parse_request(text) for text in options.environment or ["."]]
     training = _mnist().training
     cache = default_cache(os.environ)
-    built = [environments.build(request, cache, say=print) for request in requests]
-    found = numerics.compute_in([comparison.interpreter_of(side) for side in built], training)
+    built = comparison.build_candidates(requests, cache, print)
+    there = [comparison.interpreter_of(side) for side in built if isinstance(side, Built)]
+    computed = iter(numerics.compute_in(there, training))
+    found = [next(computed) if isinstance(side, Built) else "not there" for side in built]
     truth = numerics.solve(numerics.make_problem(training))
     print(numerics.table([request.text for request in requests], found, truth))
-    status = Exit.PASSED
-    for request, quantities in zip(requests, found, strict=True):
-        if isinstance(quantities, str):
+    status = Exit.PASSED if len(there) == len(built) else Exit.NOT_THERE
+    for request, side, quantities in zip(requests, built, found, strict=True):
+        if not isinstance(side, Built):
+            wrong = []
+        elif isinstance(quantities, str):
             wrong = [quantities]
         else:
             wrong = numerics.beyond(numerics.deviations(quantities, truth), numerics.TOLERANCES)

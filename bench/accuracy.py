@@ -29,13 +29,15 @@ class Trained:
 
     Attributes:
         seed: of weights, order and dropout.
-        wrong: test images classified wrong; None: the loss became NaN or infinite.
+        wrong: test images classified wrong; None: there is no model, and `problem` says why.
         images: tested.
         digits: the answers to all test images, a digit each; empty where they were not kept.
         train_seconds: wall time of training with validation, without tracing; 0: not known.
         best_epoch: the one whose weights were tested.
         epochs: that were trained.
         problem: why there is no number of wrong images; empty where there is.
+        crashed: whether that is since its process died, hung or raised an error, not since the
+            loss became NaN or infinite.
     """
 
     seed: int
@@ -46,10 +48,11 @@ class Trained:
     best_epoch: int = 0
     epochs: int = 0
     problem: str = ""
+    crashed: bool = False
 
     @property
     def accuracy(self) -> float:
-        """Share of test images right, in [0, 1]; 0 where training diverged."""
+        """Share of test images right, in [0, 1]; 0 where there is no model."""
         return 0.0 if self.wrong is None else (self.images - self.wrong) / self.images
 
 
@@ -59,7 +62,8 @@ class AccuracyDecision:
 
     Attributes:
         verdict: PASS, FAIL or INCONCLUSIVE.
-        reason: in a few words where no test decided: `identical`, `diverged`, `too good`.
+        reason: in a few words where no test decided: `identical`, `diverged`, `fails`,
+            `too good`.
         seeds: that the verdict rests on.
         difference: accuracy lost by the candidate, in percentage points; NaN without a seed.
         low: lower end of the interval, of 95 % before the first look; NaN below 2 seeds.
@@ -164,7 +168,7 @@ def _surprise(
     for place, trained in enumerate(candidate):
         if trained.accuracy < floor and not (paired and baseline[place].accuracy < floor):
             told = trained.problem or f"reached {100 * trained.accuracy:.2f} %"
-            return f"diverged: seed {trained.seed} {told}"
+            return f"{'fails' if trained.crashed else 'diverged'}: seed {trained.seed} {told}"
     if len(baseline) > 1:
         most = too_good(baseline)
         for trained in candidate:

@@ -39,7 +39,7 @@ class AccuracyTerms:
         baseline: the environment that others are held against; None: the stored reference.
         candidates: the others.
         recipe: what is trained.
-        seeds: most seeds of each side: 0, 1, 2 and so on.
+        seeds: most seeds of each side: 0, 1, 2 and so on; of a comparison, those of a look.
         margin_points: percentage points of accuracy that may be lost.
         processes: trainings at a time.
     """
@@ -65,9 +65,10 @@ def read_accuracy_terms(
     Raises:
         InputError: one of them makes no sense.
     """
-    least, most = LOOKS[0].blocks, LOOKS[-1].blocks
-    if not least <= seeds <= most:
-        raise InputError(f"--seeds is {seeds}, expected {least} to {most}: there the looks are")
+    looks = [look.blocks for look in LOOKS]
+    if seeds not in looks:
+        among = f"{', '.join(map(str, looks[:-1]))} or {looks[-1]}"
+        raise InputError(f"--seeds is {seeds}, expected {among}: verdicts fall there alone")
     if not 0.01 <= margin_points <= 100:
         raise InputError(
             f"--accuracy-margin is {margin_points}, expected 0.01 to 100 percentage points"
@@ -259,7 +260,7 @@ def _nothing_trained(
 def _stages(seeds: int) -> Iterator[tuple[int, int]]:
     """Seeds from and to of what is trained before each look."""
     first = 0
-    for last in sorted({*(look.blocks for look in LOOKS if look.blocks <= seeds), seeds}):
+    for last in (look.blocks for look in LOOKS if look.blocks <= seeds):
         yield first, last
         first = last
 

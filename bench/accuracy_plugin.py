@@ -63,6 +63,10 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if getattr(option, "numprocesses", None) or getattr(option, "reruns", None):
         raise pytest.UsageError("--seeds trains in parallel itself: without -n and --reruns only")
+    if option.threads != 1:
+        raise pytest.UsageError("--seeds trains with one thread a process: without --threads")
+    if option.seed is not None:
+        raise pytest.UsageError("--seeds trains seeds 0, 1, 2 and so on: without --seed")
     if option.speed and option.baseline is None:
         raise pytest.UsageError("--speed needs --baseline")
     try:

@@ -91,8 +91,10 @@ def _flips_html(candidate: Trainings, baseline: Trainings, test: Subset) -> str:
         return ""
     parts = [f"<p>{escape(candidate.side.label)}: {flips_words(flips)}.</p>"]
     if flips.lost or flips.gained:
-        from bench.accuracy_plots import flips_png
+        from bench.accuracy_plots import MOST_IMAGES, flips_png
 
+        if len(flips.lost) + len(flips.gained) > MOST_IMAGES:
+            parts.append(f"<p>The first {MOST_IMAGES} of them, lost ones first:</p>")
         parts.append(figure_html(flips_png(flips, test.images, test.labels), "flipped images"))
     return "\n".join(parts)
 

@@ -16,14 +16,14 @@ from lenet5.steps import build_step_loop, forward, total_loss
 _SEED = 0
 
 
-def compute(folder: Path) -> dict[str, list[float]]:
+def compute(folder: Path) -> dict[str, Any]:
     """Logits, loss and gradients of the first batch, and the loss of every step.
 
     Args:
         folder: with `numerics.npz` as `bench.numerics.Problem` writes it.
 
     Returns:
-        Flat lists by quantity: `logits`, `loss`, `gradient 0` to `gradient 9`, `losses`.
+        Flat lists of `logits`, `loss` and `losses`, and `gradients`, a flat list a weight.
     """
     with np.load(folder / "numerics.npz") as file:
         problem = dict(file)
@@ -51,7 +51,14 @@ def compute(folder: Path) -> dict[str, list[float]]:
     found = {
         "logits": logarithms - logarithms.mean(axis=1, keepdims=True),
         "loss": loss.numpy(),
-        **{f"gradient {place}": g.numpy() for place, g in enumerate(gradients)},
         "losses": losses,
     }
-    return {name: np.asarray(value, np.float64).ravel().tolist() for name, value in found.items()}
+    return {
+        **{name: _flat(value) for name, value in found.items()},
+        "gradients": [_flat(gradient.numpy()) for gradient in gradients],
+    }
+
+
+def _flat(values: Any) -> list[float]:
+    flat: list[float] = np.asarray(values, np.float64).ravel().tolist()
+    return flat

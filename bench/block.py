@@ -52,7 +52,7 @@ class Bench:
         start_cores: where the first and the second side import and build at the same time.
         all_cores: for workloads of another number of threads, which are not pinned.
         threads: TensorFlow's, unless the workload says otherwise.
-        pair_seconds: how long a workload's pairs go on in a block.
+        pair_seconds: how long a workload's pairs go on in a block, times its `pair_times`.
         limits: of patience.
         call_steps: steps of the calls that a slice is made of, by workload and side, where they
             are not one call of the same steps: how calibration slows a candidate down.
@@ -189,7 +189,7 @@ class BlockRecorder:
             for side in self._order:
                 pair.slice(side, spec.name, steps[side][0])
         answers: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-        deadline = time.monotonic() + self._bench.pair_seconds
+        deadline = time.monotonic() + spec.pair_times * self._bench.pair_seconds
         pairs = 0
         while pairs < _LEAST_PAIRS or pairs % 2 or time.monotonic() < deadline:
             order = self._order if pairs % 2 == 0 else self._order[::-1]
@@ -217,6 +217,8 @@ class BlockRecorder:
         """Steps that take the baseline about as long as a slice is to last."""
         steps = spec.least_steps
         pair.slice(BASELINE, spec.name, steps)
+        if pair.slice(BASELINE, spec.name, steps)["value"] >= spec.slice_seconds:
+            return steps
         for _ in range(2):  # the second time without a call's share of a single step
             seconds = min(pair.slice(BASELINE, spec.name, steps)["value"] for _ in range(3))
             multiples = round(spec.slice_seconds / seconds * steps / spec.step_multiple)

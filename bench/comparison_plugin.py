@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,13 @@ VERDICT = "verdict"
 NOT_THERE = "NOT THERE"
 
 TERMS = pytest.StashKey[Terms]()
+_SPEED_OPTIONS = {  # and their defaults
+    "workloads": "gated",
+    "margin": comparison.DEFAULT_MARGIN,
+    "budget": DEFAULT_BUDGET_SECONDS,
+    "summary": None,
+}
+
 FOUND = pytest.StashKey[Results]()
 BEFORE = pytest.StashKey[Results]()
 
@@ -59,19 +66,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--speed", action="store_true", help="with --seeds: speed too, after it")
     group.addoption(
-        "--workloads", metavar="NAMES", default="gated", help="gated (default), all, or names"
+        "--workloads",
+        metavar="NAMES",
+        default=_SPEED_OPTIONS["workloads"],
+        help="gated (default), all, or names",
     )
     group.addoption(
         "--margin",
         type=float,
-        default=comparison.DEFAULT_MARGIN,
+        default=_SPEED_OPTIONS["margin"],
         metavar="RATIO",
         help="of times that is still acceptable; default: %(default)s",
     )
     group.addoption(
         "--budget",
         type=float,
-        default=DEFAULT_BUDGET_SECONDS,
+        default=_SPEED_OPTIONS["budget"],
         metavar="SECONDS",
         help="of measuring, per candidate; default: %(default)g",
     )
@@ -96,13 +106,14 @@ def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     if option.resume is not None:
         _resume(config)
-    if option.baseline is None:
-        for name in ("candidate", "results", "summary"):
-            if getattr(option, name) and (option.seeds is None or name == "summary"):
-                raise pytest.UsageError(f"--{name} needs --baseline")
+    if option.seeds is not None and not option.speed:  # of accuracy alone: bench.accuracy_plugin
+        _refuse(option, _SPEED_OPTIONS, "is of speed: add --speed, or leave it out")
         return
-    if option.seeds is not None and not option.speed:
-        return  # of accuracy alone: bench.accuracy_plugin
+    if option.baseline is None:
+        if option.seeds is None:
+            given = dict.fromkeys(("candidate", "results", "summary"))
+            _refuse(option, {**given, "candidate": []}, "needs --baseline")
+        return
     if getattr(option, "numprocesses", None) or getattr(option, "reruns", None):
         raise pytest.UsageError("--baseline measures: without -n and --reruns only")
     try:
@@ -129,6 +140,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[TERMS] = terms
 
 
+def _refuse(option: Any, defaults: Mapping[str, object], reason: str) -> None:
+    """Refuses an option that was given where it would be ignored."""
+    for name, default in defaults.items():
+        if getattr(option, name) != default:
+            raise pytest.UsageError(f"--{name} {reason}")
+
+
 def _resume(config: pytest.Config) -> None:
     """Takes the terms of the results that are gone on with, which are written in their place."""
     option = config.option
@@ -146,10 +164,12 @@ def _resume(config: pytest.Config) -> None:
     option.candidate = [side.request for side in before.candidates]
 
 
-def pytest_report_header(config: pytest.Config) -> str:
+def pytest_report_header(config: pytest.Config) -> str | None:
     """What is compared, or how to."""
     terms = config.stash.get(TERMS, None)
     if terms is None:
+        if config.option.seeds is not None:
+            return None
         return 'comparison: none, since there is no --baseline (such as "tensorflow-cpu==2.20.0")'
     others = ", ".join(request.text for request in terms.candidates)
     return (
@@ -223,7 +243,7 @@ def judge(decision: Decision, found: Results, record: Callable[[str, object], No
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, Any] | None:
     """INCONCLUSIVE and NOT THERE are failed reports with a category of their own."""
-    word = dict(report.user_properties).get(VERDICT)
+    word = dict(getattr(report, "user_properties", ())).get(VERDICT)  # none when collecting
     if report.when == "call" and report.failed and word in ("INCONCLUSIVE", NOT_THERE):
         return str(word).lower(), str(word)[0], (str(word), {"yellow": True})
     return None

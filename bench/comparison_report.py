@@ -193,7 +193,7 @@ def _differences_markdown(results: Results, candidate: int) -> list[str]:
 
 def _verdict_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in which cells that begin with a verdict have its colour."""
-    table = table_html(header, rows, numbers=True)
+    table = table_html(header, rows, numbers=True).replace("numbers", "numbers verdicts", 1)
     for verdict in Verdict:
         table = table.replace(
             f"<td>{verdict.value}", f'<td class="{verdict.value.lower()}">{verdict.value}'
@@ -320,7 +320,7 @@ _CSS = """
 .comparison th { font-weight: 400; color: #57606a; white-space: nowrap; }
 .comparison .numbers th + th, .comparison .numbers td { text-align: right; white-space: nowrap;
   padding: .25rem 0 .25rem 1rem; }
-.comparison .numbers th:nth-child(2), .comparison .numbers td:nth-child(2) { text-align: left; }
+.comparison .verdicts th:nth-child(2), .comparison .verdicts td:nth-child(2) { text-align: left; }
 .comparison td { overflow-wrap: anywhere; }
 .comparison .pass { color: #0072b2; font-weight: 600; }
 .comparison .fail { color: #bf5300; font-weight: 600; }

@@ -19,6 +19,7 @@ from bench.verdicts import Decision, decide
 
 DEFAULT_BUDGET_SECONDS = 900.0
 _REPEATED_SHARE = 3  # at most one block in three may be repeated
+_LATER_SHARE = 0.75  # of the first block, which also fixes steps and finds cold caches: 0.65 seen
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,6 @@ class Plan:
         specs: by candidate, the workloads to measure.
         budget_seconds: of measuring, per candidate.
         seed: of the workloads' order.
-        blocks: to measure of each candidate, whatever they show; `None`: until decided.
     """
 
     baseline: Interpreter
@@ -39,7 +39,6 @@ class Plan:
     specs: tuple[Mapping[str, Spec], ...]
     budget_seconds: float = DEFAULT_BUDGET_SECONDS
     seed: int = 0
-    blocks: int | None = None
 
 
 OnBlock = Callable[[Results, Block, Mapping[str, Decision]], None]
@@ -105,26 +104,28 @@ def _recorder(
 def _todo(plan: Plan, results: Results, index: int) -> dict[str, Spec]:
     """The workloads that are still to be decided, if the budget reaches another look."""
     blocks = [block for block in results.blocks if block.candidate == index]
-    if plan.blocks is not None:
-        more = _next_number(plan, results, index) < plan.blocks
-        return dict(plan.specs[index]) if more else {}
     if not blocks:
         return dict(plan.specs[index])
     decisions = decide(results, index)
     left = {n: spec for n, spec in plan.specs[index].items() if not decisions[n].settled}
     if blocks[-1].failures and not any(block.failures for block in blocks[:-1]):
         return left  # a fresh block tells a fault from an accident, whatever the budget
-    return left if _reaches_a_look(plan, blocks, _next_number(plan, results, index)) else {}
+    share = _LATER_SHARE if len(blocks) == 1 else 1.0
+    return left if _reaches_a_look(plan, blocks, _next_number(plan, results, index), share) else {}
 
 
-def _reaches_a_look(plan: Plan, blocks: Sequence[Block], number: int) -> bool:
-    """Whether the budget lasts from the block of that number to the next look."""
+def _reaches_a_look(
+    plan: Plan, blocks: Sequence[Block], number: int, later_share: float = 1.0
+) -> bool:
+    """Whether the budget lasts from the block of that number to the next look.
+
+    If every block takes `later_share` of the last one.
+    """
     look = next((look.blocks for look in LOOKS if look.blocks > number), None)
     spent = sum(block.seconds for block in blocks)
-    # What is decided drops out, so the last block tells more than the first.
-    return look is not None and (
-        spent + (look - number) * blocks[-1].seconds <= plan.budget_seconds
-    )
+    # What is decided drops out, so the last block tells more than the ones before it.
+    expected_seconds = later_share * blocks[-1].seconds
+    return look is not None and spent + (look - number) * expected_seconds <= plan.budget_seconds
 
 
 def _next_number(plan: Plan, results: Results, index: int) -> int:
@@ -139,7 +140,7 @@ def _next_number(plan: Plan, results: Results, index: int) -> int:
     repeats = len(blocks) - len({block.number for block in blocks})
     look = next((look.blocks for look in LOOKS if look.blocks > number), number + 1)
     may_repeat = blocks[-1].disturbed and repeats < look // _REPEATED_SHARE
-    if may_repeat and (plan.blocks is not None or _reaches_a_look(plan, blocks, number)):
+    if may_repeat and _reaches_a_look(plan, blocks, number):
         return number
     return number + 1
 

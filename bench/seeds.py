@@ -18,6 +18,7 @@ from lenet5.data import PARTS, Dataset
 from lenet5.recipe import Recipe
 
 _START_SECONDS = 300.0
+_EPOCH_SECONDS = 60.0  # ten times what an epoch takes on a slow core
 _TRIES = 2  # a fault is told from an accident by a fresh process
 
 
@@ -53,9 +54,9 @@ def train_seeds(
     *,
     processes: int,
     on_trained: OnTrained,
-    limit_seconds: float = 3600.0,
+    epoch_seconds: float = _EPOCH_SECONDS,
 ) -> None:
-    """Trains every job; a process that fails is tried once more.
+    """Trains every job; a process that fails is tried once more, and then its side is left alone.
 
     Args:
         jobs: in the order in which they are begun.
@@ -65,7 +66,7 @@ def train_seeds(
         processes: at a time.
         on_trained: is told of every seed, with what the process says of its versions; called
             here, one at a time.
-        limit_seconds: after which a training counts as hung.
+        epoch_seconds: a training counts as hung after so many for each of its epochs.
 
     Raises:
         KeyboardInterrupt: after every process has ended.
@@ -73,15 +74,19 @@ def train_seeds(
     live: set[Worker] = set()
     lock = threading.Lock()
     stopping = threading.Event()
+    failed_sides: set[str] = set()
 
-    def train(job: Job) -> tuple[Trained, Mapping[str, Any]]:
+    def train(job: Job) -> tuple[Trained, Mapping[str, Any]] | None:
         reason = ""
         for _ in range(_TRIES):
-            if stopping.is_set():
-                break
+            if job.side in failed_sides:
+                return None
             try:
                 with Worker(sides[job.side], folder) as worker, _listed(worker, live, lock):
+                    if stopping.is_set():  # looked at once listed: nobody would end it otherwise
+                        return None
                     said = worker.ask(_START_SECONDS, "start", cores=[], threads=1)["versions"]
+                    limit_seconds = epoch_seconds * (recipe.epochs + 1)
                     answer = worker.ask(
                         limit_seconds, "train", recipe=asdict(recipe), seed=job.seed
                     )
@@ -89,13 +94,15 @@ def train_seeds(
                     return Trained(**answer), said
             except WorkerError as error:
                 reason = error.reason
-        return Trained(job.seed, None, 10_000, problem=reason), {}
+        failed_sides.add(job.side)
+        return Trained(job.seed, None, 10_000, problem=reason, crashed=True), {}
 
     with ThreadPoolExecutor(processes) as pool:
-        futures = {pool.submit(train, job): job for job in jobs}
         try:
+            futures = {pool.submit(train, job): job for job in jobs}
             for future in as_completed(futures):
-                on_trained(futures[future].side, *future.result())
+                if (done := future.result()) is not None:
+                    on_trained(futures[future].side, *done)
         except BaseException:
             stopping.set()
             pool.shutdown(wait=False, cancel_futures=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.numerics import QUANTITIES, TOLERANCES, Quantities, deviations, make_problem, solve
+from bench.numerics import QUANTITIES, TOLERANCES, by_name, deviations, make_problem, solve
 from lenet5.data import Dataset
 
 
@@ -19,8 +19,7 @@ def deviating(mnist: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[
     folder: Path = tmp_path_factory.mktemp("numerics")
     problem = make_problem(mnist.training)
     problem.save(folder)
-    found: Quantities = compute(folder)
-    return deviations(found, solve(problem))
+    return deviations(by_name(compute(folder)), solve(problem))
 
 
 @pytest.mark.parametrize("quantity", QUANTITIES)

@@ -84,7 +84,10 @@ def read_trainings(path: Path) -> list[Trainings]:
     if (kind, schema) != (KIND, SCHEMA):
         raise InputError(f"{path}: holds {kind!r} of schema {schema!r}, not {KIND!r} of {SCHEMA}")
     try:
-        return [_trainings(item) for item in content["sets"]]
+        sets = [_trainings(item) for item in content["sets"]]
+        if not sets:
+            raise ValueError("it holds no trainings")
+        return sets
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: is damaged: {error}") from None
 
@@ -117,6 +120,8 @@ def _trainings(content: dict[str, Any]) -> Trainings:
     if unknown := sorted(set(content) - known):
         raise ValueError(f"{unknown[0]!r} is unknown")
     for trained in seeds:
+        if trained.images < 1:
+            raise ValueError(f"seed {trained.seed} has {trained.images} images")
         if trained.wrong is not None and not 0 <= trained.wrong <= trained.images:
             raise ValueError(f"seed {trained.seed} has {trained.wrong} wrong images")
     return Trainings(**{**content, "recipe": recipe, "side": side, "seeds": seeds})

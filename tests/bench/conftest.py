@@ -25,6 +25,7 @@ def pytest_addoption(parser):
     parser.addoption("--threads", type=int, default=1)
     parser.addoption("--mnist-dir", default=None)
     parser.addoption("--recipe", default=None)
+    parser.addoption("--seed", type=int, default=None)
 """
 
 Run = Callable[..., pytest.RunResult]

@@ -4,7 +4,8 @@
 stands in its settings:
 
 TF_STUB_RATIO  its times over the usual ones; default: 1
-TF_STUB_FAULT  `<command> <workload or -> <what>`: crash, hang, raise, rubbish, nan, half, babble
+TF_STUB_FAULT  `<command> <workload or -> <what>`: crash, hang, raise, rubbish, nan, half, babble;
+               `_-_` for ` - `, since requirement strings have no spaces
 TF_STUB_NOISE  standard deviation of the log of its times; default: 0
 TF_STUB_LOSS   images of 10,000 that its trainings get wrong more than the usual 150; default: 0
 """
@@ -52,8 +53,8 @@ def stub_python(folder: Path) -> Path:
 
 def main() -> None:
     """Answers commands as `bench.worker` does."""
-    _, workload, what = ([*os.environ.get("TF_STUB_FAULT", "").split(), *3 * [""]])[:3]
-    command_with_fault = os.environ.get("TF_STUB_FAULT", "").split(" ")[0]
+    order = os.environ.get("TF_STUB_FAULT", "").replace("_-_", " - ").split()
+    command_with_fault, workload, what = [*order, *3 * [""]][:3]
     ratio = float(os.environ.get("TF_STUB_RATIO", "1"))
     noise = float(os.environ.get("TF_STUB_NOISE", "0"))
     print("a stray print", flush=True)

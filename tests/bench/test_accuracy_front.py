@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench import __main__ as command
-from bench import accuracy_comparison, accuracy_plugin, seeds
+from bench import accuracy_comparison, accuracy_plugin, machine, seeds
 from bench.accuracy import Trained
 from bench.trainings import read_trainings, reference_path
 
@@ -69,6 +69,21 @@ def test_a_run_below_the_floor_fails_without_a_test(run: Run, stub: str) -> None
     done.stdout.fnmatch_lines(["*diverged: seed 0 reached 8.50 %"])
 
 
+def test_a_candidate_that_crashes_twice_fails_and_is_left_alone(
+    run: Run, stub: str, pytester: pytest.Pytester
+) -> None:
+    """One seed a process may be under way when the first has failed; no other is begun."""
+    broken = f"{stub} TF_STUB_FAULT=train_-_crash"
+    done = run("--seeds", "10", "--baseline", stub, "--candidate", broken)
+    assert done.ret == 1
+    done.stdout.fnmatch_lines(["*: fails: seed * killed by SIGSEGV"])
+    (path,) = (pytester.path / "reports").glob("accuracy-*.json")
+    baseline, candidate = read_trainings(path)
+    assert len(baseline.seeds) == 10
+    assert 1 <= len(candidate.seeds) <= len(machine.cores())
+    assert all(trained.crashed for trained in candidate.seeds)
+
+
 def test_an_environment_that_is_not_there_is_exit_7(run: Run, stub: str) -> None:
     done = run("--seeds", "10", "--baseline", stub, "--candidate", "python:/no/such")
     assert done.ret == 7
@@ -84,7 +99,11 @@ def test_speed_may_be_compared_after_accuracy(run: Run, stub: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--seeds", "9"), "--seeds is 9, expected 10 to 20"),
+        (("--seeds", "12"), "--seeds is 12, expected 10, 16 or 20"),
+        (("--seeds", "10", "--threads", "2"), "one thread a process"),
+        (("--seeds", "10", "--seed", "3"), "without --seed"),
+        (("--seeds", "10", "--margin", "1.1"), "--margin is of speed"),
+        (("--seeds", "10", "--summary", "summary.md"), "--summary is of speed"),
         (("--seeds", "10", "--accuracy-margin", "0"), "--accuracy-margin is 0"),
         (("--seeds", "10", "--recipe", "slow"), "unknown recipe 'slow'"),
         (("--seeds", "10", "--speed"), "--speed needs --baseline"),

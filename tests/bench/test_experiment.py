@@ -183,10 +183,6 @@ def test_a_failure_gets_a_fresh_block_whatever_the_budget(run: Run, fault: str) 
     assert (only(found).verdict, len(found.blocks)) == (Verdict.FAIL, 2)
 
 
-def test_a_fixed_number_of_blocks_is_measured_whatever_they_show(run: Run) -> None:
-    assert len(run({}, blocks=7).blocks) == 7
-
-
 @pytest.mark.parametrize(
     ("fault", "finding"),
     [
@@ -235,19 +231,19 @@ def test_first_step_comes_before_anything_else_is_built(
         return ask(self, side, do, **more)
 
     monkeypatch.setattr("bench.block._Pair.ask", watched)
-    found = run({}, names=(LOOP, "first_step"), blocks=3)
+    found = run({}, names=(LOOP, "first_step"))
     assert all(len(block.samples["first_step"].baseline.values) == 1 for block in found.blocks)
     assert [do for do in asked if do != "move"][:2] == ["first_step"] * 2
 
 
 def test_probes_give_one_sample_a_side(run: Run) -> None:
-    found = run({}, names=(IMPORT, "peak_memory"), blocks=1)
+    found = run({}, names=(IMPORT, "peak_memory"))
     for samples in found.blocks[0].samples.values():
         assert len(samples.baseline.values) == len(samples.candidate.values) == 1
 
 
 def test_threads_are_counted_beside_memory(run: Run) -> None:
-    found = run({}, names=("memory_growth",), blocks=1)
+    found = run({}, names=("memory_growth",))
     samples = found.blocks[0].samples["memory_growth"]
     assert samples.baseline.threads == samples.candidate.threads == (12,)
     said = dict(how_measured(found))
@@ -292,11 +288,26 @@ def test_a_disturbed_block_is_not_repeated_where_that_would_cost_the_look(
     assert only(found).verdict is Verdict.PASS
 
 
+@pytest.mark.parametrize(("budget_seconds", "blocks"), [(330, 4), (320, 1)])
+def test_later_blocks_are_taken_to_be_shorter_than_the_first(
+    run: Run, monkeypatch: pytest.MonkeyPatch, budget_seconds: float, blocks: int
+) -> None:
+    """100 s, and then three quarters of it each: 325 s to the first look."""
+    block = BlockRecorder.block
+
+    def shorter(self: BlockRecorder, quickest: float | None = None) -> Block:
+        done = block(self, quickest)
+        return replace(done, seconds=75.0 if done.number else 100.0)
+
+    monkeypatch.setattr(BlockRecorder, "block", shorter)
+    assert len(run({}, budget_seconds=budget_seconds).blocks) == blocks
+
+
 def test_the_order_of_workloads_changes_by_block_and_not_by_run(run: Run) -> None:
     names = (LOOP, FIT, "fit_call", "predict[b512]")
 
     def orders() -> list[list[str]]:
-        found = run({}, names=names, blocks=4)
+        found = run({}, names=names)
         return [list(block.samples) for block in found.blocks]
 
     first = orders()
@@ -307,10 +318,12 @@ def test_the_order_of_workloads_changes_by_block_and_not_by_run(run: Run) -> Non
 def test_a_second_sitting_goes_on(python: Path, bench: Bench) -> None:
     specs = {LOOP: catalogue.WORKLOADS[LOOP]}
     stub = Interpreter(python, {})
-    plan = experiment.Plan(stub, (stub,), (specs,), blocks=2)
+    plan = experiment.Plan(stub, (stub,), (specs,), budget_seconds=1e-3)
     first = experiment.run(plan, bench, nothing_measured((LOOP,)), lambda *_: None)
-    second = experiment.run(replace(plan, blocks=5), bench, first, lambda *_: None)
-    assert [block.number for block in second.blocks] == list(range(5))
+    assert len(first.blocks) == 1
+    plan = replace(plan, budget_seconds=1e6)
+    second = experiment.run(plan, bench, first, lambda *_: None)
+    assert [block.number for block in second.blocks] == list(range(4))
 
 
 def test_never_more_than_two_workers_live(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,12 +348,13 @@ def test_never_more_than_two_workers_live(run: Run, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_parent_does_not_grow(run: Run) -> None:
-    """By less than 20 MiB from block 2 to block 20."""
+    """By less than 20 MiB from block 2 to block 20: five candidates, four blocks of each."""
     held: list[int] = []
 
     def note(*_: object) -> None:
         status = Path("/proc/self/status").read_text()
         held.append(int(status.split("VmRSS:")[1].split()[0]) // 1024)
 
-    run({}, blocks=20, on_block=note)
+    run(*5 * [{}], on_block=note)
+    assert len(held) == 20
     assert held[19] - held[1] < 20

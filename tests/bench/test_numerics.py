@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from bench import numpy_lenet5
 from bench.numerics import (
     GRADIENTS,
     QUANTITIES,
@@ -19,6 +21,7 @@ from bench.numerics import (
     table,
 )
 from lenet5.data import Subset
+from lenet5.recipe import find_recipe
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +63,28 @@ def test_a_deviation_is_relative_to_the_largest(truth: dict[str, list[float]]) -
     assert beyond(found, TOLERANCES) == [
         f"logits deviates by 0.01 of its largest, tolerance {TOLERANCES['logits']:.2g}"
     ]
+
+
+def test_tolerances_are_a_tenth_at_most_of_what_the_smallest_mutations_do(
+    training: Subset, truth: dict[str, list[float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights rounded to float16, L2 left out of one layer, Adam's epsilon of 1e-3."""
+    problem = make_problem(training)
+    rounded = tuple(w.astype(np.float16).astype(np.float32) for w in problem.weights)
+    mutated = [solve(replace(problem, weights=rounded))]
+    for kernel in numpy_lenet5.L2_KERNELS:
+        others = tuple(other for other in numpy_lenet5.L2_KERNELS if other != kernel)
+        with monkeypatch.context() as patch:
+            patch.setattr(numpy_lenet5, "L2_KERNELS", others)
+            mutated.append(solve(problem))
+    recipe = find_recipe("original").with_overrides({"adam_epsilon": 1e-3})
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.numerics.find_recipe", lambda _: recipe)
+        mutated.append(solve(problem))
+    found = [deviations(quantities, truth) for quantities in mutated]
+    for quantity in QUANTITIES:
+        smallest = min(off[quantity] for off in found if off[quantity] > 0)
+        assert TOLERANCES[quantity] <= smallest / 10, quantity
 
 
 @pytest.mark.parametrize("answer", [[], [math.nan], [1.0, 2.0]])
