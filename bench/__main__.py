@@ -16,8 +16,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench import calibration, comparison, environments, machine, numerics, results
-from bench.accuracy_comparison import AccuracyTerms, reference_of, train_reference
+from bench import (
+    accuracy_replays,
+    calibration,
+    comparison,
+    environments,
+    machine,
+    numerics,
+    results,
+    trials,
+)
+from bench.accuracy_comparison import DEFAULT_MARGIN_POINTS
 from bench.catalogue import WORKLOADS
 from bench.collection import condensed, together
 from bench.comparison_report import (
@@ -29,12 +38,18 @@ from bench.comparison_report import (
 from bench.environments import Built, EnvironmentProblem, default_cache
 from bench.request import parse_request
 from bench.results import Block, Results
-from bench.trainings import Trainings, read_trainings, reference_path, write_trainings
+from bench.trainings import (
+    Trainings,
+    identity,
+    read_trainings,
+    reference_path,
+    write_trainings,
+)
 from bench.verdicts import Exit, exit_code, verdicts_of_all
 from lenet5 import data
 from lenet5.cli import default_data_dir, default_mnist_dir
 from lenet5.errors import InputError
-from lenet5.recipe import find_recipe
+from lenet5.recipe import Recipe, find_recipe
 from lenet5.run_directory import writing
 
 _PAGE = """<!DOCTYPE html>
@@ -59,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EnvironmentProblem as problem:
         return _refuse(str(problem), Exit.NOT_THERE)
     except BrokenPipeError:  # `... | head`: what was wanted was read
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_pipe()
         return Exit.PASSED
     except KeyboardInterrupt:
         return _refuse("interrupted; what was measured is kept", Exit.INTERRUPTED)
@@ -97,6 +112,27 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="FILE.json", help="default: bench/references/<recipe>.json"
     )
     reference.set_defaults(run=_reference)
+    tried = commands.add_parser("trials", help="train recipes that change one another in something")
+    tried.add_argument("recipes", type=Path, metavar="RECIPES.json")
+    tried.add_argument("--out", type=Path, required=True, metavar="FILE.json")
+    tried.add_argument("--seeds", type=int, default=1, metavar="N", help="of each; default: 1")
+    tried.add_argument(
+        "--protocol",
+        choices=trials.PROTOCOLS,
+        default="validation",
+        help="images that are scored, default: validation; original: the original project's",
+    )
+    tried.add_argument("--environment", default=".", metavar="REQ", help="default: this one")
+    tried.set_defaults(run=_trials)
+    errors = commands.add_parser(
+        "error-rates", help="draw accuracy comparisons from seeds of known truth, count verdicts"
+    )
+    errors.add_argument("baseline", type=Path, metavar="BASELINE.json")
+    errors.add_argument("candidates", type=Path, nargs="+", metavar="CANDIDATE.json")
+    errors.add_argument(
+        "--accuracy-margin", type=float, default=DEFAULT_MARGIN_POINTS, metavar="POINTS"
+    )
+    errors.set_defaults(run=_error_rates)
     numerics = commands.add_parser(
         "numerics", help="hold what TensorFlow computes against NumPy with float64"
     )
@@ -110,11 +146,16 @@ def _parser() -> argparse.ArgumentParser:
 def _verdict(options: argparse.Namespace) -> int:
     found = _read(options)
     decisions = verdicts_of_all(found)
-    for decision in decisions:
-        print(f"{decision.verdict.value}: {decision.finding}")
+    wanted = {decision.candidate for decision in decisions}
+    missing = sum(bool(found.candidates[place].problem) for place in wanted)
+    lines = [f"{decision.verdict.value}: {decision.finding}" for decision in decisions]
     if not found.complete:
-        print("the experiment did not end by itself")
-    return exit_code(decisions, problems=sum(bool(side.problem) for side in found.candidates))
+        lines.append("the experiment did not end by itself")
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # `... | head`: the status is of all findings, read or not
+        _leave_pipe()
+    return exit_code(decisions, problems=missing)
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -125,6 +166,9 @@ def _show(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     found = _read(options)
+    kept = options.out / "results.json"
+    if any(path.resolve() == kept.resolve() for path in options.files):
+        raise InputError(f"{kept} is to be read and would be replaced: choose another --out")
     decisions = verdicts_of_all(found)
     alarms = calibration.false_alarms(found, default_cache(os.environ))
     with writing(options.out):
@@ -135,7 +179,7 @@ def _report(options: argparse.Namespace) -> int:
         (options.out / "summary.md").write_text(summary, encoding="utf-8")
         for name, png in comparison_pictures(found, decisions).items():
             (options.out / f"{name}.png").write_bytes(png)
-    results.write(options.out / "results.json", condensed(found))
+    results.write(kept, condensed(found))
     print(options.out)
     return Exit.PASSED
 
@@ -147,6 +191,8 @@ def _read(options: argparse.Namespace) -> Results:
 def _calibrate(options: argparse.Namespace) -> int:
     if not 1 <= options.runs <= 1000:
         raise InputError(f"--runs is {options.runs}, expected 1 to 1000")
+    if not 1 <= options.threads <= 256:
+        raise InputError(f"--threads is {options.threads}, expected 1 to 256")
     request = parse_request(options.environment)
     images = _mnist().training
     cache = default_cache(os.environ)
@@ -188,42 +234,90 @@ def _add_run(
     found = comparison.measure(terms, built, [[calibration.WORKLOAD]], images, on_block)
     results.write(path, found)
     decision = verdicts_of_all(found)[0]
+    if not any(block.samples for block in found.blocks):
+        path.unlink()
+        raise EnvironmentProblem(decision.finding)
     return f"{decision.verdict.value}: {decision.finding}"
 
 
 def _reference(options: argparse.Namespace) -> int:
     """Trains the seeds that a reference lacks yet; what is trained is kept after each."""
-    if not 2 <= options.seeds <= 1000:
-        raise InputError(f"--seeds is {options.seeds}, expected 2 to 1000")
-    request = parse_request(options.environment)
-    terms = AccuracyTerms(
-        None,
-        (request,),
-        find_recipe(options.recipe),
-        options.seeds,
-        processes=max(len(machine.cores()), 1),
-    )
+    recipe = find_recipe(options.recipe)
     path = options.out or reference_path(options.recipe)
+    before = read_trainings(path) if path.exists() else []
+    if before and identity(before[0].recipe) != identity(recipe):
+        raise InputError(f"{path} is of another recipe: remove it to begin a new one")
+    return _train(options, [recipe], before, path, least_seeds=2)
+
+
+def _trials(options: argparse.Namespace) -> int:
+    """Trains what a file of recipes asks for, and writes a chart beside the results."""
+    recipes = trials.read_trials(options.recipes)
+    before = read_trainings(options.out) if options.out.exists() else []
+    status = _train(options, recipes, before, options.out, protocol=options.protocol)
+    from bench.accuracy_plots import trials_png  # matplotlib takes long to import
+
+    chart = trials_png(read_trainings(options.out))
+    with writing(options.out):
+        options.out.with_suffix(".png").write_bytes(chart)
+    return status
+
+
+def _train(
+    options: argparse.Namespace,
+    recipes: Sequence[Recipe],
+    before: Sequence[Trainings],
+    path: Path,
+    *,
+    least_seeds: int = 1,
+    protocol: str = "test",
+) -> int:
+    if not least_seeds <= options.seeds <= 1000:
+        raise InputError(f"--seeds is {options.seeds}, expected {least_seeds} to 1000")
+    request = parse_request(options.environment)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    dataset = _mnist()
+    dataset = trials.arrange(_mnist(), protocol)
     built = environments.build(request, default_cache(os.environ), say=print)
-    before = read_trainings(path)[0] if path.exists() else None
-    with tqdm(total=options.seeds, unit="seed", disable=None) as bar:
+    asked = {identity(recipe) for recipe in recipes}
+    with tqdm(total=len(asked) * options.seeds, unit="seed", disable=None) as bar:
 
-        def on_seed(found: Trainings) -> None:
-            write_trainings(path, [reference_of(found)])
-            bar.update(len(found.seeds) - bar.n)
+        def on_sets(sets: Sequence[Trainings]) -> None:
+            write_trainings(path, [trials.without_answers(item) for item in sets])
+            trained = [len(item.seeds) for item in sets if identity(item.recipe) in asked]
+            done = sum(min(count, options.seeds) for count in trained)
+            bar.update(done - bar.n)
             if bar.disable:
-                print(f"{len(found.seeds)} of {options.seeds} seeds", flush=True)
+                print(f"{done} of {bar.total} seeds", flush=True)
 
-        found, failed = train_reference(terms, built, dataset, before, on_seed)
+        sets, failed = trials.train_recipes(
+            recipes,
+            built,
+            dataset,
+            before,
+            on_sets,
+            seeds=options.seeds,
+            processes=max(len(machine.cores()), 1),
+        )
+    print(trials.table(sets))
     for trained in failed:
         print(f"{path}: seed {trained.seed} is missing: {trained.problem}")
-    if failed:
-        return Exit.FAILED
-    wrong = [trained.wrong for trained in found.seeds if trained.wrong is not None]
-    print(f"{path}: {len(wrong)} seeds, {sum(wrong) / len(wrong):.1f} wrong on the average")
+    return Exit.FAILED if failed else Exit.PASSED
+
+
+def _error_rates(options: argparse.Namespace) -> int:
+    baseline = read_trainings(options.baseline)[0]
+    rows = {
+        path.stem: accuracy_replays.replay(
+            baseline,
+            read_trainings(path)[0],
+            margin_points=options.accuracy_margin,
+            replays=accuracy_replays.REPLAYS,
+            seed=0,
+        )
+        for path in options.candidates
+    }
+    print(accuracy_replays.table(rows))
     return Exit.PASSED
 
 
@@ -234,7 +328,8 @@ def _numerics(options: argparse.Namespace) -> int:
     built = comparison.build_candidates(requests, cache, print)
     there = [comparison.interpreter_of(side) for side in built if isinstance(side, Built)]
     computed = iter(numerics.compute_in(there, training))
-    found = [next(computed) if isinstance(side, Built) else "not there" for side in built]
+    answers = [next(computed) if isinstance(side, Built) else "not there" for side in built]
+    found = [answer if isinstance(answer, str) else numerics.by_name(answer) for answer in answers]
     truth = numerics.solve(numerics.make_problem(training))
     print(numerics.table([request.text for request in requests], found, truth))
     status = Exit.PASSED if len(there) == len(built) else Exit.NOT_THERE
@@ -257,6 +352,11 @@ def _mnist() -> data.Dataset:
         data_dir=default_data_dir(os.environ),
         mnist_dir=default_mnist_dir(os.environ),
     )
+
+
+def _leave_pipe() -> None:
+    """Lets the interpreter end without complaint that nobody reads its output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refuse(message: str, status: Exit) -> Exit:

@@ -26,7 +26,6 @@ from lenet5.recipe import Recipe, find_recipe
 # sides of a seed are independent: 12 seeds of `fast` had a standard deviation of 0.114 points, so
 # differences would have 0.16, and their mean over 20 seeds 0.036.
 DEFAULT_MARGIN_POINTS = 0.15
-_ANEW = "remove it to begin a new one"
 
 OnSeed = Callable[[Sequence[Trainings]], None]
 
@@ -115,8 +114,8 @@ def compare_accuracy(
             if isinstance(side, Built)
         }
 
-        def on_trained(side: str, trained: Trained, said: Mapping[str, Any]) -> None:
-            place = int(side)
+        def on_trained(job: Job, trained: Trained, said: Mapping[str, Any]) -> None:
+            place = int(job.side)
             versions = {**sets[place].side.versions, **said}
             sets[place] = replace(
                 sets[place].with_seed(trained), side=replace(sets[place].side, versions=versions)
@@ -127,74 +126,9 @@ def compare_accuracy(
             places = _undecided(sets, terms)
             if reference is None and places:
                 places = [0, *places]
-            jobs = [Job(str(p), seed) for seed in range(first, last) for p in places]
-            train_seeds(
-                jobs,
-                sides,
-                terms.recipe,
-                folder,
-                processes=terms.processes,
-                on_trained=on_trained,
-            )
+            jobs = [Job(str(p), seed, terms.recipe) for seed in range(first, last) for p in places]
+            train_seeds(jobs, sides, folder, processes=terms.processes, on_trained=on_trained)
     return sets
-
-
-def train_reference(
-    terms: AccuracyTerms,
-    built: Built,
-    dataset: Dataset,
-    before: Trainings | None,
-    on_seed: Callable[[Trainings], None],
-) -> tuple[Trainings, list[Trained]]:
-    """Trains the seeds of the only candidate that are not trained yet.
-
-    Args:
-        terms: whose candidate and recipe are trained.
-        built: its environment.
-        dataset: MNIST.
-        before: what is trained already.
-        on_seed: is told of all trainings after each seed.
-
-    Returns:
-        All trainings, and those that failed: these are not kept, and tried anew another time.
-
-    Raises:
-        InputError: what is trained already is of another environment, recipe, split or code.
-        KeyboardInterrupt: after `on_seed` was told of what there is.
-    """
-    with tempfile.TemporaryDirectory(prefix="lenet5-bench-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        code = prepare_training_folder(folder, dataset)
-        (found,) = _nothing_trained(terms, [built], None, sha256_of(dataset), code)
-        if before is not None:
-            if before.side.lock != found.side.lock or before.side.settings != found.side.settings:
-                raise InputError(f"the reference is of another environment: {_ANEW}")
-            if reason := differs(before, found):
-                raise InputError(f"{reason}: {_ANEW}")
-            found = before
-        done = {trained.seed for trained in found.seeds}
-        on_seed(found)
-
-        failed: list[Trained] = []
-
-        def on_trained(_side: str, trained: Trained, said: Mapping[str, Any]) -> None:
-            nonlocal found
-            if trained.wrong is None:
-                failed.append(trained)
-                return
-            versions = {**found.side.versions, **said}
-            found = replace(found.with_seed(trained), side=replace(found.side, versions=versions))
-            on_seed(found)
-
-        train_seeds(
-            [Job("", seed) for seed in range(terms.seeds) if seed not in done],
-            {"": interpreter_of(built)},
-            terms.recipe,
-            folder,
-            processes=terms.processes,
-            on_trained=on_trained,
-        )
-    return found, failed
 
 
 def decide_all(
@@ -228,11 +162,6 @@ def finding(decision: AccuracyDecision, candidate: Trainings, baseline: Training
         return f"{text} ({seeds}): {d.reason}"
     basis = f"{100 * d.confidence:.4g} % interval {d.low:+.3f} to {d.high:+.3f}, {seeds}"
     return f"{text} ({basis}), margin {d.margin:g}"
-
-
-def reference_of(found: Trainings) -> Trainings:
-    """Trainings as a reference keeps them: without the answers to every image."""
-    return replace(found, seeds=tuple(replace(trained, digits="") for trained in found.seeds))
 
 
 def _nothing_trained(

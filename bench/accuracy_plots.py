@@ -26,6 +26,41 @@ def flips_png(flips: Flips, images: np.ndarray, labels: np.ndarray) -> bytes:
     return png_of(lambda: flips_figure(flips, images, labels))
 
 
+def trials_png(sets: Sequence[Trainings]) -> bytes:
+    """`trials_figure` as a PNG file."""
+    return png_of(lambda: trials_figure(sets))
+
+
+def trials_figure(sets: Sequence[Trainings]) -> Figure:
+    """Seconds of a training against accuracy, a mark a recipe and a dot a seed.
+
+    Recipes that no quicker one equals are joined and named.
+    """
+    figure = Figure(figsize=(WIDTH_INCHES, 5.5), layout="constrained")
+    axes = figure.subplots()
+    points = []
+    for item in sets:
+        seeds = [trained for trained in item.seeds if trained.wrong is not None]
+        if not seeds:
+            continue
+        seconds = float(np.mean([trained.train_seconds for trained in seeds]))
+        percent = [100 * trained.accuracy for trained in seeds]
+        axes.plot([seconds] * len(seeds), percent, "o", color=_LINK, markersize=4)
+        axes.plot(seconds, np.mean(percent), "o", color=_POINT, markersize=7)
+        points.append((seconds, float(np.mean(percent)), item.recipe.name))
+    front = [point for point in sorted(points) if all(p[1] < point[1] for p in points if p < point)]
+    axes.plot([p[0] for p in front], [p[1] for p in front], color=_POINT, linewidth=1)
+    for seconds, accuracy, name in front:
+        offset = (6, -12)
+        axes.annotate(name, (seconds, accuracy), offset, textcoords="offset points", fontsize=8)
+    axes.set_xlabel("seconds a training")
+    axes.set_ylabel("accuracy, %")
+    axes.grid(color="#E6E6E6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def seeds_figure(sets: Sequence[Trainings], *, paired: bool) -> Figure:
     """Wrong test images of every seed, a column a side; lines join a seed's two sides."""
     figure = Figure(figsize=(WIDTH_INCHES, 4.2), layout="constrained")

@@ -1,7 +1,12 @@
-"""What a worker computes to be held against NumPy: one batch, and fifty steps, without dropout."""
+"""What a worker computes to be held against NumPy: one batch, and fifty steps, without dropout.
+
+And the bits that training with dropout and distorted images ends with, to be held against those of
+another process.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +28,8 @@ def compute(folder: Path) -> dict[str, Any]:
         folder: with `numerics.npz` as `bench.numerics.Problem` writes it.
 
     Returns:
-        Flat lists of `logits`, `loss` and `losses`, and `gradients`, a flat list a weight.
+        Flat lists of `logits`, `loss` and `losses`, `gradients`, a flat list a weight, and
+        `bits`, the SHA-256 of the weights after the same steps with everything that is random.
     """
     with np.load(folder / "numerics.npz") as file:
         problem = dict(file)
@@ -56,7 +62,19 @@ def compute(folder: Path) -> dict[str, Any]:
     return {
         **{name: _flat(value) for name, value in found.items()},
         "gradients": [_flat(gradient.numpy()) for gradient in gradients],
+        "bits": _trained_bits(images, labels, order, rates),
     }
+
+
+def _trained_bits(images: Any, labels: Any, order: Any, rates: Any) -> str:
+    changes = {"batch_size": len(order) // len(rates), "rotation_degrees": 10.0, "scaling": 0.1}
+    recipe = find_recipe("original").with_overrides(changes)
+    model = build_for(recipe, _SEED)
+    build_step_loop(model, recipe, images, labels, _SEED)(order, rates, 0, len(rates))
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(weight.tobytes())
+    return digest.hexdigest()
 
 
 def _flat(values: Any) -> list[float]:

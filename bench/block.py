@@ -27,6 +27,7 @@ from bench.results import (
 
 PAIR_SECONDS = 6.0
 _WARM_UP_SLICES = 2
+_TURN_SECONDS = 0.03
 _LEAST_PAIRS = 4
 _GROWTH_CALLS = 20
 # Linux stops round-robin processes for 50 ms once they have used 95 % of a second.
@@ -52,7 +53,7 @@ class Bench:
         start_cores: where the first and the second side import and build at the same time.
         all_cores: for workloads of another number of threads, which are not pinned.
         threads: TensorFlow's, unless the workload says otherwise.
-        pair_seconds: how long a workload's pairs go on in a block, times its `pair_times`.
+        pair_seconds: how long a workload's pairs go on in a block.
         limits: of patience.
         call_steps: steps of the calls that a slice is made of, by workload and side, where they
             are not one call of the same steps: how calibration slows a candidate down.
@@ -171,32 +172,36 @@ class BlockRecorder:
             self._versions.update(pair.versions)
             for done, spec in enumerate(group, start=1):
                 try:
+                    checks = {} if spec.kind == FIRST_STEP else pair.prepare(spec)
                     with self._witnessing():
-                        self._samples[spec.name] = self._measure_pairs(spec, pair)
+                        self._samples[spec.name] = self._measure_pairs(spec, pair, checks)
                 except _SideError as error:
                     self._note(error, spec.name)
                     if error.error.gone:
                         return group[done:]
         return []
 
-    def _measure_pairs(self, spec: Spec, pair: _Pair) -> Samples:
+    def _measure_pairs(
+        self, spec: Spec, pair: _Pair, checks: Mapping[str, tuple[float, ...]]
+    ) -> Samples:
         if spec.kind == FIRST_STEP:
             pair.move_together()
             return _once({side: pair.ask(side, "first_step") for side in self._order})
-        checks = pair.prepare(spec)
         steps = self._call_steps(spec, pair)
         for _ in range(_WARM_UP_SLICES):
             for side in self._order:
                 pair.slice(side, spec.name, steps[side][0])
         answers: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-        deadline = time.monotonic() + spec.pair_times * self._bench.pair_seconds
+        deadline = time.monotonic() + self._bench.pair_seconds
         pairs = 0
         while pairs < _LEAST_PAIRS or pairs % 2 or time.monotonic() < deadline:
             order = self._order if pairs % 2 == 0 else self._order[::-1]
             calls = [dict.fromkeys(("value", "cpu", "idle", "loss"), 0.0) for _ in SIDES]
             for call in range(len(steps[BASELINE])):
-                for side, sums in zip(order, calls, strict=True):
-                    _add(sums, pair.slice(side, spec.name, steps[side][call]))
+                both = {side: steps[side][call] for side in order}
+                taken = pair.slices_in_turns if spec.in_turns else pair.slices
+                for sums, answer in zip(calls, taken(spec.name, both), strict=True):
+                    _add(sums, answer)
             for side, sums in zip(order, calls, strict=True):
                 answers[side].append(sums)
             pairs += 1
@@ -316,9 +321,60 @@ class _Pair:
     def slice(self, side: str, workload: str, steps: int) -> dict[str, Any]:
         """Runs a slice on a side, and leaves the core alone for a moment where it must be."""
         answer = self.ask(side, "slice", workload=workload, steps=steps)
-        if self._has_quota:
-            time.sleep(_PAUSE_SHARE * answer["value"])
+        self._leave_core_alone(answer["value"])
         return answer
+
+    def _leave_core_alone(self, used_seconds: float) -> None:
+        if self._has_quota:
+            time.sleep(_PAUSE_SHARE * used_seconds)
+
+    def slices(self, workload: str, steps: Mapping[str, int]) -> list[dict[str, Any]]:
+        """Runs a slice on each side, one after the other in the order of `steps`."""
+        return [self.slice(side, workload, count) for side, count in steps.items()]
+
+    def slices_in_turns(self, workload: str, steps: Mapping[str, int]) -> list[dict[str, Any]]:
+        """Runs a slice on each side, in turns: each is stopped while the other runs.
+
+        What a neighbour does for half a second falls on both so, as if slices were short. The time
+        for which a side was stopped is taken off its slice.
+
+        Raises:
+            _SideError: one of them failed.
+        """
+        workers = {side: self._workers[side] for side in steps}
+        for side, worker in workers.items():
+            worker.stop()
+            worker.send("slice", workload=workload, steps=steps[side])
+        ran, stopped = dict.fromkeys(steps, 0.0), dict.fromkeys(steps, 0.0)
+        stopped_at: dict[str, float] = {}
+        answers: dict[str, dict[str, Any]] = {}
+        errors: dict[str, WorkerError] = {}
+        while len(answers) + len(errors) < len(workers):
+            for side, worker in workers.items():
+                if side in answers or side in errors:
+                    continue
+                left = self._limits.slice_seconds - ran[side]
+                is_last = len(answers) + len(errors) == len(workers) - 1
+                start = time.perf_counter()
+                stopped[side] += start - stopped_at.get(side, start)
+                worker.go_on()
+                has_answer = worker.has_answer(left if is_last else min(_TURN_SECONDS, left))
+                if not has_answer:
+                    worker.stop()
+                stopped_at[side] = time.perf_counter()
+                ran[side] += stopped_at[side] - start
+                try:
+                    if has_answer:
+                        answers[side] = worker.receive(self._limits.slice_seconds)
+                    elif ran[side] >= self._limits.slice_seconds:
+                        raise worker.hung(self._limits.slice_seconds)
+                except WorkerError as error:
+                    errors[side] = error
+                self._leave_core_alone(stopped_at[side] - start)
+        _raise_first(errors)
+        for side, answer in answers.items():
+            answer["value"] -= stopped[side]
+        return [answers[side] for side in steps]
 
     def ask(self, side: str, do: str, **arguments: Any) -> dict[str, Any]:
         """Asks one side.
@@ -348,17 +404,23 @@ class _Pair:
         for side, worker in self._workers.items():
             worker.send(do, **arguments[side])
         answers: dict[str, dict[str, Any]] = {}
-        failed = None
+        errors: dict[str, WorkerError] = {}
         for side, worker in self._workers.items():
             try:
                 answers[side] = worker.receive(seconds)
             except WorkerError as error:
-                # The baseline's is told, if both fail: nothing is known of the candidate then.
-                if failed is None or side == BASELINE:
-                    failed = _SideError(side, error)
-        if failed is not None:
-            raise failed
+                errors[side] = error
+        _raise_first(errors)
         return answers
+
+
+def _raise_first(errors: Mapping[str, WorkerError]) -> None:
+    """Tells the baseline's, if both fail: nothing is known of the candidate then."""
+    for side in SIDES:
+        if side in errors:
+            first = errors[side]
+            gone = any(error.gone for error in errors.values())  # neither is of use without both
+            raise _SideError(side, WorkerError(first.reason, first.output, gone=gone))
 
 
 def _explained(

@@ -144,6 +144,8 @@ def replay(
         for _ in range(replays)
     ]
     like = replace(runs[0], workloads=terms)
+    if not any(run.complete for run in runs):
+        raise InputError(f"{bank}: no run came to its end: python -m bench calibrate --runs N")
     real = [replace(run, workloads=terms) for run in runs if run.complete]
     return [
         Row(bank, "runs", len(blocks), _count(real)),

@@ -37,7 +37,8 @@ class Spec:
         least_steps: of a slice, whatever they last.
         step_multiple: a slice's steps are a multiple of this.
         threads: TensorFlow's; `None` is `--threads`'s.
-        pair_times: how many times as long as the others' its pairs go on in a block.
+        in_turns: whether a slice lasts so long that the two sides take turns within it, each
+            stopped while the other runs.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Spec:
     least_steps: int = 1
     step_multiple: int = 1
     threads: int | None = None
-    pair_times: float = 1.0
+    in_turns: bool = False
 
     @property
     def is_difference(self) -> bool:
@@ -65,8 +66,7 @@ def _loop(batch: int, **more: Any) -> Spec:
 
 
 def _fit(batch: int, options: str = "", **more: Any) -> Spec:
-    # Slices of half a second and more: few pairs, whose scatter trimming could not tame otherwise.
-    return _batched(f"fit[b{batch}{options}]", "fit", batch, least_steps=150, pair_times=3, **more)
+    return _batched(f"fit[b{batch}{options}]", "fit", batch, least_steps=150, in_turns=True, **more)
 
 
 def _batched(name: str, builder: str, batch: int, **more: Any) -> Spec:
@@ -97,9 +97,9 @@ WORKLOADS: Mapping[str, Spec] = {
             builder="original_fit",
             least_steps=300,
             step_multiple=300,
-            pair_times=3,
+            in_turns=True,
         ),
-        Spec("predict[b1]", 1, builder="predict_one", slice_seconds=0.3),
+        Spec("predict[b1]", 1, builder="predict_one", slice_seconds=0.3, in_turns=True),
         Spec("memory_growth", 1, margin=0.05, kind=GROWTH, unit=MEBIBYTES),
     )
 }

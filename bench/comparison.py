@@ -114,10 +114,16 @@ def terms_to_resume(found: Results, budget_seconds: float) -> Terms:
         candidates=tuple(parse_request(side.request) for side in found.candidates),
         workloads=workloads,
         budget_seconds=budget_seconds,
-        threads=int(found.options["threads"]),
-        seed=int(found.options["seed"]),
-        pair_seconds=float(found.options["pair_seconds"]),
+        **_kept_options(found),
     )
+
+
+def _kept_options(found: Results) -> dict[str, Any]:
+    kinds = {"threads": int, "seed": int, "pair_seconds": float}
+    try:
+        return {name: kind(found.options[name]) for name, kind in kinds.items()}
+    except (KeyError, TypeError, ValueError):
+        raise InputError("the results lack options: they cannot be gone on with") from None
 
 
 def _check_budget(budget_seconds: float) -> None:
@@ -184,7 +190,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="lenet5-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         code = prepare_folder(folder, images)
-        begun = empty_results(terms, built, code)
+        begun = _asked(empty_results(terms, built, code), wanted)
         if before is not None:
             begun = _gone_on_with(before, begun)
         plan = experiment.Plan(
@@ -203,13 +209,27 @@ def measure(
             return experiment.run(plan, bench, begun, on_block)
 
 
+def _asked(empty: Results, wanted: Sequence[Sequence[str]]) -> Results:
+    """Notes what was not asked of each candidate: there is no verdict on that."""
+    candidates = [
+        replace(side, unwanted=tuple(name for name in empty.workloads if name not in names))
+        for side, names in zip(empty.candidates, wanted, strict=True)
+    ]
+    return replace(empty, candidates=tuple(candidates))
+
+
 def _gone_on_with(before: Results, now: Results) -> Results:
     """What was measured already, on the terms of now."""
     results.check_alike(before, now)
     for one, other in zip(before.candidates, now.candidates, strict=True):
-        if (one.lock, one.settings) != (other.lock, other.settings):
+        was_there = not (one.problem or other.problem)
+        if was_there and (one.lock, one.settings) != (other.lock, other.settings):
             raise InputError(f"{one.label} is not what was measured: {other.request} has changed")
-    return replace(before, options=now.options, complete=False)
+    candidates = [
+        other if one.problem or other.problem else replace(one, unwanted=other.unwanted)
+        for one, other in zip(before.candidates, now.candidates, strict=True)
+    ]
+    return replace(before, options=now.options, candidates=tuple(candidates), complete=False)
 
 
 def empty_results(terms: Terms, built: Environments, code: str) -> Results:

@@ -155,6 +155,9 @@ def _resume(config: pytest.Config) -> None:
             "--resume takes baseline and candidates from its file and goes on in it: "
             "without --baseline, --candidate, --results and --seeds"
         )
+    for name in ("workloads", "margin"):
+        if getattr(option, name) != _SPEED_OPTIONS[name]:
+            raise pytest.UsageError(f"--resume takes --{name} from its file: leave it out")
     try:
         before = config.stash[BEFORE] = results.read(option.resume)
     except InputError as error:

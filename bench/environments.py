@@ -41,6 +41,7 @@ _COMPLETE = "complete.json"
 _PYTHON = "bin/python"
 _KEY_VERSION = 1  # a change of how environments are built makes new ones
 _IMPORT_SECONDS = 600
+_LEAST_PYTHON = (3, 10)
 _LONGEST_REASON = 300
 # What would make uv build something else than the request says; indexes and caches are kept.
 _NOT_FOR_UV = (
@@ -149,7 +150,9 @@ def _existing(python: Path, scratch: Path) -> tuple[Path, str, tuple[str, ...]]:
             if name and number:  # what a broken uninstall leaves behind has neither
                 lock.setdefault(canonicalize_name(name), number)  # the first is the one imported
     except (IndexError, ValueError, TypeError):
-        raise EnvironmentProblem(f"is no Python 3.8 or newer: {_told(done.stderr)}") from None
+        raise EnvironmentProblem(f"is no Python 3.10 or newer: {_told(done.stderr)}") from None
+    if tuple(map(int, version.split(".")[:2])) < _LEAST_PYTHON:
+        raise EnvironmentProblem(f"is no Python 3.10 or newer: it is {version}")
     return python, version, tuple(sorted(f"{name}=={number}" for name, number in lock.items()))
 
 

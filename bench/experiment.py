@@ -108,24 +108,36 @@ def _todo(plan: Plan, results: Results, index: int) -> dict[str, Spec]:
         return dict(plan.specs[index])
     decisions = decide(results, index)
     left = {n: spec for n, spec in plan.specs[index].items() if not decisions[n].settled}
-    if blocks[-1].failures and not any(block.failures for block in blocks[:-1]):
-        return left  # a fresh block tells a fault from an accident, whatever the budget
+    if not left:
+        return {}
+    if any(decisions[name].faults == 1 for name in left):
+        before = decide(replace(results, blocks=_without_last(results, index)), index)
+        if any(decisions[name].faults == 1 and not before[name].faults for name in left):
+            return left  # a fresh block tells a fault from an accident, whatever the budget
+    number = _next_number(plan, results, index)
+    numbers = {name: {b.number for b in blocks if name in b.samples} for name in left}
+    values = min(len(found - {number}) for found in numbers.values())
     share = _LATER_SHARE if len(blocks) == 1 else 1.0
-    return left if _reaches_a_look(plan, blocks, _next_number(plan, results, index), share) else {}
+    return left if _reaches_a_look(plan, blocks, values, share) else {}
+
+
+def _without_last(results: Results, index: int) -> tuple[Block, ...]:
+    places = [place for place, b in enumerate(results.blocks) if b.candidate == index]
+    return (*results.blocks[: places[-1]], *results.blocks[places[-1] + 1 :])
 
 
 def _reaches_a_look(
-    plan: Plan, blocks: Sequence[Block], number: int, later_share: float = 1.0
+    plan: Plan, blocks: Sequence[Block], values: int, later_share: float = 1.0
 ) -> bool:
-    """Whether the budget lasts from the block of that number to the next look.
+    """Whether the budget lasts to the next look of a workload that has so many values.
 
     If every block takes `later_share` of the last one.
     """
-    look = next((look.blocks for look in LOOKS if look.blocks > number), None)
+    look = next((look.blocks for look in LOOKS if look.blocks > values), None)
     spent = sum(block.seconds for block in blocks)
     # What is decided drops out, so the last block tells more than the ones before it.
     expected_seconds = later_share * blocks[-1].seconds
-    return look is not None and spent + (look - number) * expected_seconds <= plan.budget_seconds
+    return look is not None and spent + (look - values) * expected_seconds <= plan.budget_seconds
 
 
 def _next_number(plan: Plan, results: Results, index: int) -> int:

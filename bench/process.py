@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -158,8 +159,7 @@ class Worker:
             try:
                 received = self._channel.recv(65536)
             except TimeoutError:
-                self._kill()
-                raise WorkerError(f"gave no answer in {seconds:g} s", self.output()) from None
+                raise self.hung(seconds) from None
             except ConnectionResetError:
                 received = b""
             if not received:
@@ -167,6 +167,23 @@ class Worker:
             self._buffer += received
         line, _, self._buffer = self._buffer.partition(b"\n")
         return self._checked(line)
+
+    def stop(self) -> None:
+        """Stops the process where it is, until `go_on`."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Lets a stopped process run."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def has_answer(self, seconds: float) -> bool:
+        """Waits until there is something to `receive`, or for so long."""
+        return b"\n" in self._buffer or bool(select.select([self._channel], [], [], seconds)[0])
+
+    def hung(self, seconds: float) -> WorkerError:
+        """Ends the process, which gave no answer for so long; the error to raise."""
+        self._kill()
+        return WorkerError(f"gave no answer in {seconds:g} s", self.output())
 
     def output(self) -> str:
         """The last lines that it printed."""

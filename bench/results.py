@@ -6,7 +6,6 @@ Verdicts are not stored: `python -m bench verdict FILE` computes them again from
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 BASELINE, CANDIDATE = "baseline", "candidate"
 SIDES = (BASELINE, CANDIDATE)
+_LEAST, _MOST = 1e-12, 1e12  # of seconds, MiB, margins
 
 Made = TypeVar("Made", bound="DataclassInstance")
 
@@ -138,6 +138,7 @@ class Side:
         lock: the full resolved list, `name==version` each, sorted.
         settings: variables that were set.
         problem: why it could not be built or started; empty where it was.
+        unwanted: workloads that others were measured on and this one was not to be.
     """
 
     request: str
@@ -146,6 +147,7 @@ class Side:
     lock: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
+    unwanted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,7 @@ def read(path: Path) -> Results:
         return _results(content)
     except KeyError as error:
         raise InputError(f"{path}: is damaged: {error} is missing") from None
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{path}: is damaged: {error}") from None
 
 
@@ -292,7 +294,8 @@ def _results(content: dict[str, Any]) -> Results:
 
 
 def _side(content: dict[str, Any]) -> Side:
-    return _made(Side, {**content, "lock": tuple(content["lock"])})
+    unwanted = tuple(content.get("unwanted", ()))
+    return _made(Side, {**content, "lock": tuple(content["lock"]), "unwanted": unwanted})
 
 
 def _block(content: dict[str, Any]) -> Block:
@@ -336,10 +339,15 @@ def _check(results: Results) -> None:
     for terms in results.workloads.values():
         fair = _is_number(terms.margin) and (terms.is_difference or terms.margin > 0)
         _demand(fair, "a margin that is no finite number above 0")
+        _demand(isinstance(terms.gated, bool), "a workload of which nobody knows if it is gated")
+    for side in (results.baseline, *results.candidates):
+        texts = (side.request, side.label, side.problem)
+        _demand(all(isinstance(text, str) for text in texts), "a side without a name")
     for block in results.blocks:
         known = block.candidate in range(len(results.candidates))
         known = known and set(block.samples) <= set(results.workloads)
         _demand(known, "a block of a candidate or workload that is not there")
+        _demand(type(block.number) is int and block.number >= 0, "a block without a number")
         _demand(_is_number(block.seconds) and block.seconds >= 0, "a block of no length")
         _demand(all(failure.side in SIDES for failure in block.failures), "a side that is unknown")
         for name, samples in block.samples.items():
@@ -354,7 +362,8 @@ def _check_samples(samples: Samples, *, any_sign: bool) -> None:
     _demand(all(map(_is_number, values)), "a sample that is no finite number")
     _demand(any_sign or min(values) > 0, "a sample that is not above 0")
     figures = (*samples.baseline_check, *samples.candidate_check)  # NaN is what it computed
-    _demand(all(isinstance(figure, float | int) for figure in figures), "a figure that is none")
+    known = all(isinstance(f, float) or (type(f) is int and abs(f) <= _MOST) for f in figures)
+    _demand(known, "a figure that is none")
 
 
 def _demand(condition: bool, otherwise: str) -> None:
@@ -363,4 +372,7 @@ def _demand(condition: bool, otherwise: str) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is one that can be measured: its logarithm and powers are finite."""
+    if not isinstance(value, float | int) or isinstance(value, bool):
+        return False
+    return value == 0 or _LEAST <= abs(value) <= _MOST

@@ -24,13 +24,14 @@ _TRIES = 2  # a fault is told from an accident by a fresh process
 
 @dataclass(frozen=True)
 class Job:
-    """A seed to train on a side."""
+    """A seed of a recipe to train on a side."""
 
     side: str
     seed: int
+    recipe: Recipe
 
 
-OnTrained = Callable[[str, Trained, Mapping[str, Any]], None]
+OnTrained = Callable[[Job, Trained, Mapping[str, Any]], None]
 
 
 def prepare_training_folder(folder: Path, dataset: Dataset) -> str:
@@ -49,7 +50,6 @@ def prepare_training_folder(folder: Path, dataset: Dataset) -> str:
 def train_seeds(
     jobs: Sequence[Job],
     sides: Mapping[str, Interpreter],
-    recipe: Recipe,
     folder: Path,
     *,
     processes: int,
@@ -61,7 +61,6 @@ def train_seeds(
     Args:
         jobs: in the order in which they are begun.
         sides: what each side's processes run with.
-        recipe: what is trained.
         folder: made by `prepare_training_folder`.
         processes: at a time.
         on_trained: is told of every seed, with what the process says of its versions; called
@@ -86,9 +85,9 @@ def train_seeds(
                     if stopping.is_set():  # looked at once listed: nobody would end it otherwise
                         return None
                     said = worker.ask(_START_SECONDS, "start", cores=[], threads=1)["versions"]
-                    limit_seconds = epoch_seconds * (recipe.epochs + 1)
+                    limit_seconds = epoch_seconds * (job.recipe.epochs + 1)
                     answer = worker.ask(
-                        limit_seconds, "train", recipe=asdict(recipe), seed=job.seed
+                        limit_seconds, "train", recipe=asdict(job.recipe), seed=job.seed
                     )
                     del answer["idle_cpu_seconds"]
                     return Trained(**answer), said
@@ -102,7 +101,7 @@ def train_seeds(
             futures = {pool.submit(train, job): job for job in jobs}
             for future in as_completed(futures):
                 if (done := future.result()) is not None:
-                    on_trained(futures[future].side, *done)
+                    on_trained(futures[future], *done)
         except BaseException:
             stopping.set()
             pool.shutdown(wait=False, cancel_futures=True)

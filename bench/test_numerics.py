@@ -1,13 +1,23 @@
-"""What TensorFlow computes is what NumPy computes with float64, within the tolerances."""
+"""What TensorFlow computes is NumPy's float64 within the tolerances, and always the same bits."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bench.numerics import QUANTITIES, TOLERANCES, by_name, deviations, make_problem, solve
+from bench.numerics import (
+    QUANTITIES,
+    TOLERANCES,
+    by_name,
+    compute_in,
+    deviations,
+    make_problem,
+    solve,
+)
+from bench.process import Interpreter
 from lenet5.data import Dataset
 
 
@@ -29,3 +39,15 @@ def test_arithmetic_agrees_with_numpy(
     """One batch's logits, loss and gradients, and the loss of fifty steps, without dropout."""
     record_property("relative_deviation", deviating[quantity])
     assert deviating[quantity] <= TOLERANCES[quantity]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("settings", [{}, {"TF_DETERMINISTIC_OPS": "1"}], ids=["", "deterministic"])
+def test_two_processes_compute_the_same_bits(
+    mnist: Dataset, threads: int, settings: dict[str, str]
+) -> None:
+    """Fifty steps with dropout and distorted images; the variable is `enable_op_determinism`."""
+    ours = Interpreter(Path(sys.executable), settings)
+    one, other = compute_in([ours, ours], mnist.training, threads)
+    assert not isinstance(one, str), one
+    assert one == other

@@ -97,7 +97,7 @@ def differs(reference: Trainings, other: Trainings) -> str:
     names = [
         name
         for name, a, b in (
-            ("recipe", _trained_by(reference.recipe), _trained_by(other.recipe)),
+            ("recipe", identity(reference.recipe), identity(other.recipe)),
             ("split", reference.split, other.split),
             ("code", reference.code, other.code),
         )
@@ -106,15 +106,17 @@ def differs(reference: Trainings, other: Trainings) -> str:
     return f"the reference is of another {' and '.join(names)}" if names else ""
 
 
-def _trained_by(recipe: Recipe) -> dict[str, Any]:
-    """What a recipe trains by: without its name and the bounds of its gate."""
+def identity(recipe: Recipe) -> str:
+    """What a recipe trains by, as JSON: without its name and the bounds of its gate."""
     passive = ("name", "min_accuracy", "max_accuracy")
-    return {name: value for name, value in asdict(recipe).items() if name not in passive}
+    fields_of_it = {name: value for name, value in asdict(recipe).items() if name not in passive}
+    return json.dumps(fields_of_it, sort_keys=True)
 
 
 def _trainings(content: dict[str, Any]) -> Trainings:
     recipe = Recipe.from_dict(content["recipe"])
-    side = Side(**{**content["side"], "lock": tuple(content["side"]["lock"])})
+    lists = {name: tuple(content["side"].get(name, ())) for name in ("lock", "unwanted")}
+    side = Side(**{**content["side"], **lists})
     seeds = tuple(Trained(**item) for item in content["seeds"])
     known = {field.name for field in fields(Trainings)}
     if unknown := sorted(set(content) - known):

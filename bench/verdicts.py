@@ -57,6 +57,7 @@ class Decision:
         detectable: smallest slowdown (as a share, or a difference) against an equal candidate
             that is found with 80 % power when the budget is used up; NaN where unknown.
         more_blocks: that an INCONCLUSIVE one would probably take; `None` if unknown or too many.
+        faults: blocks in which a side failed, or computed wrongly.
         hopeless: whether more blocks would not help, since the baseline itself fails.
     """
 
@@ -74,6 +75,7 @@ class Decision:
     total_ratio: float = math.nan
     detectable: float = math.nan
     more_blocks: int | None = None
+    faults: int = 0
     hopeless: bool = False
 
     @property
@@ -89,7 +91,8 @@ def decide(results: Results, candidate: int) -> dict[str, Decision]:
     the same, or it is INCONCLUSIVE.
     """
     blocks = [block for block in results.blocks if block.candidate == candidate]
-    terms = results.workloads
+    unwanted = results.candidates[candidate].unwanted
+    terms = {name: item for name, item in results.workloads.items() if name not in unwanted}
     quiet = {name: _measured(blocks, name, replaced=False) for name in terms}
     every = {name: _measured(blocks, name, replaced=True) for name in terms}
     outcomes = assess({name: _series(results, name, quiet[name]) for name in terms})
@@ -112,7 +115,8 @@ def decide(results: Results, candidate: int) -> dict[str, Decision]:
             results, candidate, name, quiet[name], outcomes[name], reason, affordable
         )
         hopeless = len(faults.baseline) >= FAILURES_THAT_DECIDE
-        decisions[name] = replace(decision, hopeless=hopeless)
+        count = len(faults.baseline) + len(faults.candidate)
+        decisions[name] = replace(decision, faults=count, hopeless=hopeless)
     return decisions
 
 

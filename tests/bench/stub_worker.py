@@ -4,7 +4,8 @@
 stands in its settings:
 
 TF_STUB_RATIO  its times over the usual ones; default: 1
-TF_STUB_FAULT  `<command> <workload or -> <what>`: crash, hang, raise, rubbish, nan, half, babble;
+TF_STUB_FAULT  `<command> <workload or -> <what>`: crash, hang, raise, rubbish, nan, half, babble,
+               or busy: 0.3 s of CPU, and the wall time of it;
                `_-_` for ` - `, since requirement strings have no spaces
 TF_STUB_NOISE  standard deviation of the log of its times; default: 0
 TF_STUB_LOSS   images of 10,000 that its trainings get wrong more than the usual 150; default: 0
@@ -20,6 +21,7 @@ import signal
 import socket
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,11 @@ def _answer(command: dict[str, Any], ratio: float, fault: str) -> dict[str, Any]
     if fault == "raise":
         return {"error": "ValueError: no such op", "idle_cpu_seconds": 0.0}
     value = ratio * SECONDS_PER_STEP * command.get("steps", 1)
+    if fault == "busy":
+        start, cpu_start = time.perf_counter(), time.process_time()
+        while time.process_time() - cpu_start < 0.3:
+            pass
+        value = time.perf_counter() - start
     losses = [math.nan if fault == "nan" else loss for loss in LOSSES]
     answers: dict[str, dict[str, Any]] = {
         "start": {"versions": {"tensorflow": "9.9.0", "scheduling": "default"}},

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench import __main__ as command
-from bench import accuracy_comparison, accuracy_plugin, machine, seeds
+from bench import accuracy_plugin, machine, seeds, trials
 from bench.accuracy import Trained
 from bench.trainings import read_trainings, reference_path
 
@@ -123,7 +123,7 @@ def test_a_reference_is_trained_and_held_against(
     run: Run, stub: str, references: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main(["reference", "--environment", stub, "--seeds", "12"]) == 0
-    assert "12 seeds, 15" in capsys.readouterr().out
+    assert "| fast | 12 | 98." in capsys.readouterr().out
     (found,) = read_trainings(references / "fast.json")
     assert [trained.seed for trained in found.seeds] == list(range(12))
     done = run("--seeds", "10", "--candidate", stub)
@@ -138,12 +138,11 @@ def test_a_seed_that_failed_is_not_kept_in_a_reference(
 ) -> None:
     def train(jobs: list[seeds.Job], *_: object, on_trained: Any, **__: object) -> None:
         for job in jobs:
-            wrong = None if job.seed == 1 else 150
-            on_trained(
-                job.side, Trained(job.seed, wrong, 10_000, problem="killed" * (not wrong)), {}
-            )
+            fault = {"wrong": None, "problem": "killed", "crashed": True}
+            answer = fault if job.seed == 1 else {"wrong": 150}
+            on_trained(job, Trained(job.seed, images=10_000, **answer), {})
 
-    monkeypatch.setattr(accuracy_comparison, "train_seeds", train)
+    monkeypatch.setattr(trials, "train_seeds", train)
     assert command.main(["reference", "--environment", stub, "--seeds", "3"]) == 1
     assert "seed 1 is missing: killed" in capsys.readouterr().out
     (found,) = read_trainings(references / "fast.json")
@@ -162,7 +161,7 @@ def test_a_reference_goes_on_where_it_was_left(
         trained.extend(jobs)
         train(jobs, *arguments, **more)
 
-    monkeypatch.setattr(accuracy_comparison, "train_seeds", watched)
+    monkeypatch.setattr(trials, "train_seeds", watched)
     assert command.main([*reference, "5"]) == 0
     assert len(trained) == 2
     (found,) = read_trainings(references / "fast.json")
@@ -176,7 +175,7 @@ def test_a_reference_of_another_recipe_is_not_gone_on_with(
     reference = ["reference", "--environment", stub, "--seeds", "2", "--out", path]
     assert command.main(reference) == 0
     assert command.main([*reference, "--recipe", "original"]) == 4
-    assert "the reference is of another recipe: remove it" in capsys.readouterr().err
+    assert "is of another recipe: remove it" in capsys.readouterr().err
 
 
 def test_without_a_reference_one_line_says_so(run: Run, stub: str, references: Path) -> None:

@@ -100,6 +100,54 @@ def test_what_is_gone_on_with_must_be_what_it_was(
     assert run("--resume", "nowhere.json").ret == 4
 
 
+@pytest.mark.parametrize("option", [("--margin", "1.1"), ("--workloads", "import")])
+def test_terms_of_the_file_cannot_be_changed_when_going_on(
+    run: Run, stub: str, option: tuple[str, str]
+) -> None:
+    terms = ("--baseline", stub, "--candidate", stub, "--workloads", LOOP)
+    assert run(*terms, "--results", "r.json").ret == 0
+    done = run("--resume", "r.json", *option)
+    assert done.ret == 4
+    assert f"--resume takes {option[0]} from its file" in done.stderr.str()
+
+
+def test_a_candidate_that_came_to_be_is_measured_when_going_on(
+    run: Run, stub: str, pytester: pytest.Pytester
+) -> None:
+    terms = ("--baseline", stub, "--candidate", stub, "--candidate", "python:/no/such/python")
+    assert run(*terms, "--workloads", LOOP, "--results", "r.json").ret == 7
+    path = pytester.path / "r.json"
+    found = results.read(path)
+    there, missing = found.candidates
+    results.write(
+        path, replace(found, candidates=(there, replace(missing, request=f"{stub} TF_X=1")))
+    )
+    assert run("--resume", "r.json").ret == 0
+    assert [block.candidate for block in results.read(path).blocks] == [0] * 4 + [1] * 4
+
+
+def test_verdicts_are_of_what_was_selected_also_in_the_file(
+    run: Run, stub: str, pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terms = ("--baseline", stub, "--candidate", stub, "--candidate", "python:/no/such/python")
+    selected = ("--workloads", f"{LOOP} fit_call", "-k", "loop and stub")
+    assert run(*terms, *selected, "--results", "r.json", "--summary", "s.md").ret == 0
+    capsys.readouterr()
+    assert command.main(["verdict", str(pytester.path / "r.json")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_report_never_replaces_the_samples_that_it_is_made_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "results.json"
+    results.write(path, synthetic.results({LOOP: synthetic.exactly(0.0, 0.002, 4)}))
+    before = path.read_bytes()
+    assert command.main(["report", str(path), "--out", str(tmp_path)]) == 4
+    assert "choose another --out" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
 def test_an_informational_failure_is_told_and_passes(run: Run, stub: str) -> None:
     slow = f"{stub} TF_STUB_RATIO=1.5"
     done = run("--baseline", stub, "--candidate", slow, "--workloads", "fit[b128]")

@@ -500,8 +500,10 @@ def test_an_interpreter_that_is_none_is_told(tmp_path: Path) -> None:
     script.write_text("#!/bin/sh\necho 1\necho no such option >&2\nexit 2\n")
     assert problem(f"python:{script}", tmp_path) == "cannot be run: Permission denied"
     script.chmod(0o755)
-    expected = "is no Python 3.8 or newer: no such option"
+    expected = "is no Python 3.10 or newer: no such option"
     assert problem(f"python:{script}", tmp_path) == expected
+    script.write_text("""#!/bin/sh\necho '["3.9.18", [["tensorflow", "2.15.1"]]]'\n""")
+    assert problem(f"python:{script}", tmp_path) == "is no Python 3.10 or newer: it is 3.9.18"
     missing = "cannot be run: No such file or directory"
     assert problem(f"python:{tmp_path}/missing", tmp_path) == missing
     folder = "is a folder, name the interpreter in it: bin/python"

@@ -220,6 +220,55 @@ def test_a_crash_in_one_workload_costs_no_other_its_samples(run: Run) -> None:
     assert failure.output.endswith("Fatal: the sky has fallen")
 
 
+def test_within_a_long_slice_the_sides_take_turns(
+    python: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is stopped while the other runs, and the time for which it was is taken off."""
+    stopped: list[int] = []
+    stop = Worker.stop
+
+    def noted(self: Worker) -> None:
+        stopped.append(self.pid)
+        stop(self)
+
+    monkeypatch.setattr(Worker, "stop", noted)
+    busy = Interpreter(python, {"TF_STUB_FAULT": f"slice {FIT} busy"})
+    recorder = BlockRecorder(
+        replace(bench, limits=Limits(5, 5, 5)),
+        {"baseline": busy, "candidate": busy},
+        [catalogue.WORKLOADS[FIT]],
+        {FIT: 150},
+        candidate=0,
+        number=0,
+        seed=0,
+    )
+    recorder.measure()
+    samples = recorder.block().samples[FIT]
+    # Ten turns of 30 ms each: all but the last end by being stopped.
+    assert len(stopped) > 4 * 2 * 5
+    assert stopped.count(stopped[0]) == pytest.approx(len(stopped) / 2, rel=0.3)
+    for side in (samples.baseline, samples.candidate):
+        assert sum(side.values) < 1.6 * 4 * 0.3  # of the 2 x 4 x 0.3 s that passed
+
+
+@pytest.mark.parametrize(
+    ("fault", "finding"),
+    [
+        ("crash", "killed by SIGSEGV"),
+        ("hang", "gave no answer in 0.3 s"),
+        ("raise", "ValueError: no such op"),
+    ],
+)
+def test_a_fault_within_turns_is_the_side_s_own(run: Run, fault: str, finding: str) -> None:
+    settings = {"TF_STUB_FAULT": f"slice {FIT} {fault}"}
+    found = run(settings, names=(FIT, "fit_call"))
+    verdicts = {name: decision.verdict for name, decision in decide(found, 0).items()}
+    assert verdicts == {FIT: Verdict.FAIL, "fit_call": Verdict.PASS}
+    assert finding in decide(found, 0)[FIT].finding
+    baseline = run({}, baseline=settings, names=(FIT,))
+    assert only(baseline).verdict is Verdict.INCONCLUSIVE
+
+
 def test_first_step_comes_before_anything_else_is_built(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,64 @@
+"""Runs that are drawn from seeds of known truth come to verdicts that know it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bench.__main__ as command
+from bench.accuracy import Trained
+from bench.accuracy_replays import replay, table
+from bench.results import Side
+from bench.statistics import Verdict
+from bench.trainings import Trainings, write_trainings
+from lenet5.errors import InputError
+from lenet5.recipe import find_recipe
+
+
+def pool(loss_points: float, count: int = 60, stream: int = 0) -> Trainings:
+    """Seeds with 150 wrong images, a standard deviation of 8, and a loss on top."""
+    wrong = 150 + 100 * loss_points + 8 * np.random.RandomState(stream).standard_normal(count)
+    seeds = tuple(Trained(seed, round(number), 10_000) for seed, number in enumerate(wrong))
+    return Trainings(find_recipe("fast"), "", "", Side("", ""), {}, "", seeds)
+
+
+@pytest.mark.parametrize(
+    ("loss", "verdict"), [(0.0, Verdict.PASS), (0.3, Verdict.FAIL), (0.15, Verdict.INCONCLUSIVE)]
+)
+def test_most_verdicts_are_those_of_the_truth(loss: float, verdict: Verdict) -> None:
+    found = replay(pool(0.0), pool(loss, stream=1), margin_points=0.15, replays=50, seed=0)
+    assert found.counts[verdict] >= 40
+    assert found.pool == 60
+    assert found.loss_points == pytest.approx(loss, abs=0.05)
+
+
+def test_the_same_seeds_on_both_sides_are_identical() -> None:
+    found = replay(pool(0.0), pool(0.0), margin_points=0.15, replays=10, seed=0)
+    assert found.counts[Verdict.PASS] == 10
+    assert found.mean_seeds == 10
+
+
+def test_too_few_seeds_are_refused() -> None:
+    with pytest.raises(InputError, match="20 seeds are common to both files, 30 are needed"):
+        replay(pool(0.0), pool(0.0, count=20), margin_points=0.15, replays=10, seed=0)
+
+
+def test_the_command_prints_a_row_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / "base.json", tmp_path / "equal.json", tmp_path / "degraded.json"]
+    for path, item in zip(paths, (pool(0), pool(0, stream=1), pool(0.5, stream=2)), strict=True):
+        write_trainings(path, [item])
+    assert command.main(["error-rates", *map(str, paths)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["equal", "degraded"]
+    assert "| 100.0 % |" in lines[3]
+
+
+def test_the_table_has_shares_of_runs() -> None:
+    found = replay(pool(0.0), pool(0.0), margin_points=0.15, replays=10, seed=0)
+    assert table({"equal": found}).splitlines()[-1] == (
+        "| equal | 60 | 0.000 | 0.000 | 10 | 100.0 % | 0.0 % | 0.0 % | 10.0 |"
+    )

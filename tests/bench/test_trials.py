@@ -1,0 +1,133 @@
+"""Recipes are tried side by side, and what is trained already is not trained again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bench.__main__ as command
+from bench import trials
+from bench.accuracy import Trained
+from bench.accuracy_plots import trials_figure
+from bench.results import Side
+from bench.trainings import Trainings, read_trainings
+from lenet5.data import Dataset, Subset
+from lenet5.errors import InputError
+from lenet5.recipe import find_recipe
+
+pytestmark = pytest.mark.usefixtures("black_images")
+
+Write = Callable[[object], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a file of trials."""
+
+    def to_file(content: object) -> Path:
+        path = tmp_path / "recipes.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return path
+
+    return to_file
+
+
+def part(value: int, count: int) -> Subset:
+    return Subset(np.full((count, 28, 28, 1), value, np.uint8), np.full(count, value, np.uint8))
+
+
+def trained(seconds: float, *wrong: int, name: str = "fast") -> Trainings:
+    recipe = find_recipe("fast").with_overrides({"name": name})
+    seeds = tuple(
+        Trained(seed, count, 10_000, train_seconds=seconds, epochs=6)
+        for seed, count in enumerate(wrong)
+    )
+    return Trainings(recipe, "", "", Side("", ""), {}, "", seeds)
+
+
+def test_a_trial_is_a_recipe_with_changes_and_is_named_by_them(write: Write) -> None:
+    path = write([{"recipe": "fast"}, {"recipe": "original", "l2": 0.0, "dropout": 0.1}])
+    plain, changed = trials.read_trials(path)
+    assert plain == find_recipe("fast")
+    assert (changed.l2, changed.dropout, changed.batch_size) == (0.0, 0.1, 32)
+    assert changed.name == "original: l2 0.0, dropout 0.1"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[", "is no JSON"),
+        ({"recipe": "fast"}, "expected a list"),
+        (["fast"], "expected a list"),
+        ([], "holds no recipe, or one twice"),
+        ([{"recipe": "fast"}, {"recipe": "fast", "name": "again"}], "or one twice"),
+        ([{"recipe": "slow"}], "unknown recipe 'slow'"),
+        ([{"recipe": ["fast"]}], "unknown recipe"),
+        ([{"recipe": "fast", "epoch": 3}], "no field 'epoch'"),
+        ([{"recipe": "fast", "dropout": 1}], "dropout is 1"),
+    ],
+)
+def test_trials_that_make_no_sense_are_refused(write: Write, content: object, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        trials.read_trials(write(content))
+    assert "\n" not in str(caught.value)
+
+
+def test_protocols_put_the_scored_images_in_the_place_of_the_test_images() -> None:
+    mnist = Dataset("mnist", part(1, 5), part(2, 3), part(3, 2))
+    assert trials.arrange(mnist, "test") is mnist
+    unseen = trials.arrange(mnist, "validation")
+    assert unseen.training is mnist.training
+    assert unseen.test is unseen.validation is mnist.validation
+    original = trials.arrange(mnist, "original")
+    assert original.training.labels.tolist() == [1] * 5 + [2] * 3
+    assert original.training.images.shape == (8, 28, 28, 1)
+    assert original.validation is original.test is mnist.test
+
+
+def test_trials_are_gone_on_with(
+    write: Write, stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "found" / "trials.json"
+    arguments = ["--out", str(out), "--environment", stub]
+    path = str(write([{"recipe": "fast", "epochs": 2}]))
+    assert command.main(["trials", path, *arguments]) == 0
+    assert "1 of 1 seeds" in capsys.readouterr().out
+    path = str(write([{"recipe": "fast", "epochs": 3}, {"recipe": "fast", "epochs": 2}]))
+    assert command.main(["trials", path, *arguments, "--seeds", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "1 of 4 seeds" in said
+    assert "4 of 4 seeds" in said
+    assert "| fast: epochs 3 | 2 | 98." in said
+    assert {item.recipe.epochs: len(item.seeds) for item in read_trainings(out)} == {2: 2, 3: 2}
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_images_of_another_protocol_are_not_put_together(
+    write: Write, stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = str(write([{"recipe": "fast"}])), str(tmp_path / "trials.json")
+    assert command.main(["trials", path, "--out", out, "--environment", stub]) == 0
+    again = ["trials", path, "--out", out, "--environment", stub, "--protocol", "original"]
+    assert command.main(again) == 4
+    assert "another split: remove it" in capsys.readouterr().err
+
+
+def test_the_table_has_spread_and_lowest() -> None:
+    row = trials.table([trained(20.0, 150, 160, 140)]).splitlines()[-1]
+    assert row == "| fast | 3 | 98.500 | 0.100 | 98.40 | 150.0 | 6 | 20.0 |"
+
+
+def test_the_front_is_of_recipes_that_no_quicker_one_equals() -> None:
+    sets = [
+        trained(10.0, 200, name="quick"),
+        trained(20.0, 150, name="good"),
+        trained(30.0, 150, name="slow"),
+        trained(40.0, 100, 110, name="best"),
+    ]
+    (axes,) = trials_figure(sets).axes
+    assert [text.get_text() for text in axes.texts] == ["quick", "good", "best"]
