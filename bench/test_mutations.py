@@ -1,4 +1,4 @@
-"""Every broken variant of the project is caught by its ordinary tests.
+"""Every broken variant of the project is caught by its ordinary tests; no unbroken seed is.
 
 Collected with `--mutations` only: each takes as long as the tests up to the third that fails.
 """
@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from bench.mutations import MUTATIONS, Caught, Mutation, apply, copy_project, run_checks, table
+from bench.mutations import (
+    MUTATIONS,
+    SEEDED_CHECKS,
+    Caught,
+    Mutation,
+    apply,
+    copy_project,
+    run_checks,
+    table,
+)
 from bench.report import FINDINGS
 
 ROOT = Path(__file__).parent.parent
@@ -52,3 +61,10 @@ def test_a_mutation_is_caught(
 
 def test_the_unbroken_project_passes(unbroken: str) -> None:
     assert not unbroken, unbroken
+
+
+@pytest.mark.parametrize("seed", range(1, 20))
+def test_the_unbroken_project_passes_with_other_seeds(seed: int, tmp_path: Path) -> None:
+    copy_project(ROOT, tmp_path)
+    checks, output = run_checks(tmp_path, SEEDED_CHECKS, seed=seed)
+    assert not checks, output

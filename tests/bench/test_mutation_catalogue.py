@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.mutations import CHECKS, MUTATIONS, Caught, Mutation, apply, table
+from bench.mutations import CHECKS, MUTATIONS, SEEDED_CHECKS, Caught, Mutation, apply, table
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,6 +33,7 @@ def test_a_stale_mutation_is_an_error(tmp_path: Path) -> None:
 
 def test_the_checks_are_there() -> None:
     assert all((ROOT / check).is_file() for check in CHECKS)
+    assert set(SEEDED_CHECKS) <= set(CHECKS)
 
 
 def test_the_table_names_what_caught_each() -> None:
