@@ -1,4 +1,6 @@
-"""What a worker computes to be held against NumPy: one batch, and fifty steps, without dropout.
+"""What a worker computes to be held against NumPy, without dropout.
+
+Through Keras's layers one batch; through matrix products, as `lenet5 train` does it, fifty steps.
 
 And the bits that training with dropout and distorted images ends with, to be held against those of
 another process.
@@ -16,7 +18,7 @@ import tensorflow as tf
 from lenet5.model import build_for
 from lenet5.recipe import find_recipe
 from lenet5.runtime import trainable_tensors
-from lenet5.steps import build_step_loop, forward, total_loss
+from lenet5.steps import build_step_loop, forward_by_layers, total_loss
 
 _SEED = 0
 
@@ -44,7 +46,7 @@ def compute(folder: Path) -> dict[str, Any]:
     @tf.function
     def first_batch(batch: Any, batch_labels: Any) -> tuple[Any, Any, Any]:
         with tf.GradientTape() as tape:
-            probabilities = forward(model, batch, _SEED, tf.constant(0, tf.int64))
+            probabilities = forward_by_layers(model, batch, _SEED, tf.constant(0, tf.int64))
             loss = total_loss(model, batch_labels, probabilities)
         return probabilities, loss, tape.gradient(loss, trainable_tensors(model))
 

@@ -87,6 +87,7 @@ WORKLOADS: Mapping[str, Spec] = {
         Spec("first_step", 1, gated=True, margin=1.25, kind=FIRST_STEP),
         Spec("peak_memory", 1, gated=True, margin=1.1, kind=MEMORY, unit=MEBIBYTES),
         _loop(512),
+        _batched("train_step[products,b128]", "products", 128),
         _batched("train_step[xla,b128]", "xla", 128),
         _batched("train_step[raw,b128]", "raw", 128),
         _fit(128),

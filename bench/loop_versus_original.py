@@ -42,7 +42,7 @@ def main() -> None:
     training = _training_images()
     steps = math.ceil(len(training.labels) / BATCH_SIZE)
     sides = {
-        "loop": partial(workloads.loop(training, BATCH_SIZE).run, steps),
+        "loop": partial(workloads.products(training, BATCH_SIZE).run, steps),
         "original": partial(workloads.original_fit(training, BATCH_SIZE).run, steps),
     }
     rounds = range(options.rounds, options.most_rounds + 1)

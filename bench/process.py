@@ -28,7 +28,7 @@ _FILES = (
         f"lenet5/{name}.py"
         for name in (
             *("__init__", "errors", "recipe", "runtime", "data"),
-            *("augmentation", "model", "steps"),
+            *("augmentation", "convolution", "model", "steps"),
         )
     ),
 )

@@ -58,9 +58,15 @@ def measure(
 Measure = Callable[[Workload, int, int], None]
 
 
-@pytest.mark.parametrize("batch_size", [32, 128, 512], ids=["loop,b32", "loop,b128", "loop,b512"])
-def test_train_step(images: Subset, measure: Measure, batch_size: int) -> None:
-    measure(workloads.loop(images, batch_size), IMAGES, batch_size)
+TRAIN_STEPS = [(name, batch) for name in ("loop", "products") for batch in (32, 128, 512)]
+
+
+@pytest.mark.parametrize(
+    ("builder", "batch_size"), TRAIN_STEPS, ids=[f"{name},b{batch}" for name, batch in TRAIN_STEPS]
+)
+def test_train_step(images: Subset, measure: Measure, builder: str, batch_size: int) -> None:
+    """`loop` goes through Keras's layers, `products` as `lenet5 train` does."""
+    measure(getattr(workloads, builder)(images, batch_size), IMAGES, batch_size)
 
 
 @pytest.mark.parametrize("batch_size", [32, 128], ids=["b32", "b128"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from lenet5.augmentation import augment
+from lenet5.convolution import convolve_and_pool, is_fusible
 from lenet5.data import Subset, normalise
 from lenet5.recipe import DROPOUT_STREAM, STREAMS_PER_SEED, Recipe
 from lenet5.runtime import trainable_tensors
@@ -16,6 +17,7 @@ from lenet5.runtime import trainable_tensors
 _EVALUATION_BATCH = 1000
 
 RunSteps = Callable[[np.ndarray, np.ndarray, int, int], tuple[np.ndarray, int]]
+Forward = Callable[[tf.keras.Model, Any, int, Any], Any]
 
 
 def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
@@ -25,6 +27,15 @@ def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def forward(model: tf.keras.Model, images: Any, seed: int, step: Any) -> Any:
+    """What `forward_by_layers` gives, with each convolution and its pooling as a matrix product."""
+    outputs, layers = images, list(model.layers)
+    while len(layers) > 1 and is_fusible(*layers[:2]):
+        outputs = convolve_and_pool(outputs, layers[0])
+        layers = layers[2:]
+    return _through(layers, outputs, seed, step)
+
+
+def forward_by_layers(model: tf.keras.Model, images: Any, seed: int, step: Any) -> Any:
     """The model's output in training, with dropout masks keyed by seed and step.
 
     Keras's Dropout draws from a stream that no checkpoint restores; here each Dropout layer's
@@ -39,19 +50,7 @@ def forward(model: tf.keras.Model, images: Any, seed: int, step: Any) -> Any:
     Returns:
         Probabilities, float32 tensor (n, 10).
     """
-    outputs = images
-    stream = seed * STREAMS_PER_SEED + DROPOUT_STREAM
-    for layer in model.layers:
-        if not isinstance(layer, tf.keras.layers.Dropout):
-            outputs = layer(outputs, training=True)
-        else:
-            key = tf.stack([tf.constant(stream, tf.int64), step])
-            if layer.rate > 0:
-                outputs = tf.nn.experimental.stateless_dropout(
-                    outputs, rate=layer.rate, seed=key, rng_alg="philox"
-                )
-            stream += 1
-    return outputs
+    return _through(model.layers, images, seed, step)
 
 
 def total_loss(
@@ -74,6 +73,7 @@ def build_step_loop(
     labels: np.ndarray,
     seed: int,
     average: tf.keras.Model | None = None,
+    forward: Forward = forward,
 ) -> RunSteps:
     """Makes the function that trains many steps in one call into the graph.
 
@@ -88,6 +88,7 @@ def build_step_loop(
         labels: int32 (n,).
         seed: of the dropout masks and the distortions of images.
         average: model that is given the moving average of the weights, if the recipe has one.
+        forward: gives the model's output in training.
 
     Returns:
         run_steps(order, rates, first_step, steps): trains `steps` steps on the images whose
@@ -194,6 +195,21 @@ def count_correct(labels: Any, probabilities: Any) -> Any:
     """How many rows have their largest probability at the label: int32 scalar tensor."""
     predictions = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
     return tf.reduce_sum(tf.cast(tf.equal(predictions, labels), tf.int32))
+
+
+def _through(layers: Sequence[Any], outputs: Any, seed: int, step: Any) -> Any:
+    stream = seed * STREAMS_PER_SEED + DROPOUT_STREAM
+    for layer in layers:
+        if not isinstance(layer, tf.keras.layers.Dropout):
+            outputs = layer(outputs, training=True)
+        else:
+            key = tf.stack([tf.constant(stream, tf.int64), step])
+            if layer.rate > 0:
+                outputs = tf.nn.experimental.stateless_dropout(
+                    outputs, rate=layer.rate, seed=key, rng_alg="philox"
+                )
+            stream += 1
+    return outputs
 
 
 def _penalty(model: tf.keras.Model) -> Any:

@@ -14,7 +14,7 @@ from bench import numpy_lenet5
 from lenet5.model import build_model
 from lenet5.recipe import RECIPES, STREAMS_PER_SEED
 from lenet5.runtime import trainable_tensors
-from lenet5.steps import build_step_loop, forward, total_loss
+from lenet5.steps import Forward, build_step_loop, forward, forward_by_layers, total_loss
 
 SEED = 4
 
@@ -26,12 +26,15 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
     return images, random.randint(0, 10, 48).astype(np.int32)
 
 
+@pytest.mark.parametrize("run", [forward, forward_by_layers], ids=["products", "layers"])
 @pytest.mark.parametrize("rate", [0.0, 0.5])
-def test_gradients_agree_with_numpy(batch: tuple[np.ndarray, np.ndarray], rate: float) -> None:
+def test_gradients_agree_with_numpy(
+    batch: tuple[np.ndarray, np.ndarray], rate: float, run: Forward
+) -> None:
     images, labels = batch
     model = build_model(dropout=rate, seed=SEED)
     with tf.GradientTape() as tape:
-        probabilities = forward(model, tf.constant(images), SEED, tf.constant(3, tf.int64))
+        probabilities = run(model, tf.constant(images), SEED, tf.constant(3, tf.int64))
         loss = total_loss(model, labels, probabilities)
     computed = [g.numpy() for g in tape.gradient(loss, trainable_tensors(model))]
 

@@ -13,8 +13,18 @@ ROOT = Path(__file__).parent.parent
 
 # A module imports only modules to its left; DESIGN's order with its helpers in their places.
 ORDER = (
-    *("errors", "accuracy", "images", "recipe", "runtime", "data", "augmentation", "model"),
-    *("steps", "training", "evaluation", "plots", "run_directory", "run", "cli"),
+    *("errors", "accuracy", "images", "recipe", "runtime", "data", "augmentation"),
+    *(
+        "convolution",
+        "model",
+        "steps",
+        "training",
+        "evaluation",
+        "plots",
+        "run_directory",
+        "run",
+        "cli",
+    ),
 )
 # `bench` may import TensorFlow in its workloads only: nothing else runs inside a measurement.
 HOMES = {
@@ -26,7 +36,7 @@ HOMES = {
     ("lenet5", "tqdm"): {"cli"},
     ("lenet5", "filelock"): {"data"},
     ("lenet5", "tensorflow"): {
-        *("runtime", "augmentation", "model", "steps", "training", "evaluation"),
+        *("runtime", "augmentation", "convolution", "model", "steps", "training", "evaluation"),
     },
     ("bench", "matplotlib"): {"plots", "comparison_plots", "comparison_axes", "accuracy_plots"},
     ("bench", "tensorflow"): {"workloads", "worker", "arithmetic"},
@@ -112,7 +122,8 @@ def test_importing_it_is_cheap(statement: str) -> None:
 def test_a_measuring_worker_needs_numpy_and_tensorflow_only() -> None:
     """The packages of the left half, which run where nothing else is installed."""
     allowed = {"lenet5", "numpy", "tensorflow", *sys.stdlib_module_names}
-    for module in ("errors", "recipe", "data", "runtime", "augmentation", "model", "steps"):
+    left = ("errors", "recipe", "data", "runtime", "augmentation", "convolution", "model", "steps")
+    for module in left:
         eager = {n.split(".")[0] for n in imports_of(modules("lenet5")[module], lazy=False)}
         assert eager <= allowed
 
