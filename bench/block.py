@@ -165,7 +165,7 @@ class BlockRecorder:
         """Measures workloads in one pair of workers; gives what is left when one of them dies."""
         with contextlib.ExitStack() as stack:
             try:
-                pair = _Pair(self._bench, self._sides, self._order, threads, stack)
+                pair = _Pair(self._bench, self._sides, self._order, threads, stack, huge_pages=True)
             except _SideError as error:
                 self._note(error, "")
                 return []
@@ -272,6 +272,8 @@ class _Pair:
         order: Sequence[str],
         threads: int,
         stack: contextlib.ExitStack,
+        *,
+        huge_pages: bool = False,  # not where memory itself is measured
     ) -> None:
         """Starts both at the same time, each on a core of its own where there are two.
 
@@ -286,7 +288,9 @@ class _Pair:
         self._workers: dict[str, Worker] = {}
         for side in order:
             try:
-                self._workers[side] = stack.enter_context(Worker(sides[side], bench.folder))
+                self._workers[side] = stack.enter_context(
+                    Worker(sides[side], bench.folder, huge_pages=huge_pages)
+                )
             except WorkerError as error:
                 raise _SideError(side, error) from None
         starts = {

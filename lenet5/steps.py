@@ -28,10 +28,7 @@ def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
 
 def forward(model: tf.keras.Model, images: Any, seed: int, step: Any) -> Any:
     """What `forward_by_layers` gives, with each convolution and its pooling as a matrix product."""
-    outputs, layers = images, list(model.layers)
-    while len(layers) > 1 and is_fusible(*layers[:2]):
-        outputs = convolve_and_pool(outputs, layers[0])
-        layers = layers[2:]
+    outputs, layers = _through_products(model, images)
     return _through(layers, outputs, seed, step)
 
 
@@ -175,7 +172,9 @@ def build_evaluation(model: tf.keras.Model, subset: Subset) -> Callable[[], tupl
     @tf.function(input_signature=[tf.TensorSpec([], tf.int32)])
     def graph(start: Any) -> tuple[Any, Any]:
         batch_labels = labels[start : start + _EVALUATION_BATCH]
-        probabilities = model(images[start : start + _EVALUATION_BATCH], training=False)
+        probabilities, layers = _through_products(model, images[start : start + _EVALUATION_BATCH])
+        for layer in layers:
+            probabilities = layer(probabilities, training=False)
         losses = tf.keras.losses.sparse_categorical_crossentropy(batch_labels, probabilities)
         return tf.reduce_sum(losses), count_correct(batch_labels, probabilities)
 
@@ -195,6 +194,15 @@ def count_correct(labels: Any, probabilities: Any) -> Any:
     """How many rows have their largest probability at the label: int32 scalar tensor."""
     predictions = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
     return tf.reduce_sum(tf.cast(tf.equal(predictions, labels), tf.int32))
+
+
+def _through_products(model: tf.keras.Model, images: Any) -> tuple[Any, list[Any]]:
+    """What the first layers give, as far as these are matrix products, and the layers left."""
+    outputs, layers = images, list(model.layers)
+    while len(layers) > 1 and is_fusible(*layers[:2]):
+        outputs = convolve_and_pool(outputs, layers[0])
+        layers = layers[2:]
+    return outputs, layers
 
 
 def _through(layers: Sequence[Any], outputs: Any, seed: int, step: Any) -> Any:

@@ -379,11 +379,11 @@ def test_never_more_than_two_workers_live(run: Run, monkeypatch: pytest.MonkeyPa
     live, most = 0, 0
     start, close = Worker.__init__, Worker.close
 
-    def counted_start(self: Worker, *arguments: object) -> None:
+    def counted_start(self: Worker, *arguments: object, **options: object) -> None:
         nonlocal live, most
         live += 1
         most = max(most, live)
-        start(self, *arguments)  # type: ignore[arg-type]
+        start(self, *arguments, **options)  # type: ignore[arg-type]
 
     def counted_close(self: Worker) -> None:
         nonlocal live

@@ -117,8 +117,9 @@ def test_an_interpreter_that_is_none(folder: Path) -> None:
         Worker(Interpreter(folder / "python", {}), folder)
 
 
+@pytest.mark.parametrize("huge_pages", [False, True])
 def test_nothing_of_our_environment_reaches_a_worker(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, huge_pages: bool
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", "/ours")
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -126,11 +127,16 @@ def test_nothing_of_our_environment_reaches_a_worker(
     spy = tmp_path / "spy"
     spy.write_text(f"#!/bin/sh\nexec /usr/bin/env > {tmp_path / 'seen'}\n")
     spy.chmod(0o755)
-    with pytest.raises(WorkerError), Worker(Interpreter(spy, {"TF_X": "1"}), folder) as worker:
+    interpreter = Interpreter(spy, {"TF_X": "1"})
+    with (
+        pytest.raises(WorkerError),
+        Worker(interpreter, folder, huge_pages=huge_pages) as worker,
+    ):
         worker.ask(10, "start")
     names = {line.partition("=")[0] for line in (tmp_path / "seen").read_text().splitlines()}
     ours = {"PATH", "LANG", "HOME", "TMPDIR", "CUDA_VISIBLE_DEVICES", "KERAS_BACKEND", "TF_X"}
-    assert names - {"_", "PWD", "SHLVL"} == ours | {"TF_CPP_MIN_LOG_LEVEL"}
+    ours |= {"TF_CPP_MIN_LOG_LEVEL"} | ({"GLIBC_TUNABLES"} if huge_pages else set())
+    assert names - {"_", "PWD", "SHLVL"} == ours
 
 
 def test_the_private_folder_alone_is_put_on_the_path(digits: Dataset, folder: Path) -> None:
