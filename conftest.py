@@ -22,7 +22,8 @@ from bench.report import (
 from lenet5 import data, run_directory, runtime
 from lenet5.cli import default_data_dir, default_mnist_dir
 from lenet5.errors import InputError
-from lenet5.recipe import RECIPES, check_seed, find_recipe
+from lenet5.recipe import check_seed
+from lenet5.recipes import RECIPES, find_recipe
 
 # pytester: tests/test_report.py makes small reports with it.
 pytest_plugins = ["pytester", "bench.comparison_plugin", "bench.accuracy_plugin"]

@@ -49,7 +49,8 @@ from bench.verdicts import Exit, exit_code, verdicts_of_all
 from lenet5 import data
 from lenet5.cli import default_data_dir, default_mnist_dir
 from lenet5.errors import InputError
-from lenet5.recipe import Recipe, find_recipe
+from lenet5.recipe import Recipe
+from lenet5.recipes import find_recipe
 from lenet5.run_directory import writing
 
 _PAGE = """<!DOCTYPE html>

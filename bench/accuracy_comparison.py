@@ -20,7 +20,8 @@ from bench.statistics import Verdict
 from bench.trainings import Trainings, differs
 from lenet5.data import Dataset, sha256_of
 from lenet5.errors import InputError
-from lenet5.recipe import Recipe, find_recipe
+from lenet5.recipe import Recipe
+from lenet5.recipes import find_recipe
 
 # The default: half of a loss of 0.3 points, which up to 20 seeds then tell from none, if the two
 # sides of a seed are independent: 12 seeds of `fast` had a standard deviation of 0.114 points, so

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from lenet5.model import build_for
-from lenet5.recipe import find_recipe
+from lenet5.recipes import find_recipe
 from lenet5.runtime import trainable_tensors
 from lenet5.steps import build_step_loop, forward_by_layers, total_loss
 

@@ -14,7 +14,7 @@ import numpy as np
 from bench import numpy_lenet5
 from bench.process import NUMERICS_FILES, Interpreter, Worker, WorkerError, copy_code
 from lenet5.data import Subset, normalise
-from lenet5.recipe import find_recipe
+from lenet5.recipes import find_recipe
 
 STEPS = 50
 BATCH_SIZE = 32

@@ -27,13 +27,25 @@ _FILES = (
     *(
         f"lenet5/{name}.py"
         for name in (
-            *("__init__", "errors", "recipe", "runtime", "data"),
+            *("__init__", "errors", "recipe", "recipes", "runtime", "data"),
             *("augmentation", "convolution", "model", "steps"),
         )
     ),
 )
 # What workers import beside that to train whole runs, and to compute what NumPy does.
 TRAINING_FILES = ("bench/seed_training.py", "lenet5/training.py")
+# What decides about a training beside its recipe, seed and images: named recipes and what is timed
+# may change without it.
+_TRAINING_CODE = (
+    "bench/seed_training.py",
+    *(
+        f"lenet5/{name}.py"
+        for name in (
+            *("recipe", "runtime", "data", "augmentation", "convolution", "model", "steps"),
+            "training",
+        )
+    ),
+)
 NUMERICS_FILES = ("bench/arithmetic.py",)
 _IMAGES = 19_200  # 600 steps of 32, 150 of 128
 _BOOT = (
@@ -93,14 +105,17 @@ def copy_code(folder: Path, more: Sequence[str] = ()) -> str:
     Returns:
         SHA-256 of all these files, in hexadecimal.
     """
-    digest = hashlib.sha256()
-    for name in (*_FILES, *more):
-        content = (_ROOT / name).read_bytes()
-        digest.update(name.encode() + b"\0" + content)
+    names = (*_FILES, *more)
+    for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(content)
+        (folder / name).write_bytes((_ROOT / name).read_bytes())
     (folder / "home").mkdir(exist_ok=True)
-    return digest.hexdigest()
+    return _digest(names)
+
+
+def training_code() -> str:
+    """SHA-256 of the files that decide about a training, in hexadecimal."""
+    return _digest(_TRAINING_CODE)
 
 
 class Worker:
@@ -277,6 +292,13 @@ def running_on(cores: Sequence[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def _digest(names: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(name.encode() + b"\0" + (_ROOT / name).read_bytes())
+    return digest.hexdigest()
 
 
 def _spawn(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bench.accuracy import Trained
-from bench.process import TRAINING_FILES, Interpreter, Worker, WorkerError, copy_code
+from bench.process import TRAINING_FILES, Interpreter, Worker, WorkerError, copy_code, training_code
 from lenet5.data import PARTS, Dataset
 from lenet5.recipe import Recipe
 
@@ -38,13 +38,14 @@ def prepare_training_folder(folder: Path, dataset: Dataset) -> str:
     """Copies what workers need to train to a private folder.
 
     Returns:
-        SHA-256 of the files of code, in hexadecimal.
+        SHA-256 of the code that decides about a training, in hexadecimal.
     """
     for part in PARTS:
         subset = getattr(dataset, part)
         np.save(folder / f"{part}_images.npy", subset.images)
         np.save(folder / f"{part}_labels.npy", subset.labels)
-    return copy_code(folder, TRAINING_FILES)
+    copy_code(folder, TRAINING_FILES)
+    return training_code()
 
 
 def train_seeds(
@@ -56,7 +57,7 @@ def train_seeds(
     on_trained: OnTrained,
     epoch_seconds: float = _EPOCH_SECONDS,
 ) -> None:
-    """Trains every job; a process that fails is tried once more, and then its side is left alone.
+    """Trains every job; where a process fails twice, its side is left alone with that recipe.
 
     Args:
         jobs: in the order in which they are begun.
@@ -73,12 +74,12 @@ def train_seeds(
     live: set[Worker] = set()
     lock = threading.Lock()
     stopping = threading.Event()
-    failed_sides: set[str] = set()
+    failed: set[tuple[str, Recipe]] = set()
 
     def train(job: Job) -> tuple[Trained, Mapping[str, Any]] | None:
         reason = ""
         for _ in range(_TRIES):
-            if job.side in failed_sides:
+            if (job.side, job.recipe) in failed:
                 return None
             try:
                 with Worker(sides[job.side], folder) as worker, _listed(worker, live, lock):
@@ -93,7 +94,7 @@ def train_seeds(
                     return Trained(**answer), said
             except WorkerError as error:
                 reason = error.reason
-        failed_sides.add(job.side)
+        failed.add((job.side, job.recipe))
         return Trained(job.seed, None, 10_000, problem=reason, crashed=True), {}
 
     with ThreadPoolExecutor(processes) as pool:

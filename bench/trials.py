@@ -23,7 +23,8 @@ from bench.seeds import Job, prepare_training_folder, train_seeds
 from bench.trainings import Trainings, differs, identity
 from lenet5.data import Dataset, Subset, sha256_of
 from lenet5.errors import InputError
-from lenet5.recipe import Recipe, find_recipe
+from lenet5.recipe import Recipe
+from lenet5.recipes import find_recipe
 
 PROTOCOLS = ("test", "validation", "original")
 _ANEW = "remove it to begin a new one"

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from lenet5.data import Subset, normalise
 from lenet5.model import build_for
-from lenet5.recipe import find_recipe
+from lenet5.recipes import find_recipe
 from lenet5.runtime import trainable_tensors
 from lenet5.steps import (
     Forward,

@@ -22,7 +22,8 @@ from tqdm import tqdm
 from lenet5 import __version__, data, run_directory, runtime
 from lenet5.errors import InputError
 from lenet5.images import read_image
-from lenet5.recipe import MAX_SEED, RECIPES, Recipe, find_recipe
+from lenet5.recipe import MAX_SEED, Recipe
+from lenet5.recipes import RECIPES, find_recipe
 from lenet5.run_directory import Run
 
 if TYPE_CHECKING:

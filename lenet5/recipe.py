@@ -163,18 +163,6 @@ class Recipe:
         return cls(**values)
 
 
-def find_recipe(name: str) -> Recipe:
-    """The named recipe.
-
-    Raises:
-        InputError: there is none of that name.
-    """
-    try:
-        return RECIPES[name]
-    except KeyError:
-        raise InputError(f"unknown recipe {name!r}: choose one of {', '.join(RECIPES)}") from None
-
-
 def check_seed(seed: object) -> None:
     """Raises InputError unless the seed is a whole number from 0 to `MAX_SEED`."""
     if not _is_whole_number(seed) or not 0 <= seed <= MAX_SEED:  # type: ignore[operator]
@@ -192,31 +180,3 @@ def _is_whole_number(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(
-            name="original",
-            batch_size=32,
-            epochs=20,
-            learning_rate=1e-3,
-            schedule="constant",
-            patience=3,
-            min_accuracy=0.97,
-            max_accuracy=0.99,
-        ),
-        Recipe(
-            name="fast",
-            batch_size=64,
-            epochs=6,
-            learning_rate=3e-3,
-            schedule="linear",
-            warmup_fraction=0.1,
-            patience=None,
-            min_accuracy=0.98,
-            max_accuracy=0.992,
-        ),
-    )
-}

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from lenet5.augmentation import augment, distort
-from lenet5.recipe import RECIPES
+from lenet5.recipes import RECIPES
 
 PLAIN = RECIPES["fast"]
 INNER = slice(8, 20)  # pixels that no border reaches in these tests

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lenet5.data import Subset
-from lenet5.recipe import RECIPES
+from lenet5.recipes import RECIPES
 from lenet5.training import DivergenceError, History, TrainingInterrupted, run_epochs, train
 
 

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from bench import numpy_lenet5
 from lenet5.model import build_model
-from lenet5.recipe import RECIPES, STREAMS_PER_SEED
+from lenet5.recipe import STREAMS_PER_SEED
+from lenet5.recipes import RECIPES
 from lenet5.runtime import trainable_tensors
 from lenet5.steps import Forward, build_step_loop, forward, forward_by_layers, total_loss
 

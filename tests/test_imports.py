@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 # A module imports only modules to its left; DESIGN's order with its helpers in their places.
 ORDER = (
-    *("errors", "accuracy", "images", "recipe", "runtime", "data", "augmentation"),
+    *("errors", "accuracy", "images", "recipe", "recipes", "runtime", "data", "augmentation"),
     *(
         "convolution",
         "model",
@@ -122,7 +122,17 @@ def test_importing_it_is_cheap(statement: str) -> None:
 def test_a_measuring_worker_needs_numpy_and_tensorflow_only() -> None:
     """The packages of the left half, which run where nothing else is installed."""
     allowed = {"lenet5", "numpy", "tensorflow", *sys.stdlib_module_names}
-    left = ("errors", "recipe", "data", "runtime", "augmentation", "convolution", "model", "steps")
+    left = (
+        "errors",
+        "recipe",
+        "recipes",
+        "data",
+        "runtime",
+        "augmentation",
+        "convolution",
+        "model",
+        "steps",
+    )
     for module in left:
         eager = {n.split(".")[0] for n in imports_of(modules("lenet5")[module], lazy=False)}
         assert eager <= allowed

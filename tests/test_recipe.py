@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from lenet5.errors import InputError
-from lenet5.recipe import RECIPES, Recipe, find_recipe
+from lenet5.recipe import Recipe
+from lenet5.recipes import RECIPES, find_recipe
 
 
 def test_original_trains_as_the_original_project_does() -> None:

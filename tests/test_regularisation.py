@@ -11,7 +11,7 @@ import tensorflow as tf
 from bench import numpy_lenet5
 from lenet5.data import Subset
 from lenet5.model import build_model
-from lenet5.recipe import RECIPES
+from lenet5.recipes import RECIPES
 from lenet5.steps import build_evaluation, build_step_loop, forward, total_loss
 
 

@@ -17,7 +17,7 @@ import pytest
 from lenet5 import __version__, run_directory
 from lenet5.errors import InputError
 from lenet5.evaluation import Evaluation
-from lenet5.recipe import RECIPES
+from lenet5.recipes import RECIPES
 from lenet5.run_directory import Run
 from lenet5.training import Epoch, History
 

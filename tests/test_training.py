@@ -13,7 +13,8 @@ from bench import numpy_lenet5
 from lenet5 import training
 from lenet5.data import Dataset, Subset
 from lenet5.model import build_model
-from lenet5.recipe import RECIPES, Recipe
+from lenet5.recipe import Recipe
+from lenet5.recipes import RECIPES
 from lenet5.steps import RunSteps, build_step_loop, epoch_order
 from lenet5.training import DivergenceError, Progress, TrainingInterrupted, train
 

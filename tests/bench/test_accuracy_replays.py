@@ -14,7 +14,7 @@ from bench.results import Side
 from bench.statistics import Verdict
 from bench.trainings import Trainings, write_trainings
 from lenet5.errors import InputError
-from lenet5.recipe import find_recipe
+from lenet5.recipes import find_recipe
 
 
 def pool(loss_points: float, count: int = 60, stream: int = 0) -> Trainings:

@@ -11,7 +11,7 @@ from bench.accuracy_report import accuracy_html, table_rows
 from bench.results import Side
 from bench.trainings import Trainings
 from lenet5.data import Subset
-from lenet5.recipe import find_recipe
+from lenet5.recipes import find_recipe
 
 TEST = Subset(
     np.random.RandomState(0).randint(0, 256, (200, 28, 28, 1)).astype(np.uint8),

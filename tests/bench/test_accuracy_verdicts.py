@@ -10,7 +10,8 @@ from scipy import stats
 
 from bench.accuracy import LOOKS, AccuracyDecision, Trained, decide_accuracy, too_good
 from bench.statistics import Verdict
-from lenet5.recipe import Recipe, find_recipe
+from lenet5.recipe import Recipe
+from lenet5.recipes import find_recipe
 
 RECIPE = find_recipe("fast")  # its floor is 98 %
 NO_FLOOR = RECIPE.with_overrides({"min_accuracy": 0.9})

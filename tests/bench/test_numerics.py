@@ -21,7 +21,7 @@ from bench.numerics import (
     table,
 )
 from lenet5.data import Subset
-from lenet5.recipe import find_recipe
+from lenet5.recipes import find_recipe
 
 
 @pytest.fixture(scope="module")

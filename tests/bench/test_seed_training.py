@@ -12,7 +12,7 @@ from bench.accuracy import Trained
 from bench.seed_training import train_seed
 from lenet5.data import PARTS, Dataset
 from lenet5.evaluation import evaluate
-from lenet5.recipe import RECIPES
+from lenet5.recipes import RECIPES
 from lenet5.training import train
 
 SHORT = RECIPES["fast"].with_overrides({"epochs": 2, "batch_size": 100})

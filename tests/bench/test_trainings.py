@@ -12,7 +12,7 @@ from bench.accuracy import Trained
 from bench.results import Side
 from bench.trainings import Trainings, differs, read_trainings, write_trainings
 from lenet5.errors import InputError
-from lenet5.recipe import find_recipe
+from lenet5.recipes import find_recipe
 
 SOME = Trainings(
     recipe=find_recipe("fast"),

@@ -17,7 +17,7 @@ from bench.results import Side
 from bench.trainings import Trainings, read_trainings
 from lenet5.data import Dataset, Subset
 from lenet5.errors import InputError
-from lenet5.recipe import find_recipe
+from lenet5.recipes import find_recipe
 
 pytestmark = pytest.mark.usefixtures("black_images")
 

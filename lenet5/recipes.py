@@ -1,0 +1,45 @@
+"""The named recipes."""
+
+from __future__ import annotations
+
+from lenet5.errors import InputError
+from lenet5.recipe import Recipe
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="original",
+            batch_size=32,
+            epochs=20,
+            learning_rate=1e-3,
+            schedule="constant",
+            patience=3,
+            min_accuracy=0.97,
+            max_accuracy=0.99,
+        ),
+        Recipe(
+            name="fast",
+            batch_size=64,
+            epochs=6,
+            learning_rate=3e-3,
+            schedule="linear",
+            warmup_fraction=0.1,
+            patience=None,
+            min_accuracy=0.98,
+            max_accuracy=0.992,
+        ),
+    )
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """The named recipe.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    try:
+        return RECIPES[name]
+    except KeyError:
+        raise InputError(f"unknown recipe {name!r}: choose one of {', '.join(RECIPES)}") from None
