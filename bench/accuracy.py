@@ -101,14 +101,14 @@ def decide_accuracy(
         margin_points: percentage points of accuracy that may be lost.
         paired: whether seeds are compared one by one.
     """
-    if paired:
-        common = {t.seed for t in candidate} & {t.seed for t in baseline}
-        candidate = [trained for trained in candidate if trained.seed in common]
-        baseline = [trained for trained in baseline if trained.seed in common]
     fault = next((trained for trained in baseline if trained.wrong is None), None)
     if fault is not None:
         told = f"the baseline fails: seed {fault.seed} {fault.problem or 'diverged'}"
         return AccuracyDecision(Verdict.INCONCLUSIVE, told, 0, *5 * (math.nan,), margin_points)
+    if paired:
+        common = {t.seed for t in candidate} & {t.seed for t in baseline}
+        candidate = [trained for trained in candidate if trained.seed in common]
+        baseline = [trained for trained in baseline if trained.seed in common]
     surprise = _surprise(candidate, baseline, recipe, paired=paired)
     reason, verdict = surprise, Verdict.FAIL if surprise else Verdict.INCONCLUSIVE
     test = _Test(math.nan, math.nan, math.nan, 1.0, 0)

@@ -162,7 +162,7 @@ def finding(decision: AccuracyDecision, candidate: Trainings, baseline: Training
     if d.reason:
         return f"{text} ({seeds}): {d.reason}"
     basis = f"{100 * d.confidence:.4g} % interval {d.low:+.3f} to {d.high:+.3f}, {seeds}"
-    return f"{text} ({basis}), margin {d.margin:g}"
+    return f"{text} ({basis}), margin {d.margin:g}, detects {d.detectable:.3f}"
 
 
 def _nothing_trained(
@@ -197,6 +197,8 @@ def _stages(seeds: int) -> Iterator[tuple[int, int]]:
 
 def _undecided(sets: Sequence[Trainings], terms: AccuracyTerms) -> list[int]:
     paired = terms.baseline is not None
+    if any(trained.wrong is None for trained in sets[0].seeds):
+        return []  # more seeds tell nothing where the baseline itself fails
     decisions = decide_all(sets, terms.margin_points, paired=paired)
     return [
         place

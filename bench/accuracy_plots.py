@@ -26,12 +26,12 @@ def flips_png(flips: Flips, images: np.ndarray, labels: np.ndarray) -> bytes:
     return png_of(lambda: flips_figure(flips, images, labels))
 
 
-def trials_png(sets: Sequence[Trainings]) -> bytes:
+def trials_png(sets: Sequence[Trainings], protocol: str) -> bytes:
     """`trials_figure` as a PNG file."""
-    return png_of(lambda: trials_figure(sets))
+    return png_of(lambda: trials_figure(sets, protocol))
 
 
-def trials_figure(sets: Sequence[Trainings]) -> Figure:
+def trials_figure(sets: Sequence[Trainings], protocol: str) -> Figure:
     """Seconds of a training against accuracy, a mark a recipe and a dot a seed.
 
     Recipes that no quicker one equals are joined and named.
@@ -54,7 +54,8 @@ def trials_figure(sets: Sequence[Trainings]) -> Figure:
         offset = (6, -12)
         axes.annotate(name, (seconds, accuracy), offset, textcoords="offset points", fontsize=8)
     axes.set_xlabel("seconds a training")
-    axes.set_ylabel("accuracy, %")
+    scored = "validation" if protocol == "validation" else "test"
+    axes.set_ylabel(f"accuracy on the {scored} images, %")
     axes.grid(color="#E6E6E6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -30,7 +30,13 @@ from bench.comparison_plugin import NOT_THERE, VERDICT
 from bench.environments import Built, EnvironmentProblem, build, default_cache
 from bench.report import FINDINGS
 from bench.statistics import Verdict
-from bench.trainings import Trainings, read_trainings, reference_path, write_trainings
+from bench.trainings import (
+    Trainings,
+    check_reference,
+    read_trainings,
+    reference_path,
+    write_trainings,
+)
 from bench.verdicts import Exit
 from lenet5 import data
 from lenet5.cli import default_data_dir
@@ -141,7 +147,9 @@ def judge_accuracy(
     said = finding(decision, candidate, baseline)
     record(VERDICT, word)
     record("finding", said)
-    record("difference_points", decision.difference)
+    for name in ("difference", "low", "high", "detectable"):
+        record(f"{name}_points", getattr(decision, name))
+    record("seeds", decision.seeds)
     if word != Verdict.PASS.value:
         pytest.fail(said, pytrace=False)
 
@@ -169,6 +177,7 @@ def _train(config: pytest.Config, terms: AccuracyTerms) -> list[Trainings]:
                 "give --baseline"
             )
         reference = read_trainings(path)[0]
+        check_reference(reference, path)
     dataset = data.load_dataset(
         "mnist", data_dir=default_data_dir(os.environ), mnist_dir=config.option.mnist_dir
     )

@@ -41,7 +41,9 @@ class Replays:
 def replay(
     baseline: Trainings, candidate: Trainings, *, margin_points: float, replays: int, seed: int
 ) -> Replays:
-    """Draws runs of twenty seeds without replacement, and decides each as a comparison would.
+    """Draws runs of twenty seeds with replacement, and decides each as a comparison would.
+
+    With it, or a run of 20 out of 40 seeds would scatter by 0.7 of what a run of new seeds does.
 
     Args:
         baseline: seeds of the one side.
@@ -66,7 +68,7 @@ def replay(
     counts = dict.fromkeys(Verdict, 0)
     seeds = 0
     for _ in range(replays):
-        drawn = [pairs[place] for place in random.permutation(len(pairs))[:longest]]
+        drawn = [pairs[place] for place in random.randint(len(pairs), size=longest)]
         decision = _decide(drawn, candidate, margin_points)
         counts[decision[0]] += 1
         seeds += decision[1]

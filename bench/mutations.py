@@ -201,7 +201,7 @@ def apply(mutation: Mutation, folder: Path) -> None:
 
 
 def run_checks(
-    folder: Path, checks: Sequence[str] = CHECKS, *, seed: int = 0
+    folder: Path, checks: Sequence[str] = CHECKS, *, seed: int = 0, mnist_dir: str | None = None
 ) -> tuple[tuple[str, ...], str]:
     """Runs the ordinary tests in a copy of the project.
 
@@ -209,6 +209,7 @@ def run_checks(
         folder: of the copy.
         checks: test modules.
         seed: that the accuracy gate trains.
+        mnist_dir: folder with MNIST's four files, where it must be prepared.
 
     Returns:
         Ids of those that failed, three at most, and the end of what pytest printed; no id where
@@ -219,23 +220,29 @@ def run_checks(
     """
     command = [sys.executable, "-m", "pytest", *checks, "-q", "-o", "addopts=", "--maxfail=3"]
     command += ["-p", "no:cacheprovider", "-p", "no:html", f"--seed={seed}"]
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={
-            **{name: v for name, v in os.environ.items() if not name.startswith("PYTEST_")},
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONPATH": str(folder),
-        },
-        capture_output=True,
-        text=True,
-        timeout=_LONGEST_SECONDS,
-        check=False,
-    )
+    command += [f"--mnist-dir={mnist_dir}"] if mnist_dir else []
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env={
+                **{name: v for name, v in os.environ.items() if not name.startswith("PYTEST_")},
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "PYTHONPATH": str(folder),
+            },
+            capture_output=True,
+            text=True,
+            timeout=_LONGEST_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return (f"no end in {_LONGEST_SECONDS:g} s",), ""
     output = done.stdout[-3000:] + done.stderr[-1000:]
-    if done.returncode not in (0, 1):
+    failed = tuple(_FAILED.findall(done.stdout))
+    # 2: a test module could not even be imported, which is listed as well.
+    if done.returncode not in (0, 1) and not (done.returncode == 2 and failed):
         raise RuntimeError(f"pytest ended with status {done.returncode}:\n{output}")
-    return tuple(_FAILED.findall(done.stdout)), output
+    return failed, output
 
 
 def table(found: Sequence[Caught]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -147,7 +148,7 @@ def head_html(
         "</div>",
         _plots_html(run_directory) if run_directory else "",
         _throughput_html(throughput),
-        *(f"<p>{escape(finding)}</p>" for finding in findings),
+        _findings_html(findings),
         '<h2 id="tests">Tests</h2>',
         "</div>",
     ]
@@ -164,6 +165,18 @@ def _headline_html(run_directory: Path | None) -> str:
             run_directory / "metrics.json", error
         )
     return f'<p class="headline">{escape(line)}</p>'
+
+
+def _findings_html(findings: Sequence[str]) -> str:
+    """Paragraphs; lines of a Markdown table become a table."""
+    parts: list[str] = []
+    for is_table, lines in groupby(findings, key=lambda finding: finding.startswith("|")):
+        if is_table:
+            header, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
+            parts.append(table_html(header, rows))
+        else:
+            parts += [f"<p>{escape(finding)}</p>" for finding in lines]
+    return "\n".join(parts)
 
 
 def _counts_html(test_counts: Mapping[str, int]) -> str:

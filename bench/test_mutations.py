@@ -34,16 +34,17 @@ def found(pytestconfig: pytest.Config) -> Iterator[list[Caught]]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> str:
+def unbroken(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> str:
     """What fails without any mutation: then nothing that fails with one means anything."""
     folder = tmp_path_factory.mktemp("unbroken")
     copy_project(ROOT, folder)
-    checks, output = run_checks(folder)
+    checks, output = run_checks(folder, mnist_dir=pytestconfig.option.mnist_dir)
     return output if checks else ""
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_a_mutation_is_caught(
+    pytestconfig: pytest.Config,
     mutation: Mutation,
     found: list[Caught],
     unbroken: str,
@@ -53,7 +54,7 @@ def test_a_mutation_is_caught(
     assert not unbroken, "the unbroken project fails already"
     copy_project(ROOT, tmp_path)
     apply(mutation, tmp_path)
-    checks, output = run_checks(tmp_path)
+    checks, output = run_checks(tmp_path, mnist_dir=pytestconfig.option.mnist_dir)
     found.append(Caught(mutation, checks, output))
     record_property("caught_by", ", ".join(checks))
     assert checks, f"nothing noticed: {mutation.name}\n{output}"
@@ -64,7 +65,10 @@ def test_the_unbroken_project_passes(unbroken: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(1, 20))
-def test_the_unbroken_project_passes_with_other_seeds(seed: int, tmp_path: Path) -> None:
+def test_the_unbroken_project_passes_with_other_seeds(
+    pytestconfig: pytest.Config, seed: int, tmp_path: Path
+) -> None:
     copy_project(ROOT, tmp_path)
-    checks, output = run_checks(tmp_path, SEEDED_CHECKS, seed=seed)
+    mnist_dir = pytestconfig.option.mnist_dir
+    checks, output = run_checks(tmp_path, SEEDED_CHECKS, seed=seed, mnist_dir=mnist_dir)
     assert not checks, output

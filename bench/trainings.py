@@ -52,6 +52,28 @@ class Trainings:
         return replace(self, seeds=tuple(sorted((*self.seeds, trained), key=lambda t: t.seed)))
 
 
+def reference_seeds(recipe: str) -> int:
+    """How many seeds a recipe's reference has."""
+    return 20 if recipe == "fast" else 10
+
+
+def check_reference(reference: Trainings, path: Path) -> None:
+    """Refuses a reference that is not whole.
+
+    Raises:
+        InputError: seeds are missing, or one of them diverged.
+    """
+    name = reference.recipe.name
+    if len(reference.seeds) < reference_seeds(name):
+        raise InputError(
+            f"{path} has {len(reference.seeds)} of {reference_seeds(name)} seeds: "
+            f"go on with python -m bench reference --recipe {name}"
+        )
+    for trained in reference.seeds:
+        if trained.wrong is None:
+            raise InputError(f"{path}: seed {trained.seed} {trained.problem}: no reference")
+
+
 def reference_path(recipe: str, folder: Path = FOLDER) -> Path:
     """Where a recipe's reference is kept."""
     return folder / f"{recipe}.json"

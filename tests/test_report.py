@@ -446,3 +446,12 @@ def test_the_chart_shows_medians_and_spread() -> None:
 def test_the_plots_of_the_report_are_those_of_a_run() -> None:
     """A plot that a run gains or loses must not silently be missing here."""
     assert tuple(PLOTS) == PLOT_FILES
+
+
+def test_lines_of_a_markdown_table_become_a_table() -> None:
+    findings = ["before", "| mutation | caught by |", "|---|---|", "| a <b> | `c` |", "after"]
+    head = head_html({}, None, [], findings=findings)
+    assert "<p>before</p>" in head
+    assert "<p>after</p>" in head
+    assert "a &lt;b&gt;" in head
+    assert "|" not in head.partition("<p>before</p>")[2]

@@ -51,7 +51,7 @@ def test_a_loss_fails_with_a_finding(run: Run, stub: str) -> None:
     done.stdout.fnmatch_lines(
         [
             "accuracy[[]fast]: 9.9.0 TF_STUB_LOSS=30.4 loses 0.300 points against 9.9.0 "
-            "(97 % interval +0.300 to +0.300, 10 seeds), margin 0.15"
+            "(97 % interval +0.300 to +0.300, 10 seeds), margin 0.15, detects 0.000"
         ]
     )
     done.stdout.no_fnmatch_line("*Traceback*")
@@ -122,12 +122,22 @@ def test_options_that_make_no_sense_are_exit_4(
 def test_a_reference_is_trained_and_held_against(
     run: Run, stub: str, references: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.main(["reference", "--environment", stub, "--seeds", "12"]) == 0
-    assert "| fast | 12 | 98." in capsys.readouterr().out
+    """Twenty seeds, where no other number is asked for."""
+    assert command.main(["reference", "--environment", stub]) == 0
+    assert "| fast | 20 | 98." in capsys.readouterr().out
     (found,) = read_trainings(references / "fast.json")
-    assert [trained.seed for trained in found.seeds] == list(range(12))
+    assert [trained.seed for trained in found.seeds] == list(range(20))
     done = run("--seeds", "10", "--candidate", stub)
     assert done.ret == 0
+
+
+def test_a_reference_that_is_not_whole_is_refused(run: Run, stub: str, references: Path) -> None:
+    assert command.main(["reference", "--environment", stub, "--seeds", "12"]) == 0
+    assert (references / "fast.json").exists()
+    done = run("--seeds", "10", "--candidate", stub)
+    assert done.ret == 4
+    said = done.stdout.str() + done.stderr.str()
+    assert "fast.json has 12 of 20 seeds: go on with python -m bench reference" in said
 
 
 def test_a_seed_that_failed_is_not_kept_in_a_reference(

@@ -131,6 +131,13 @@ def test_a_baseline_that_fails_is_never_a_pass() -> None:
         assert decision.reason.startswith("the baseline fails: seed 9")
 
 
+def test_a_baseline_that_fails_elsewhere_excuses_a_candidate() -> None:
+    """The candidate's process died at seed 0 and it was left alone, the baseline's at seed 1."""
+    candidate = [Trained(0, None, 10_000, problem="killed", crashed=True)]
+    decision = decide_accuracy(candidate, seeds([150, None]), RECIPE, MARGIN, paired=True)
+    assert decision.verdict is Verdict.INCONCLUSIVE
+
+
 def test_what_is_too_good_fails() -> None:
     """The mean is 98.5 %: 0.3 points more are too good, or 6 standard deviations."""
     usual = [149.0, 151.0] * 5

@@ -129,5 +129,5 @@ def test_the_front_is_of_recipes_that_no_quicker_one_equals() -> None:
         trained(30.0, 150, name="slow"),
         trained(40.0, 100, 110, name="best"),
     ]
-    (axes,) = trials_figure(sets).axes
+    (axes,) = trials_figure(sets, "validation").axes
     assert [text.get_text() for text in axes.texts] == ["quick", "good", "best"]
