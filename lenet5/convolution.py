@@ -1,10 +1,10 @@
 """A convolution and the pooling behind it as one matrix product, which gives the same, sooner.
 
 With 1 and 6 input channels TensorFlow's own convolutions use a small part of a core, and oneDNN's,
-which TensorFlow turns on by itself on CPUs with AVX512_VNNI and the like, a larger one. By `python
--m pytest bench -k train_step` on an AMD EPYC with AVX2, oneDNN off, a training step at batch 32 took
-2.5 ms so and 6.7 ms through the layers, at batch 128 8.3 and 25.5 ms (TensorFlow 2.21.0, one thread,
-median of 3 rounds of 4,800 images).
+which TensorFlow turns on by itself on CPUs with AVX512_VNNI and the like, a larger one. By
+`python -m pytest bench -k train_step` on an AMD EPYC with AVX2, oneDNN off, a training step at
+batch 32 took 2.5 ms so and 6.7 ms through the layers, at batch 128 8.3 and 25.5 ms (TensorFlow
+2.21.0, one thread, median of 3 rounds of 4,800 images).
 """
 
 from __future__ import annotations
