@@ -67,6 +67,8 @@ def pytest_configure(config: pytest.Config) -> None:
         least = option.min_accuracy
         if least is not None and not 0 <= least <= 1:  # catches NaN too
             raise InputError(f"--min-accuracy is {least}, expected a share from 0 to 1")
+        if option.seeds is not None and (option.dataset != "mnist" or least is not None):
+            raise InputError("--seeds compares on MNIST: without --dataset and --min-accuracy")
         if option.run_dir is not None:
             if option.seeds is not None:
                 raise InputError("--run-dir gates one run, --seeds trains many")

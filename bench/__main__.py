@@ -26,7 +26,7 @@ from bench import (
     results,
     trials,
 )
-from bench.accuracy_comparison import DEFAULT_MARGIN_POINTS
+from bench.accuracy_comparison import default_margin
 from bench.catalogue import WORKLOADS
 from bench.collection import condensed, together
 from bench.comparison_report import (
@@ -50,7 +50,7 @@ from bench.verdicts import Exit, exit_code, verdicts_of_all
 from lenet5 import data
 from lenet5.cli import default_data_dir, default_mnist_dir
 from lenet5.errors import InputError
-from lenet5.recipe import Recipe
+from lenet5.recipe import Recipe, check_seed
 from lenet5.recipes import find_recipe
 from lenet5.run_directory import writing
 
@@ -121,6 +121,13 @@ def _parser() -> argparse.ArgumentParser:
     tried.add_argument("--out", type=Path, required=True, metavar="FILE.json")
     tried.add_argument("--seeds", type=int, default=1, metavar="N", help="of each; default: 1")
     tried.add_argument(
+        "--first-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the N seeds from here on; default: 0",
+    )
+    tried.add_argument(
         "--protocol",
         choices=trials.PROTOCOLS,
         default="validation",
@@ -134,7 +141,10 @@ def _parser() -> argparse.ArgumentParser:
     errors.add_argument("baseline", type=Path, metavar="BASELINE.json")
     errors.add_argument("candidates", type=Path, nargs="+", metavar="CANDIDATE.json")
     errors.add_argument(
-        "--accuracy-margin", type=float, default=DEFAULT_MARGIN_POINTS, metavar="POINTS"
+        "--accuracy-margin",
+        type=float,
+        metavar="POINTS",
+        help="default: 1.5 standard deviations between the seeds of the recipe's reference",
     )
     errors.set_defaults(run=_error_rates)
     numerics = commands.add_parser(
@@ -262,7 +272,14 @@ def _trials(options: argparse.Namespace) -> int:
     if chart_path == options.out:
         raise InputError(f"--out is {options.out}, expected a name that ends in .json")
     before = read_trainings(options.out) if options.out.exists() else []
-    status = _train(options, recipes, before, options.out, protocol=options.protocol)
+    status = _train(
+        options,
+        recipes,
+        before,
+        options.out,
+        first_seed=options.first_seed,
+        protocol=options.protocol,
+    )
     from bench.accuracy_plots import trials_png  # matplotlib takes long to import
 
     chart = trials_png(read_trainings(options.out), options.protocol)
@@ -278,11 +295,15 @@ def _train(
     path: Path,
     *,
     least_seeds: int = 1,
+    first_seed: int = 0,
     protocol: str = "test",
     keep_answers: bool = False,
 ) -> int:
     if not least_seeds <= options.seeds <= 1000:
         raise InputError(f"--seeds is {options.seeds}, expected {least_seeds} to 1000")
+    wanted = range(first_seed, first_seed + options.seeds)
+    check_seed(wanted[0])
+    check_seed(wanted[-1])
     request = parse_request(options.environment)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -294,8 +315,8 @@ def _train(
         def on_sets(sets: Sequence[Trainings]) -> None:
             kept = sets if keep_answers else [trials.without_answers(item) for item in sets]
             write_trainings(path, kept)
-            trained = [len(item.seeds) for item in sets if identity(item.recipe) in asked]
-            done = sum(min(count, options.seeds) for count in trained)
+            seeds = [t.seed for item in sets if identity(item.recipe) in asked for t in item.seeds]
+            done = sum(seed in wanted for seed in seeds)
             bar.update(done - bar.n)
             if bar.disable:
                 print(f"{done} of {bar.total} seeds", flush=True)
@@ -306,30 +327,33 @@ def _train(
             dataset,
             before,
             on_sets,
-            seeds=options.seeds,
+            seeds=wanted,
             processes=max(len(machine.cores()), 1),
         )
     print(trials.table(sets))
     for trained in failed:
         print(f"{path}: seed {trained.seed} is missing: {trained.problem}")
-    wanting = any(len(item.seeds) < options.seeds for item in sets)
+    wanting = any(not set(wanted) <= {t.seed for t in item.seeds} for item in sets)
     diverged = any(trained.wrong is None for item in sets for trained in item.seeds)
     return Exit.FAILED if wanting or (keep_answers and diverged) else Exit.PASSED
 
 
 def _error_rates(options: argparse.Namespace) -> int:
     baseline = read_trainings(options.baseline)[0]
+    margin = options.accuracy_margin
+    if margin is None:
+        margin = default_margin(baseline.recipe.name)
     rows = {
         path.stem: accuracy_replays.replay(
             baseline,
             read_trainings(path)[0],
-            margin_points=options.accuracy_margin,
+            margin_points=margin,
             replays=accuracy_replays.REPLAYS,
             seed=0,
         )
         for path in options.candidates
     }
-    print(accuracy_replays.table(rows))
+    print(f"margin {margin:g} points\n\n{accuracy_replays.table(rows)}")
     return Exit.PASSED
 
 

@@ -10,23 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
-from bench.accuracy import LOOKS, AccuracyDecision, Trained, decide_accuracy
+from bench.accuracy import LOOKS, AccuracyDecision, Trained, decide_accuracy, margin_points
 from bench.comparison import interpreter_of, named_sides
 from bench.environments import Built, EnvironmentProblem
 from bench.request import Request, parse_request
 from bench.results import Side
 from bench.seeds import Job, prepare_training_folder, train_seeds
 from bench.statistics import Verdict
-from bench.trainings import Trainings, differs
+from bench.trainings import Trainings, differs, read_reference
 from lenet5.data import Dataset, sha256_of
 from lenet5.errors import InputError
 from lenet5.recipe import Recipe
 from lenet5.recipes import find_recipe
-
-# The default: half of a loss of 0.3 points, which up to 20 seeds then tell from none, if the two
-# sides of a seed are independent: 12 seeds of `fast` had a standard deviation of 0.114 points, so
-# differences would have 0.16, and their mean over 20 seeds 0.036.
-DEFAULT_MARGIN_POINTS = 0.15
 
 OnSeed = Callable[[Sequence[Trainings]], None]
 
@@ -48,7 +43,7 @@ class AccuracyTerms:
     candidates: tuple[Request, ...]
     recipe: Recipe
     seeds: int
-    margin_points: float = DEFAULT_MARGIN_POINTS
+    margin_points: float
     processes: int = 1
 
 
@@ -58,9 +53,16 @@ def read_accuracy_terms(
     *,
     recipe: str,
     seeds: int,
-    margin_points: float,
+    asked_margin: float | None = None,
 ) -> AccuracyTerms:
     """Checks the options, without starting anything.
+
+    Args:
+        baseline: as `--baseline` has it.
+        candidates: as `--candidate` has them.
+        recipe: its name.
+        seeds: most of each side.
+        asked_margin: in percentage points; None: `default_margin`.
 
     Raises:
         InputError: one of them makes no sense.
@@ -69,18 +71,27 @@ def read_accuracy_terms(
     if seeds not in looks:
         among = f"{', '.join(map(str, looks[:-1]))} or {looks[-1]}"
         raise InputError(f"--seeds is {seeds}, expected {among}: verdicts fall there alone")
-    if not 0.01 <= margin_points <= 100:
+    if asked_margin is not None and not 0.01 <= asked_margin <= 100:
         raise InputError(
-            f"--accuracy-margin is {margin_points}, expected 0.01 to 100 percentage points"
+            f"--accuracy-margin is {asked_margin}, expected 0.01 to 100 percentage points"
         )
     return AccuracyTerms(
         baseline=None if baseline is None else parse_request(baseline),
         candidates=tuple(parse_request(text) for text in candidates or ["."]),
         recipe=find_recipe(recipe),
         seeds=seeds,
-        margin_points=margin_points,
+        margin_points=default_margin(recipe) if asked_margin is None else asked_margin,
         processes=max(len(machine.cores()), 1),
     )
+
+
+def default_margin(recipe: str) -> float:
+    """`bench.accuracy.margin_points` of a recipe's reference.
+
+    Raises:
+        InputError: there is none, or it is damaged or not whole.
+    """
+    return margin_points(read_reference(recipe).seeds)
 
 
 def compare_accuracy(
@@ -117,6 +128,10 @@ def compare_accuracy(
 
         def on_trained(job: Job, trained: Trained, said: Mapping[str, Any]) -> None:
             place = int(job.side)
+            if not (trained.started or sets[place].seeds):
+                problem = f"its worker cannot start: {trained.problem}"
+                sets[place] = replace(sets[place], problem=problem)
+                return
             versions = {**sets[place].side.versions, **said}
             sets[place] = replace(
                 sets[place].with_seed(trained), side=replace(sets[place].side, versions=versions)
@@ -197,7 +212,7 @@ def _stages(seeds: int) -> Iterator[tuple[int, int]]:
 
 def _undecided(sets: Sequence[Trainings], terms: AccuracyTerms) -> list[int]:
     paired = terms.baseline is not None
-    if any(trained.wrong is None for trained in sets[0].seeds):
+    if sets[0].problem or any(trained.wrong is None for trained in sets[0].seeds):
         return []  # more seeds tell nothing where the baseline itself fails
     decisions = decide_all(sets, terms.margin_points, paired=paired)
     return [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from tqdm import tqdm
 from bench import comparison, results
 from bench.accuracy import AccuracyDecision
 from bench.accuracy_comparison import (
-    DEFAULT_MARGIN_POINTS,
     AccuracyTerms,
     compare_accuracy,
     decide_all,
@@ -30,13 +30,7 @@ from bench.comparison_plugin import NOT_THERE, VERDICT
 from bench.environments import Built, EnvironmentProblem, build, default_cache
 from bench.report import FINDINGS
 from bench.statistics import Verdict
-from bench.trainings import (
-    Trainings,
-    check_reference,
-    read_trainings,
-    reference_path,
-    write_trainings,
-)
+from bench.trainings import Trainings, read_reference, write_trainings
 from bench.verdicts import Exit
 from lenet5 import data
 from lenet5.cli import default_data_dir
@@ -53,9 +47,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--accuracy-margin",
         type=float,
-        default=DEFAULT_MARGIN_POINTS,
         metavar="POINTS",
-        help="percentage points that may be lost; default: %(default)g",
+        help="percentage points that may be lost; default: 1.5 standard deviations between seeds",
     )
 
 
@@ -66,6 +59,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if option.seeds is None:
         if option.speed:
             raise pytest.UsageError("--speed adds speed tests to --seeds")
+        if option.accuracy_margin is not None:
+            raise pytest.UsageError("--accuracy-margin needs --seeds")
         return
     if getattr(option, "numprocesses", None) or getattr(option, "reruns", None):
         raise pytest.UsageError("--seeds trains in parallel itself: without -n and --reruns only")
@@ -81,7 +76,7 @@ def pytest_configure(config: pytest.Config) -> None:
             option.candidate,
             recipe=option.recipe or "fast",
             seeds=option.seeds,
-            margin_points=option.accuracy_margin,
+            asked_margin=option.accuracy_margin,
         )
         option.accuracy_results = _results_path(option.results, with_speed=option.speed)
         results.check_new(option.accuracy_results)
@@ -116,10 +111,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def accuracy_decisions(request: pytest.FixtureRequest) -> list[AccuracyDecision]:
-    """Trains what is needed; the verdict on each candidate."""
+def accuracy_decisions(
+    request: pytest.FixtureRequest,
+) -> dict[int, tuple[AccuracyDecision, Trainings]]:
+    """Trains what was selected; of each such candidate, by its place, verdict and trainings."""
     config = request.config
     terms = config.stash[ACCURACY_TERMS]
+    places = _selected(request.session)
+    terms = replace(terms, candidates=tuple(terms.candidates[place] for place in places))
     capture: Any = config.pluginmanager.get_plugin("capturemanager")
     with capture.global_and_fixture_disabled():
         try:
@@ -133,7 +132,7 @@ def accuracy_decisions(request: pytest.FixtureRequest) -> list[AccuracyDecision]
         f"{decision.verdict.value}: {finding(decision, candidate, sets[0])}"
         for decision, candidate in zip(decisions, sets[1:], strict=True)
     )
-    return decisions
+    return dict(zip(places, zip(decisions, sets[1:], strict=True), strict=True))
 
 
 def judge_accuracy(
@@ -143,7 +142,7 @@ def judge_accuracy(
     record: Callable[[str, object], None],
 ) -> None:
     """Passes or fails a test by a verdict."""
-    word = NOT_THERE if candidate.problem else decision.verdict.value
+    word = NOT_THERE if candidate.problem or baseline.problem else decision.verdict.value
     said = finding(decision, candidate, baseline)
     record(VERDICT, word)
     record("finding", said)
@@ -166,18 +165,22 @@ def accuracy_head(config: pytest.Config) -> str:
     )
 
 
+def _selected(session: pytest.Session) -> list[int]:
+    """Places of the candidates whose tests were selected."""
+    chosen: set[int] = {
+        item.callspec.params["trained_candidate"]
+        for item in session.items
+        if isinstance(item, pytest.Function)
+        and hasattr(item, "callspec")
+        and "trained_candidate" in item.callspec.params
+    }
+    return sorted(chosen)
+
+
 def _train(config: pytest.Config, terms: AccuracyTerms) -> list[Trainings]:
     reference = None
     if terms.baseline is None:
-        path = reference_path(terms.recipe.name)
-        if not path.exists():
-            name = terms.recipe.name
-            raise InputError(
-                f"no reference of recipe {name}: python -m bench reference --recipe {name}, or "
-                "give --baseline"
-            )
-        reference = read_trainings(path)[0]
-        check_reference(reference, path)
+        reference = read_reference(terms.recipe.name, else_give="--baseline")
     dataset = data.load_dataset(
         "mnist", data_dir=default_data_dir(os.environ), mnist_dir=config.option.mnist_dir
     )

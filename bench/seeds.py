@@ -16,6 +16,7 @@ from bench.accuracy import Trained
 from bench.process import TRAINING_FILES, Interpreter, Worker, WorkerError, copy_code, training_code
 from lenet5.data import PARTS, Dataset
 from lenet5.recipe import Recipe
+from lenet5.run_directory import writing
 
 _START_SECONDS = 300.0
 _EPOCH_SECONDS = 60.0  # ten times what an epoch takes on a slow core
@@ -39,12 +40,16 @@ def prepare_training_folder(folder: Path, dataset: Dataset) -> str:
 
     Returns:
         SHA-256 of the code that decides about a training, in hexadecimal.
+
+    Raises:
+        InputError: there is no room.
     """
-    for part in PARTS:
-        subset = getattr(dataset, part)
-        np.save(folder / f"{part}_images.npy", subset.images)
-        np.save(folder / f"{part}_labels.npy", subset.labels)
-    copy_code(folder, TRAINING_FILES)
+    with writing(folder):
+        for part in PARTS:
+            subset = getattr(dataset, part)
+            np.save(folder / f"{part}_images.npy", subset.images)
+            np.save(folder / f"{part}_labels.npy", subset.labels)
+        copy_code(folder, TRAINING_FILES)
     return training_code()
 
 
@@ -77,7 +82,7 @@ def train_seeds(
     failed: set[tuple[str, Recipe]] = set()
 
     def train(job: Job) -> tuple[Trained, Mapping[str, Any]] | None:
-        reason = ""
+        reason, started = "", False
         for _ in range(_TRIES):
             if (job.side, job.recipe) in failed:
                 return None
@@ -86,6 +91,7 @@ def train_seeds(
                     if stopping.is_set():  # looked at once listed: nobody would end it otherwise
                         return None
                     said = worker.ask(_START_SECONDS, "start", cores=[], threads=1)["versions"]
+                    started = True
                     limit_seconds = epoch_seconds * (job.recipe.epochs + 1)
                     answer = worker.ask(
                         limit_seconds, "train", recipe=asdict(job.recipe), seed=job.seed
@@ -95,7 +101,8 @@ def train_seeds(
             except WorkerError as error:
                 reason = error.reason
         failed.add((job.side, job.recipe))
-        return Trained(job.seed, None, 10_000, problem=reason, crashed=True), {}
+        fault = Trained(job.seed, None, 10_000, problem=reason, crashed=True, started=started)
+        return fault, {}
 
     with ThreadPoolExecutor(processes) as pool:
         try:

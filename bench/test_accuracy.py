@@ -11,15 +11,15 @@ import pytest
 
 from bench.accuracy import AccuracyDecision
 from bench.accuracy_plugin import TRAINED, judge_accuracy
+from bench.trainings import Trainings
 
 
 def test_accuracy(
     trained_candidate: int,
-    accuracy_decisions: list[AccuracyDecision],
+    accuracy_decisions: dict[int, tuple[AccuracyDecision, Trainings]],
     pytestconfig: pytest.Config,
     record_property: Callable[[str, object], None],
 ) -> None:
     """PASS: shown to lose less than the margin. FAIL: shown to lose more, or diverged."""
-    baseline, *candidates = pytestconfig.stash[TRAINED]
-    candidate = candidates[trained_candidate]
-    judge_accuracy(accuracy_decisions[trained_candidate], candidate, baseline, record_property)
+    decision, candidate = accuracy_decisions[trained_candidate]
+    judge_accuracy(decision, candidate, pytestconfig.stash[TRAINED][0], record_property)

@@ -57,21 +57,27 @@ def reference_seeds(recipe: str) -> int:
     return 20 if recipe == "fast" else 10
 
 
-def check_reference(reference: Trainings, path: Path) -> None:
-    """Refuses a reference that is not whole.
+def read_reference(recipe: str, *, else_give: str = "--accuracy-margin") -> Trainings:
+    """The stored reference of a recipe.
+
+    Args:
+        recipe: its name.
+        else_give: option that makes do without one.
 
     Raises:
-        InputError: seeds are missing, or one of them diverged.
+        InputError: it is missing, damaged or not whole: seeds are missing, or one diverged.
     """
-    name = reference.recipe.name
-    if len(reference.seeds) < reference_seeds(name):
-        raise InputError(
-            f"{path} has {len(reference.seeds)} of {reference_seeds(name)} seeds: "
-            f"go on with python -m bench reference --recipe {name}"
-        )
+    path, command = reference_path(recipe), f"python -m bench reference --recipe {recipe}"
+    if not path.exists():
+        raise InputError(f"no reference of recipe {recipe}: {command}, or give {else_give}")
+    reference = read_trainings(path)[0]
+    if len(reference.seeds) < reference_seeds(recipe):
+        counts = f"{len(reference.seeds)} of {reference_seeds(recipe)}"
+        raise InputError(f"{path} has {counts} seeds: go on with {command}")
     for trained in reference.seeds:
         if trained.wrong is None:
             raise InputError(f"{path}: seed {trained.seed} {trained.problem}: no reference")
+    return reference
 
 
 def reference_path(recipe: str, folder: Path = FOLDER) -> Path:

@@ -82,10 +82,10 @@ def train_recipes(
     before: Sequence[Trainings],
     on_sets: OnSets,
     *,
-    seeds: int,
+    seeds: Sequence[int],
     processes: int,
 ) -> tuple[list[Trainings], list[Trained]]:
-    """Trains what is missing of each recipe's first seeds.
+    """Trains what is missing of each recipe's seeds.
 
     Args:
         recipes: what is trained.
@@ -93,7 +93,7 @@ def train_recipes(
         dataset: what it is trained on.
         before: what is trained already; that of other recipes is left as it is.
         on_sets: is told of all trainings, at the start and after each seed.
-        seeds: 0, 1, 2 and so on.
+        seeds: that each recipe is to have.
         processes: trainings at a time.
 
     Returns:
@@ -126,7 +126,7 @@ def train_recipes(
         jobs = [
             Job("", seed, recipe)
             for recipe in recipes
-            for seed in range(seeds)
+            for seed in seeds
             if seed not in {trained.seed for trained in sets[identity(recipe)].seeds}
         ]
         sides = {"": interpreter_of(built)}

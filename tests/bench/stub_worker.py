@@ -8,6 +8,7 @@ TF_STUB_FAULT  `<command> <workload or -> <what>`: crash, hang, raise, rubbish, 
                or busy: 0.3 s of CPU, and the wall time of it;
                `_-_` for ` - `, since requirement strings have no spaces
 TF_STUB_NOISE  standard deviation of the log of its times; default: 0
+TF_STUB_EPOCHS of trainings whose fault is ordered; default: of all
 TF_STUB_LOSS   images of 10,000 that its trainings get wrong more than the usual 150; default: 0
 """
 
@@ -58,6 +59,7 @@ def main() -> None:
     order = os.environ.get("TF_STUB_FAULT", "").replace("_-_", " - ").split()
     command_with_fault, workload, what = [*order, *3 * [""]][:3]
     ratio = float(os.environ.get("TF_STUB_RATIO", "1"))
+    only = os.environ.get("TF_STUB_EPOCHS", "")
     noise = float(os.environ.get("TF_STUB_NOISE", "0"))
     print("a stray print", flush=True)
     channel = socket.socket(fileno=int(sys.argv[1]))
@@ -65,7 +67,9 @@ def main() -> None:
         for line in lines:
             command = json.loads(line)
             fault = ""
-            if command["do"] == command_with_fault and workload in ("-", command.get("workload")):
+            epochs = str(command.get("recipe", {}).get("epochs"))
+            meant = workload in ("-", command.get("workload")) and only in ("", epochs)
+            if command["do"] == command_with_fault and meant:
                 fault = what
             answer = _answer(command, ratio * math.exp(random.gauss(0, noise)), fault)
             text = "rubbish" if fault == "rubbish" else json.dumps(answer)

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench import __main__ as command
-from bench import accuracy_plugin, machine, seeds, trials
+from bench import machine, seeds, trainings, trials
 from bench.accuracy import Trained
-from bench.trainings import read_trainings, reference_path
+from bench.results import Side
+from bench.trainings import Trainings, read_trainings, reference_path, write_trainings
+from lenet5.recipes import find_recipe
 
 Run = Callable[..., pytest.RunResult]
 
 pytestmark = pytest.mark.usefixtures("black_images", "short_blocks")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of references of its own, which is empty."""
+    """A folder of references of its own, with one of `fast` whose margin is 0.15 points."""
     folder = tmp_path / "references"
-    for module in (accuracy_plugin, command):
+    folder.mkdir()
+    for module in (trainings, command):
         monkeypatch.setattr(module, "reference_path", lambda name: reference_path(name, folder))
+    seeds_of_it = tuple(Trained(seed, 141 + 19 * (seed % 2), 10_000) for seed in range(20))
+    reference = Trainings(find_recipe("fast"), "", "", Side("", ""), {}, "", seeds_of_it)
+    write_trainings(folder / "fast.json", [reference])
     return folder
+
+
+@pytest.fixture
+def no_reference(references: Path) -> None:
+    """As it is before one was trained."""
+    (references / "fast.json").unlink()
 
 
 def test_without_seeds_accuracy_is_not_collected(run: Run) -> None:
@@ -107,6 +121,7 @@ def test_speed_may_be_compared_after_accuracy(run: Run, stub: str) -> None:
         (("--seeds", "10", "--accuracy-margin", "0"), "--accuracy-margin is 0"),
         (("--seeds", "10", "--recipe", "slow"), "unknown recipe 'slow'"),
         (("--seeds", "10", "--speed"), "--speed needs --baseline"),
+        (("--accuracy-margin", "0.2"), "--accuracy-margin needs --seeds"),
         (("--speed",), "--speed adds speed tests to --seeds"),
         (("--seeds", "10", "--candidate=--index-url=x"), "index-url"),
     ],
@@ -119,6 +134,7 @@ def test_options_that_make_no_sense_are_exit_4(
     assert message in done.stderr.str()
 
 
+@pytest.mark.usefixtures("no_reference")
 def test_a_reference_is_trained_and_held_against(
     run: Run, stub: str, references: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +147,7 @@ def test_a_reference_is_trained_and_held_against(
     assert done.ret == 0
 
 
+@pytest.mark.usefixtures("no_reference")
 def test_a_reference_that_is_not_whole_is_refused(run: Run, stub: str, references: Path) -> None:
     assert command.main(["reference", "--environment", stub, "--seeds", "12"]) == 0
     assert (references / "fast.json").exists()
@@ -140,6 +157,7 @@ def test_a_reference_that_is_not_whole_is_refused(run: Run, stub: str, reference
     assert "fast.json has 12 of 20 seeds: go on with python -m bench reference" in said
 
 
+@pytest.mark.usefixtures("no_reference")
 def test_a_seed_that_failed_is_not_kept_in_a_reference(
     stub: str,
     references: Path,
@@ -159,6 +177,7 @@ def test_a_seed_that_failed_is_not_kept_in_a_reference(
     assert [trained.seed for trained in found.seeds] == [0, 2]
 
 
+@pytest.mark.usefixtures("no_reference")
 def test_a_reference_goes_on_where_it_was_left(
     stub: str, references: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,9 +207,55 @@ def test_a_reference_of_another_recipe_is_not_gone_on_with(
     assert "is of another recipe: remove it" in capsys.readouterr().err
 
 
-def test_without_a_reference_one_line_says_so(run: Run, stub: str, references: Path) -> None:
+@pytest.mark.usefixtures("no_reference")
+def test_without_a_reference_one_line_says_so(run: Run, stub: str) -> None:
     done = run("--seeds", "10", "--candidate", stub)
     assert done.ret == 4
-    assert not references.exists()
     said = done.stdout.str() + done.stderr.str()
-    assert "no reference of recipe fast: python -m bench reference --recipe fast" in said
+    told = "no reference of recipe fast: python -m bench reference --recipe fast, or give"
+    assert f"{told} --accuracy-margin" in said
+    done = run("--seeds", "10", "--candidate", stub, "--accuracy-margin", "0.2")
+    assert f"{told} --baseline" in done.stdout.str() + done.stderr.str()
+
+
+def test_only_selected_candidates_are_trained(run: Run, stub: str, tmp_path: Path) -> None:
+    path = tmp_path / "accuracy.json"
+    candidates = (f"{stub} TF_STUB_LOSS=1", f"{stub} TF_STUB_NOISE=0")
+    arguments = [argument for text in candidates for argument in ("--candidate", text)]
+    done = run(
+        "--seeds",
+        "10",
+        "--baseline",
+        stub,
+        *arguments,
+        "-k",
+        "TF_STUB_NOISE",
+        "--results",
+        str(path),
+    )
+    done.assert_outcomes(passed=1, deselected=1)
+    assert [item.side.settings for item in read_trainings(path)] == [{}, {"TF_STUB_NOISE": "0"}]
+
+
+@pytest.mark.parametrize("broken", ["baseline", "candidate"])
+def test_a_worker_that_cannot_start_is_exit_7(
+    run: Run, stub: str, broken: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "accuracy.json"
+    sides = {"baseline": stub, "candidate": stub}
+    sides[broken] += " TF_STUB_FAULT=start_-_raise"
+    sides["results"] = str(path)
+    done = run("--seeds", "10", *(f"--{name}={text}" for name, text in sides.items()))
+    assert done.ret == 7
+    problems = {item.problem for item in read_trainings(path)}
+    assert "its worker cannot start: ValueError: no such op" in problems
+
+
+def test_a_full_disk_is_one_line(run: Run, stub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    done = run("--seeds", "10", "--baseline", stub, "--candidate", stub)
+    assert done.ret == 4
+    assert "cannot be written: No space left on device" in done.stdout.str() + done.stderr.str()

@@ -51,8 +51,10 @@ def test_the_command_prints_a_row_a_file(
     paths = [tmp_path / "base.json", tmp_path / "equal.json", tmp_path / "degraded.json"]
     for path, item in zip(paths, (pool(0), pool(0, stream=1), pool(0.5, stream=2)), strict=True):
         write_trainings(path, [item])
-    assert command.main(["error-rates", *map(str, paths)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    arguments = ["error-rates", *map(str, paths), "--accuracy-margin", "0.15"]
+    assert command.main(arguments) == 0
+    told, _, *lines = capsys.readouterr().out.splitlines()
+    assert told == "margin 0.15 points"
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["equal", "degraded"]
     assert "| 100.0 % |" in lines[3]
 

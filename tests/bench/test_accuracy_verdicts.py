@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.accuracy import LOOKS, AccuracyDecision, Trained, decide_accuracy, too_good
+from bench.accuracy import (
+    LOOKS,
+    AccuracyDecision,
+    Trained,
+    decide_accuracy,
+    margin_points,
+    too_good,
+)
 from bench.statistics import Verdict
 from lenet5.recipe import Recipe
 from lenet5.recipes import find_recipe
@@ -154,3 +161,18 @@ def test_detectable_loss_shrinks_with_seeds() -> None:
     few = decided(ours[:10], theirs[:10], margin=0.01)
     many = decided(ours, theirs, margin=0.01)
     assert 0.05 < many.detectable < few.detectable < 0.3
+
+
+def test_the_margin_is_one_and_a_half_deviations_rounded_up() -> None:
+    assert margin_points(seeds([140, 150, 160])) == 0.15
+    assert margin_points(seeds([140, 150, 161])) == 0.16
+    assert margin_points(seeds([150, 150, 150])) == 0.01
+
+
+def test_with_that_margin_equal_sides_pass_in_95_percent_although_they_are_independent() -> None:
+    random = np.random.RandomState(0)
+    margin = margin_points(seeds(drawn(random, 1000)))
+    runs = [decided(drawn(random, 20), drawn(random, 20), margin=margin) for _ in range(300)]
+    verdicts = [run.verdict for run in runs]
+    assert verdicts.count(Verdict.PASS) >= 0.95 * 300 - 3.8  # one standard error
+    assert verdicts.count(Verdict.FAIL) == 0

@@ -107,6 +107,43 @@ def test_trials_are_gone_on_with(
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_seeds_may_begin_elsewhere(write: Write, stub: str, tmp_path: Path) -> None:
+    path, out = str(write([{"recipe": "fast"}])), tmp_path / "trials.json"
+    arguments = ["trials", path, "--out", str(out), "--environment", stub, "--seeds", "2"]
+    assert command.main(arguments) == 0
+    assert command.main([*arguments, "--first-seed", "40"]) == 0
+    (found,) = read_trainings(out)
+    assert [trained.seed for trained in found.seeds] == [0, 1, 40, 41]
+
+
+def test_a_first_seed_out_of_range_is_refused(
+    write: Write, stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = str(write([{"recipe": "fast"}])), str(tmp_path / "trials.json")
+    arguments = ["trials", path, "--out", out, "--environment", stub, "--first-seed", "-1"]
+    assert command.main(arguments) == 4
+    assert "seed is -1" in capsys.readouterr().err
+
+
+def test_a_recipe_that_fails_leaves_the_others_alone(
+    write: Write, stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(write([{"recipe": "fast", "epochs": epochs} for epochs in (2, 66, 3)]))
+    out = tmp_path / "trials.json"
+    environment = f"{stub} TF_STUB_FAULT=train_-_raise TF_STUB_EPOCHS=66"
+    assert command.main(["trials", path, "--out", str(out), "--environment", environment]) == 1
+    assert "seed 0 is missing: ValueError: no such op" in capsys.readouterr().out
+    assert [len(item.seeds) for item in read_trainings(out)] == [1, 0, 1]
+
+
+def test_results_where_the_chart_would_be_are_refused(
+    write: Write, stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = str(write([{"recipe": "fast"}])), str(tmp_path / "trials.png")
+    assert command.main(["trials", path, "--out", out, "--environment", stub]) == 4
+    assert "expected a name that ends in .json" in capsys.readouterr().err
+
+
 def test_images_of_another_protocol_are_not_put_together(
     write: Write, stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
