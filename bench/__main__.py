@@ -26,7 +26,9 @@ from bench import (
     results,
     trials,
 )
-from bench.accuracy_comparison import default_margin
+from bench.accuracy import AccuracyDecision
+from bench.accuracy_comparison import decide_all, default_margin, finding
+from bench.accuracy_report import accuracy_text
 from bench.catalogue import WORKLOADS
 from bench.collection import condensed, together
 from bench.comparison_report import (
@@ -38,9 +40,12 @@ from bench.comparison_report import (
 from bench.environments import Built, EnvironmentProblem, default_cache
 from bench.request import parse_request
 from bench.results import Block, Results
+from bench.statistics import Verdict
 from bench.trainings import (
     Trainings,
+    holds_trainings,
     identity,
+    read_comparison,
     read_trainings,
     reference_path,
     reference_seeds,
@@ -158,6 +163,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verdict(options: argparse.Namespace) -> int:
+    if holds_trainings(options.files[0]):
+        return _accuracy_verdict(options)
     found = _read(options)
     decisions = verdicts_of_all(found)
     wanted = {decision.candidate for decision in decisions}
@@ -172,7 +179,29 @@ def _verdict(options: argparse.Namespace) -> int:
     return exit_code(decisions, problems=missing)
 
 
+def _accuracy_verdict(options: argparse.Namespace) -> int:
+    sets, decisions = _accuracy(options)
+    for decision, candidate in zip(decisions, sets[1:], strict=True):
+        print(f"{decision.verdict.value}: {finding(decision, candidate, sets[0])}")
+    verdicts = {decision.verdict for decision in decisions}
+    if Verdict.FAIL in verdicts:
+        return Exit.FAILED
+    if any(item.problem for item in sets):
+        return Exit.NOT_THERE
+    return Exit.INCONCLUSIVE if Verdict.INCONCLUSIVE in verdicts else Exit.PASSED
+
+
+def _accuracy(options: argparse.Namespace) -> tuple[list[Trainings], list[AccuracyDecision]]:
+    if len(options.files) > 1:
+        raise InputError("accuracy results are read one at a time: give one file")
+    sets, terms = read_comparison(options.files[0])
+    return sets, decide_all(sets, terms.margin_points, paired=terms.paired)
+
+
 def _show(options: argparse.Namespace) -> int:
+    if holds_trainings(options.files[0]):
+        print(accuracy_text(*_accuracy(options)))
+        return Exit.PASSED
     found = _read(options)
     print(table_text(found, verdicts_of_all(found)))
     return Exit.PASSED

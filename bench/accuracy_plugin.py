@@ -30,7 +30,7 @@ from bench.comparison_plugin import NOT_THERE, VERDICT
 from bench.environments import Built, EnvironmentProblem, build, default_cache
 from bench.report import FINDINGS
 from bench.statistics import Verdict
-from bench.trainings import Trainings, read_reference, write_trainings
+from bench.trainings import Comparison, Trainings, read_reference, write_trainings
 from bench.verdicts import Exit
 from lenet5 import data
 from lenet5.cli import default_data_dir
@@ -167,8 +167,8 @@ def accuracy_head(config: pytest.Config) -> str:
 
 def _selected(session: pytest.Session) -> list[int]:
     """Places of the candidates whose tests were selected."""
-    chosen: set[int] = {
-        item.callspec.params["trained_candidate"]
+    chosen = {
+        int(str(item.callspec.params["trained_candidate"]))
         for item in session.items
         if isinstance(item, pytest.Function)
         and hasattr(item, "callspec")
@@ -190,17 +190,18 @@ def _train(config: pytest.Config, terms: AccuracyTerms) -> list[Trainings]:
     if terms.baseline is not None:
         built.append(build(terms.baseline, cache, say=tqdm.write))
     built += comparison.build_candidates(terms.candidates, cache, tqdm.write)
+    terms_kept = Comparison(terms.margin_points, paired=terms.baseline is not None)
     sides = len(terms.candidates) + (terms.baseline is not None)
     with tqdm(total=sides * terms.seeds, disable=None, unit="seed", leave=False) as bar:
 
         def on_seed(sets: Sequence[Trainings]) -> None:
             config.stash[TRAINED] = list(sets)
-            write_trainings(config.option.accuracy_results, sets)
+            write_trainings(config.option.accuracy_results, sets, terms_kept)
             bar.update()
 
         sets = compare_accuracy(terms, built, reference, dataset, on_seed)
     config.stash[TRAINED] = sets
-    write_trainings(config.option.accuracy_results, sets)
+    write_trainings(config.option.accuracy_results, sets, terms_kept)
     return sets
 
 

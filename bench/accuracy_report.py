@@ -76,6 +76,14 @@ def table_rows(
     return rows
 
 
+def accuracy_text(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecision]) -> str:
+    """The same table in columns for the terminal."""
+    rows = [HEADER, *table_rows(sets, decisions)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join(lines)
+
+
 def flips_words(flips: Flips) -> str:
     """What became of single images, and whether it is more than chance."""
     return (

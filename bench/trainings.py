@@ -52,6 +52,23 @@ class Trainings:
         return replace(self, seeds=tuple(sorted((*self.seeds, trained), key=lambda t: t.seed)))
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """What verdicts on sets of trainings are made by: the first set against each other one.
+
+    Attributes:
+        margin_points: percentage points of accuracy that may be lost.
+        paired: whether the first set is a baseline with the same seeds, or a reference.
+    """
+
+    margin_points: float
+    paired: bool
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.margin_points, float | int) and self.margin_points > 0):
+            raise ValueError(f"the margin is {self.margin_points!r}")
+
+
 def reference_seeds(recipe: str) -> int:
     """How many seeds a recipe's reference has."""
     return 20 if recipe == "fast" else 10
@@ -85,13 +102,18 @@ def reference_path(recipe: str, folder: Path = FOLDER) -> Path:
     return folder / f"{recipe}.json"
 
 
-def write_trainings(path: Path, sets: Sequence[Trainings]) -> None:
+def write_trainings(
+    path: Path, sets: Sequence[Trainings], comparison: Comparison | None = None
+) -> None:
     """Writes sets of trainings whole, in place of an earlier state.
 
     Raises:
         InputError: it cannot be written.
     """
-    content = {"schema": SCHEMA, "kind": KIND, "sets": [asdict(item) for item in sets]}
+    content: dict[str, Any] = {"schema": SCHEMA, "kind": KIND}
+    content["sets"] = [asdict(item) for item in sets]
+    if comparison is not None:
+        content["comparison"] = asdict(comparison)
     with written_whole(path) as partial:
         partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -102,6 +124,30 @@ def read_trainings(path: Path) -> list[Trainings]:
     Raises:
         InputError: it is missing, damaged, or of another schema.
     """
+    return _read(path)[0]
+
+
+def read_comparison(path: Path) -> tuple[list[Trainings], Comparison]:
+    """Reads what `write_trainings` wrote of a comparison.
+
+    Raises:
+        InputError: as `read_trainings`, or it is of no comparison.
+    """
+    sets, comparison = _read(path)
+    if comparison is None or len(sets) < 2:
+        raise InputError(f"{path}: holds seeds, but of no comparison")
+    return sets, comparison
+
+
+def holds_trainings(path: Path) -> bool:
+    """Whether a file is of the kind that `write_trainings` writes."""
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8"))["kind"] == KIND)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _read(path: Path) -> tuple[list[Trainings], Comparison | None]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         kind, schema = content["kind"], content["schema"]
@@ -115,7 +161,8 @@ def read_trainings(path: Path) -> list[Trainings]:
         sets = [_trainings(item) for item in content["sets"]]
         if not sets:
             raise ValueError("it holds no trainings")
-        return sets
+        terms = content.get("comparison")
+        return sets, None if terms is None else Comparison(**terms)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: is damaged: {error}") from None
 

@@ -259,3 +259,36 @@ def test_a_full_disk_is_one_line(run: Run, stub: str, monkeypatch: pytest.Monkey
     done = run("--seeds", "10", "--baseline", stub, "--candidate", stub)
     assert done.ret == 4
     assert "cannot be written: No space left on device" in done.stdout.str() + done.stderr.str()
+
+
+@pytest.mark.parametrize(
+    ("candidate", "status", "word"),
+    [("", 0, "PASS"), (" TF_STUB_LOSS=30.4", 1, "FAIL"), (" TF_STUB_FAULT=start_-_raise", 7, "IN")],
+)
+def test_results_give_the_same_verdict_again(
+    run: Run,
+    stub: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    candidate: str,
+    status: int,
+    word: str,
+) -> None:
+    path = str(tmp_path / "accuracy.json")
+    sides = ("--baseline", stub, "--candidate", stub + candidate)
+    assert run("--seeds", "10", *sides, "--results", path).ret == status
+    capsys.readouterr()
+    assert command.main(["verdict", path]) == status
+    assert capsys.readouterr().out.startswith(word)
+    assert command.main(["show", path]) == 0
+    assert "baseline" in capsys.readouterr().out
+
+
+def test_seeds_of_no_comparison_have_no_verdict(
+    references: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(references / "fast.json")
+    assert command.main(["verdict", path]) == 4
+    assert "holds seeds, but of no comparison" in capsys.readouterr().err
+    assert command.main(["verdict", path, path]) == 4
+    assert "one at a time" in capsys.readouterr().err
