@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from bench.accuracy import AccuracyDecision
 from bench.flips import Flips
 from bench.plots import WIDTH_INCHES, png_of
 from bench.trainings import Trainings
 
 MOST_IMAGES = 40
 _COLUMNS = 10
-_POINT, _LINK = "#0072B2", "#C4C4C4"
+_POINT, _LINK, _BEYOND = "#0072B2", "#C4C4C4", "#F6E3DC"
 
 
 def seeds_png(sets: Sequence[Trainings], *, paired: bool) -> bytes:
     """`seeds_figure` as a PNG file."""
     return png_of(lambda: seeds_figure(sets, paired=paired))
+
+
+def losses_png(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecision]) -> bytes:
+    """`losses_figure` as a PNG file."""
+    return png_of(lambda: losses_figure(sets, decisions))
 
 
 def flips_png(flips: Flips, images: np.ndarray, labels: np.ndarray) -> bytes:
@@ -84,6 +91,33 @@ def seeds_figure(sets: Sequence[Trainings], *, paired: bool) -> Figure:
     axes.set_xlim(-0.5, len(sets) - 0.3)
     axes.set_ylabel("wrong test images of 10,000")
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def losses_figure(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecision]) -> Figure:
+    """What each candidate loses, with its interval, a row each; beyond the margin is shaded."""
+    figure = Figure(figsize=(WIDTH_INCHES, 1.1 + 0.45 * len(decisions)), layout="constrained")
+    axes = figure.subplots()
+    for row, decision in enumerate(decisions):
+        if math.isnan(decision.difference):
+            continue
+        if not math.isnan(decision.low):
+            axes.plot([decision.low, decision.high], [row, row], color=_POINT, linewidth=2)
+        axes.plot(decision.difference, row, "o", color=_POINT, markersize=7)
+    names = [
+        f"{item.side.label}\n{d.verdict.value}" for item, d in zip(sets[1:], decisions, strict=True)
+    ]
+    axes.set_yticks(range(len(decisions)), [name.replace("$", r"\$") for name in names])
+    axes.set_ylim(len(decisions) - 0.5, -0.5)
+    margin = decisions[0].margin
+    ends = [margin, -margin, *axes.get_xlim()]
+    axes.set_xlim(1.1 * min(ends), 1.25 * max(ends))
+    axes.axvspan(margin, 1.25 * max(ends), color=_BEYOND)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xlabel("accuracy lost, percentage points; shaded: beyond the margin")
+    axes.grid(axis="x", color="#E6E6E6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -34,7 +34,7 @@ def accuracy_html(
         test: the test images.
         paired: whether the same seeds were trained on both sides.
     """
-    from bench.accuracy_plots import seeds_png  # matplotlib takes long to import
+    from bench.accuracy_plots import losses_png, seeds_png  # matplotlib takes long to import
 
     baseline, *candidates = sets
     findings = "".join(
@@ -47,6 +47,7 @@ def accuracy_html(
         "<h2>Accuracy over seeds</h2>",
         f"<ul>{findings}</ul>",
         table_html(HEADER, table_rows(sets, decisions)),
+        figure_html(losses_png(sets, decisions), "accuracy lost, with intervals and margin"),
         figure_html(seeds_png(sets, paired=paired), "wrong test images by seed"),
     ]
     parts += [_flips_html(candidate, baseline, test) for candidate in candidates]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bench.accuracy import Trained
 from bench.accuracy_comparison import decide_all
+from bench.accuracy_plots import losses_figure
 from bench.accuracy_report import accuracy_html, table_rows
 from bench.results import Side
 from bench.trainings import Trainings
@@ -41,7 +44,7 @@ def test_the_page_has_verdict_seeds_and_flips(sets: list[Trainings]) -> None:
     assert "PASS: accuracy[fast]: &lt;b&gt;mine&lt;/b&gt; loses 0.000 points" in page
     assert "<b>mine" not in page
     assert "1 images lost and 1 gained in at least 8 of 10 seeds" in page
-    assert page.count('src="data:image/png;base64,') == 2
+    assert page.count('src="data:image/png;base64,') == 3
 
 
 def test_the_table_has_a_row_a_side(sets: list[Trainings]) -> None:
@@ -50,3 +53,20 @@ def test_the_table_has_a_row_a_side(sets: list[Trainings]) -> None:
     assert candidate[1:] == (
         *("PASS", "99.000 ± 0.000", "+0.000", "+0.000 to +0.000", "10", "-", "8.5"),
     )
+
+
+def test_losses_are_drawn_with_their_intervals_and_the_margin(sets: list[Trainings]) -> None:
+    worse = replace(sets[1], seeds=tuple(replace(t, wrong=3 + t.seed % 2) for t in sets[1].seeds))
+    (decision,) = decide_all([sets[0], worse], 0.15, paired=True)
+    (axes,) = losses_figure([sets[0], worse], [decision]).axes
+    interval, point = axes.lines[:2]
+    assert list(interval.get_xdata()) == [decision.low, decision.high]
+    assert list(point.get_xdata()) == [decision.difference]
+    assert axes.patches[0].get_x() == 0.15
+    assert axes.get_xlim()[1] > decision.high
+
+
+def test_before_the_first_seed_there_is_an_empty_row(sets: list[Trainings]) -> None:
+    nothing = [replace(item, seeds=()) for item in sets]
+    decisions = decide_all(nothing, 0.15, paired=True)
+    assert "INCONCLUSIVE" in accuracy_html(nothing, decisions, TEST, paired=True)
