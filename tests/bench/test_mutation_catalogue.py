@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from bench.mutations import CHECKS, MUTATIONS, SEEDED_CHECKS, Caught, Mutation, apply, table
+from bench import mutations
+from bench.mutations import (
+    CHECKS,
+    MUTATIONS,
+    SEEDED_CHECKS,
+    Caught,
+    Mutation,
+    apply,
+    run_checks,
+    table,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,3 +55,38 @@ def test_the_table_names_what_caught_each() -> None:
         "| learning rate times 10 | `test_gradients.py::test_a`, `test_b.py::c` |",
         "| learning rate divided by 30 | **nothing** |",
     ]
+
+
+CONFTEST = """
+def pytest_addoption(parser):
+    parser.addoption("--seed", type=int)
+"""
+
+
+def checked(folder: Path, content: str) -> tuple[tuple[str, ...], str]:
+    """Runs one test module of that content."""
+    (folder / "conftest.py").write_text(CONFTEST)
+    (folder / "test_it.py").write_text(content)
+    return run_checks(folder, ["test_it.py"])
+
+
+@pytest.mark.parametrize(
+    ("content", "failed"),
+    [
+        ("def test_a(): pass\ndef test_b(): assert 1 == 2", ("test_it.py::test_b",)),
+        ("def test_a(): pass", ()),
+        ("import no_such_module", ("test_it.py",)),
+    ],
+)
+def test_checks_that_fail_are_named(tmp_path: Path, content: str, failed: tuple[str, ...]) -> None:
+    assert checked(tmp_path, content)[0] == failed
+
+
+def test_checks_without_an_end_are_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutations, "_LONGEST_SECONDS", 2.0)
+    assert checked(tmp_path, "import time; time.sleep(600)")[0] == ("no end in 2 s",)
+
+
+def test_checks_that_are_not_there_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="pytest ended with status 4"):
+        run_checks(tmp_path, ["test_missing.py"])
