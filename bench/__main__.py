@@ -360,6 +360,8 @@ def _train(
             processes=max(len(machine.cores()), 1),
         )
     print(trials.table(sets))
+    if effects := trials.effects_table(sets):
+        print(f"\n{effects}")
     for trained in failed:
         print(f"{path}: seed {trained.seed} is missing: {trained.problem}")
     wanting = any(not set(wanted) <= {t.seed for t in item.seeds} for item in sets)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -161,6 +161,34 @@ def table(sets: Sequence[Trainings]) -> str:
             cells += [f"{wrong:.1f}", f"{epochs:.3g}", f"{seconds:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def effects_table(sets: Sequence[Trainings]) -> str:
+    """Markdown: mean accuracy by value of every field that several recipes share and vary.
+
+    What a field does, as far as the recipes are balanced in the others; its standard error is
+    that of the mean over recipes.
+    """
+    means = {
+        item.recipe: float(np.mean([100 * trained.accuracy for trained in item.seeds]))
+        for item in sets
+        if item.seeds
+    }
+    lines = [
+        "| field | value | recipes | accuracy, % | standard error |",
+        "|---|---|---|---|---|",
+    ]
+    for name in [field.name for field in fields(Recipe) if field.name != "name"]:
+        by_value: dict[Any, list[float]] = {}
+        for recipe, mean in means.items():
+            by_value.setdefault(getattr(recipe, name), []).append(mean)
+        if len(by_value) < 2 or any(len(group) < 2 for group in by_value.values()):
+            continue
+        for value, group in sorted(by_value.items(), key=lambda item: (item[0] is None, item[0])):
+            error = np.std(group, ddof=1) / len(group) ** 0.5
+            cells = [name, value, len(group), f"{np.mean(group):.3f}", f"{error:.3f}"]
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def _trial(changes: dict[str, Any]) -> Recipe:

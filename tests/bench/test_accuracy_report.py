@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_the_table_has_a_row_a_side(sets: list[Trainings]) -> None:
 def test_losses_are_drawn_with_their_intervals_and_the_margin(sets: list[Trainings]) -> None:
     worse = replace(sets[1], seeds=tuple(replace(t, wrong=3 + t.seed % 2) for t in sets[1].seeds))
     (decision,) = decide_all([sets[0], worse], 0.15, paired=True)
-    (axes,) = losses_figure([sets[0], worse], [decision]).axes
+    axes: Any = losses_figure([sets[0], worse], [decision]).axes[0]
     interval, point = axes.lines[:2]
     assert list(interval.get_xdata()) == [decision.low, decision.high]
     assert list(point.get_xdata()) == [decision.difference]

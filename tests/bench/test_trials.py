@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,10 @@ def trained(seconds: float, *wrong: int, name: str = "fast") -> Trainings:
         for seed, count in enumerate(wrong)
     )
     return Trainings(recipe, "", "", Side("", ""), {}, "", seeds)
+
+
+def changed(item: Trainings, **changes: object) -> Trainings:
+    return replace(item, recipe=item.recipe.with_overrides(changes))
 
 
 def test_a_trial_is_a_recipe_with_changes_and_is_named_by_them(write: Write) -> None:
@@ -168,3 +173,25 @@ def test_the_front_is_of_recipes_that_no_quicker_one_equals() -> None:
     ]
     (axes,) = trials_figure(sets, "validation").axes
     assert [text.get_text() for text in axes.texts] == ["quick", "good", "best"]
+
+
+def test_effects_are_means_by_value_over_recipes() -> None:
+    sets = [
+        changed(trained(20.0, wrong), l2=l2, dropout=dropout, epochs=epochs)
+        for wrong, l2, dropout, epochs in (
+            (100, 0.0, 0.1, 3),
+            (140, 0.0, 0.2, 4),
+            (110, 1e-4, 0.1, 5),
+            (130, 1e-4, 0.2, 5),
+        )
+    ]
+    assert trials.effects_table(sets).splitlines()[2:] == [
+        "| l2 | 0.0 | 2 | 98.800 | 0.200 |",
+        "| l2 | 0.0001 | 2 | 98.800 | 0.100 |",
+        "| dropout | 0.1 | 2 | 98.950 | 0.050 |",
+        "| dropout | 0.2 | 2 | 98.650 | 0.050 |",
+    ]
+
+
+def test_without_values_in_common_there_are_no_effects() -> None:
+    assert trials.effects_table([trained(20.0, 100), trained(20.0, 100, name="other")]) == ""
