@@ -20,9 +20,9 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             name="fast",
-            batch_size=64,
-            epochs=6,
-            learning_rate=3e-3,
+            batch_size=128,
+            epochs=9,
+            learning_rate=5e-3,
             schedule="linear",
             warmup_fraction=0.1,
             patience=None,
