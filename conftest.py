@@ -69,6 +69,11 @@ def pytest_configure(config: pytest.Config) -> None:
             raise InputError(f"--min-accuracy is {least}, expected a share from 0 to 1")
         if option.seeds is not None and (option.dataset != "mnist" or least is not None):
             raise InputError("--seeds compares on MNIST: without --dataset and --min-accuracy")
+        if option.mutations:
+            for name in ("run_dir", "recipe", "seed", "min_accuracy"):
+                if getattr(option, name) is not None:
+                    given = f"--{name.replace('_', '-')}"
+                    raise InputError(f"--mutations gates seeds of its own: without {given}")
         if option.run_dir is not None:
             if option.seeds is not None:
                 raise InputError("--run-dir gates one run, --seeds trains many")

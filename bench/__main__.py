@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from bench import (
     trials,
 )
 from bench.accuracy import AccuracyDecision
-from bench.accuracy_comparison import decide_all, default_margin, finding
+from bench.accuracy_comparison import check_margin, decide_all, default_margin, finding
 from bench.accuracy_report import accuracy_text
 from bench.catalogue import WORKLOADS
 from bench.collection import condensed, together
@@ -172,17 +172,16 @@ def _verdict(options: argparse.Namespace) -> int:
     lines = [f"{decision.verdict.value}: {decision.finding}" for decision in decisions]
     if not found.complete:
         lines.append("the experiment did not end by itself")
-    try:
-        print("\n".join(lines), flush=True)
-    except BrokenPipeError:  # `... | head`: the status is of all findings, read or not
-        _leave_pipe()
+    _print_all(lines)
     return exit_code(decisions, problems=missing)
 
 
 def _accuracy_verdict(options: argparse.Namespace) -> int:
     sets, decisions = _accuracy(options)
-    for decision, candidate in zip(decisions, sets[1:], strict=True):
-        print(f"{decision.verdict.value}: {finding(decision, candidate, sets[0])}")
+    _print_all(
+        f"{decision.verdict.value}: {finding(decision, candidate, sets[0])}"
+        for decision, candidate in zip(decisions, sets[1:], strict=True)
+    )
     verdicts = {decision.verdict for decision in decisions}
     if Verdict.FAIL in verdicts:
         return Exit.FAILED
@@ -228,6 +227,9 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _read(options: argparse.Namespace) -> Results:
+    for path in options.files:
+        if holds_trainings(path):
+            raise InputError(f"{path}: is of accuracy, expected results of speed")
     return together([results.read(path) for path in options.files])
 
 
@@ -297,8 +299,8 @@ def _reference(options: argparse.Namespace) -> int:
 def _trials(options: argparse.Namespace) -> int:
     """Trains what a file of recipes asks for, and writes a chart beside the results."""
     recipes = trials.read_trials(options.recipes)
-    chart_path = options.out.with_suffix(".png")
-    if chart_path == options.out:
+    chart_path = options.out.parent / f"{options.out.stem}.png"
+    if options.out.suffix != ".json":
         raise InputError(f"--out is {options.out}, expected a name that ends in .json")
     before = read_trainings(options.out) if options.out.exists() else []
     status = _train(
@@ -348,7 +350,7 @@ def _train(
             done = sum(seed in wanted for seed in seeds)
             bar.update(done - bar.n)
             if bar.disable:
-                print(f"{done} of {bar.total} seeds", flush=True)
+                _print_all([f"{done} of {bar.total} seeds"])
 
         sets, failed = trials.train_recipes(
             recipes,
@@ -362,22 +364,24 @@ def _train(
     print(trials.table(sets))
     if effects := trials.effects_table(sets):
         print(f"\n{effects}")
-    for trained in failed:
-        print(f"{path}: seed {trained.seed} is missing: {trained.problem}")
+    for recipe, trained in failed:
+        print(f"{path}: {recipe.name}: seed {trained.seed} is missing: {trained.problem}")
     wanting = any(not set(wanted) <= {t.seed for t in item.seeds} for item in sets)
     diverged = any(trained.wrong is None for item in sets for trained in item.seeds)
     return Exit.FAILED if wanting or (keep_answers and diverged) else Exit.PASSED
 
 
 def _error_rates(options: argparse.Namespace) -> int:
-    baseline = read_trainings(options.baseline)[0]
+    baseline = _only_set(options.baseline)
+    if options.accuracy_margin is not None:
+        check_margin(options.accuracy_margin)
     margin = options.accuracy_margin
     if margin is None:
         margin = default_margin(baseline.recipe.name)
     rows = {
         path.stem: accuracy_replays.replay(
             baseline,
-            read_trainings(path)[0],
+            _only_set(path),
             margin_points=margin,
             replays=accuracy_replays.REPLAYS,
             seed=0,
@@ -386,6 +390,13 @@ def _error_rates(options: argparse.Namespace) -> int:
     }
     print(f"margin {margin:g} points\n\n{accuracy_replays.table(rows)}")
     return Exit.PASSED
+
+
+def _only_set(path: Path) -> Trainings:
+    sets = read_trainings(path)
+    if len(sets) > 1:
+        raise InputError(f"{path}: holds {len(sets)} recipes or sides, expected one")
+    return sets[0]
 
 
 def _numerics(options: argparse.Namespace) -> int:
@@ -419,6 +430,14 @@ def _mnist() -> data.Dataset:
         data_dir=default_data_dir(os.environ),
         mnist_dir=default_mnist_dir(os.environ),
     )
+
+
+def _print_all(lines: Iterable[str]) -> None:
+    """Prints lines whether they are read or not: the exit status is of all of them."""
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # `... | head`
+        _leave_pipe()
 
 
 def _leave_pipe() -> None:

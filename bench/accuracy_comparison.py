@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from bench import machine
 from bench.accuracy import LOOKS, AccuracyDecision, Trained, decide_accuracy, margin_points
 from bench.comparison import interpreter_of, named_sides
 from bench.environments import Built, EnvironmentProblem
+from bench.process import private_folder
 from bench.request import Request, parse_request
 from bench.results import Side
 from bench.seeds import Job, prepare_training_folder, train_seeds
 from bench.statistics import Verdict
-from bench.trainings import Trainings, differs, read_reference
+from bench.trainings import Trainings, differs, identity, read_reference
 from lenet5.data import Dataset, sha256_of
 from lenet5.errors import InputError
 from lenet5.recipe import Recipe
@@ -71,10 +70,8 @@ def read_accuracy_terms(
     if seeds not in looks:
         among = f"{', '.join(map(str, looks[:-1]))} or {looks[-1]}"
         raise InputError(f"--seeds is {seeds}, expected {among}: verdicts fall there alone")
-    if asked_margin is not None and not 0.01 <= asked_margin <= 100:
-        raise InputError(
-            f"--accuracy-margin is {asked_margin}, expected 0.01 to 100 percentage points"
-        )
+    if asked_margin is not None:
+        check_margin(asked_margin)
     return AccuracyTerms(
         baseline=None if baseline is None else parse_request(baseline),
         candidates=tuple(parse_request(text) for text in candidates or ["."]),
@@ -85,13 +82,25 @@ def read_accuracy_terms(
     )
 
 
+def check_margin(points: float) -> None:
+    """Raises InputError unless the margin is 0.01 to 100 percentage points."""
+    if not 0.01 <= points <= 100:  # catches NaN too
+        raise InputError(f"--accuracy-margin is {points}, expected 0.01 to 100 percentage points")
+
+
 def default_margin(recipe: str) -> float:
     """`bench.accuracy.margin_points` of a recipe's reference.
 
     Raises:
-        InputError: there is none, or it is damaged or not whole.
+        InputError: there is none, or it is damaged, not whole, or of another recipe.
     """
-    return margin_points(read_reference(recipe).seeds)
+    reference = read_reference(recipe)
+    if identity(reference.recipe) != identity(find_recipe(recipe)):
+        raise InputError(
+            f"the reference of recipe {recipe} is of an earlier one: python -m bench reference "
+            f"--recipe {recipe} once it is removed, or give --accuracy-margin"
+        )
+    return margin_points(reference.seeds)
 
 
 def compare_accuracy(
@@ -116,8 +125,7 @@ def compare_accuracy(
     Raises:
         KeyboardInterrupt: after `on_seed` was told of what there is.
     """
-    with tempfile.TemporaryDirectory(prefix="lenet5-bench-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    with private_folder() as folder:
         code = prepare_training_folder(folder, dataset)
         sets = _nothing_trained(terms, built, reference, sha256_of(dataset), code)
         sides = {

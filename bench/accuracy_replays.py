@@ -53,8 +53,15 @@ def replay(
         seed: of the draws.
 
     Raises:
-        InputError: fewer than 30 seeds are common to both, so that runs would be much the same.
+        InputError: fewer than 30 seeds are common to both, so that runs would be much the same;
+            or the two were trained on other images, or by other code.
     """
+    for what, one, other in (
+        ("images", baseline.split, candidate.split),
+        ("code", baseline.code, candidate.code),
+    ):
+        if one != other:
+            raise InputError(f"the two files are of unlike {what}")
     longest = LOOKS[-1].blocks
     ours = {trained.seed: trained for trained in candidate.seeds}
     pairs = [(ours[base.seed], base) for base in baseline.seeds if base.seed in ours]
@@ -99,6 +106,9 @@ def table(rows: Mapping[str, Replays]) -> str:
 def _decide(
     drawn: list[tuple[Trained, Trained]], candidate: Trainings, margin_points: float
 ) -> tuple[Verdict, int]:
-    ours, theirs = zip(*drawn, strict=True)
-    decision = decide_accuracy(ours, theirs, candidate.recipe, margin_points, paired=True)
-    return decision.verdict, decision.seeds
+    for look in LOOKS:
+        ours, theirs = zip(*drawn[: look.blocks], strict=True)
+        decision = decide_accuracy(ours, theirs, candidate.recipe, margin_points, paired=True)
+        if decision.verdict is not Verdict.INCONCLUSIVE:
+            break
+    return decision.verdict, len(ours)

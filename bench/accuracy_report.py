@@ -109,7 +109,7 @@ def _flips_html(candidate: Trainings, baseline: Trainings, test: Subset) -> str:
 
 
 def _side_cells(side: Trainings, verdict: str) -> tuple[str, str, str]:
-    accuracies = [100 * trained.accuracy for trained in side.seeds]
+    accuracies = [100 * trained.accuracy for trained in side.seeds if trained.wrong is not None]
     if not accuracies:
         return side.side.label, verdict, "-"
     spread = f" ± {np.std(accuracies, ddof=1):.3f}" if len(accuracies) > 1 else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,12 +21,13 @@ from bench.block import PAIR_SECONDS, Bench
 from bench.catalogue import WORKLOADS, Spec, check_margin, select
 from bench.environments import Built, EnvironmentProblem
 from bench.labels import labels
-from bench.process import Interpreter, prepare_folder, running_on
+from bench.process import Interpreter, prepare_folder, private_folder, running_on
 from bench.request import Request, parse_request
 from bench.results import Block, Results, Side, WorkloadTerms
 from bench.verdicts import Decision
 from lenet5.data import Subset
 from lenet5.errors import InputError
+from lenet5.run_directory import writing
 
 DEFAULT_MARGIN = 1.03
 Say = Callable[[str], None]
@@ -184,12 +184,12 @@ def measure(
         before: results to go on from.
 
     Raises:
-        InputError: those are of another machine, code or environment.
+        InputError: those are of another machine, code or environment; or the disk is full.
         KeyboardInterrupt: after `on_block` was told of what there is.
     """
-    with tempfile.TemporaryDirectory(prefix="lenet5-bench-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        code = prepare_folder(folder, images)
+    with private_folder() as folder:
+        with writing(folder):
+            code = prepare_folder(folder, images)
         begun = _asked(empty_results(terms, built, code), wanted)
         if before is not None:
             begun = _gone_on_with(before, begun)

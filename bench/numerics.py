@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,17 @@ from typing import Any
 import numpy as np
 
 from bench import numpy_lenet5
-from bench.process import NUMERICS_FILES, Interpreter, Worker, WorkerError, copy_code
+from bench.process import (
+    NUMERICS_FILES,
+    Interpreter,
+    Worker,
+    WorkerError,
+    copy_code,
+    private_folder,
+)
 from lenet5.data import Subset, normalise
 from lenet5.recipes import find_recipe
+from lenet5.run_directory import writing
 
 STEPS = 50
 BATCH_SIZE = 32
@@ -128,12 +135,15 @@ def compute_in(
 
     Returns:
         What `bench.arithmetic.compute` gives in each, or in one line why there is nothing.
+
+    Raises:
+        InputError: there is no room for what is computed.
     """
     found: list[Mapping[str, Any] | str] = []
-    with tempfile.TemporaryDirectory(prefix="lenet5-bench-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        copy_code(folder, NUMERICS_FILES)
-        make_problem(training).save(folder)
+    with private_folder() as folder:
+        with writing(folder):
+            copy_code(folder, NUMERICS_FILES)
+            make_problem(training).save(folder)
         for interpreter in interpreters:
             try:
                 with Worker(interpreter, folder) as worker:

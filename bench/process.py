@@ -10,15 +10,17 @@ import select
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from lenet5.data import Subset
+from lenet5.run_directory import writing
 
 _ROOT = Path(__file__).parent.parent
 # All that a worker imports; their hash is the identity of what was measured.
@@ -88,6 +90,19 @@ class Interpreter:
     log_level: int = 2
 
 
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """A folder for workers, that is gone at the end.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    with writing(Path(tempfile.gettempdir())):
+        made = tempfile.TemporaryDirectory(prefix="lenet5-bench-", ignore_cleanup_errors=True)
+    with made as name:
+        yield Path(name)
+
+
 def prepare_folder(folder: Path, images: Subset) -> str:
     """Copies what workers need for timed work to a private folder.
 
@@ -139,7 +154,7 @@ class Worker:
         self._buffer = b""
         self._log = folder / f"worker-{time.monotonic_ns()}.log"
         parent = str(os.getpid())
-        with theirs, self._log.open("wb") as log:
+        with theirs, self._opened_log() as log:
             self._process = _spawn(
                 [*_isolated(interpreter), _BOOT, str(folder), str(theirs.fileno()), parent],
                 interpreter,
@@ -149,6 +164,13 @@ class Worker:
                 stderr=subprocess.STDOUT,
                 pass_fds=[theirs.fileno()],
             )
+
+    def _opened_log(self) -> BinaryIO:
+        try:
+            return self._log.open("wb")
+        except OSError as error:
+            self._channel.close()
+            raise WorkerError(f"{self._log} cannot be written: {error.strerror}") from None
 
     def __enter__(self) -> Worker:
         return self

@@ -55,7 +55,7 @@ def test_a_mutation_is_caught(
     copy_project(ROOT, tmp_path)
     apply(mutation, tmp_path)
     checks, output = run_checks(tmp_path, mnist_dir=pytestconfig.option.mnist_dir)
-    found.append(Caught(mutation, checks, output))
+    found.append(Caught(mutation, checks))
     record_property("caught_by", ", ".join(checks))
     assert checks, f"nothing noticed: {mutation.name}\n{output}"
 

@@ -184,7 +184,11 @@ def differs(reference: Trainings, other: Trainings) -> str:
 def identity(recipe: Recipe) -> str:
     """What a recipe trains by, as JSON: without its name and the bounds of its gate."""
     passive = ("name", "min_accuracy", "max_accuracy")
-    fields_of_it = {name: value for name, value in asdict(recipe).items() if name not in passive}
+    fields_of_it = {
+        name: float(value) if isinstance(value, int | float) else value  # 0 is as good as 0.0
+        for name, value in asdict(recipe).items()
+        if name not in passive
+    }
     return json.dumps(fields_of_it, sort_keys=True)
 
 

@@ -6,7 +6,6 @@ What is trained already is not trained again, so that a search can be interrupte
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime, timezone
@@ -19,6 +18,7 @@ from bench import machine
 from bench.accuracy import Trained
 from bench.comparison import interpreter_of, named_sides
 from bench.environments import Built
+from bench.process import private_folder
 from bench.seeds import Job, prepare_training_folder, train_seeds
 from bench.trainings import Trainings, differs, identity
 from lenet5.data import Dataset, Subset, sha256_of
@@ -84,7 +84,7 @@ def train_recipes(
     *,
     seeds: Sequence[int],
     processes: int,
-) -> tuple[list[Trainings], list[Trained]]:
+) -> tuple[list[Trainings], list[tuple[Recipe, Trained]]]:
     """Trains what is missing of each recipe's seeds.
 
     Args:
@@ -104,19 +104,18 @@ def train_recipes(
         InputError: what is trained already is of another environment, split or code.
         KeyboardInterrupt: after `on_sets` was told of what there is.
     """
-    with tempfile.TemporaryDirectory(prefix="lenet5-bench-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    with private_folder() as folder:
         code = prepare_training_folder(folder, dataset)
         empty = _nothing_trained(built, sha256_of(dataset), code)
         sets = {identity(item.recipe): _checked(item, empty) for item in before}
         for recipe in recipes:  # whose name or bounds may have changed since
             sets[identity(recipe)] = replace(sets.get(identity(recipe), empty), recipe=recipe)
         on_sets(list(sets.values()))
-        failed: list[Trained] = []
+        failed: list[tuple[Recipe, Trained]] = []
 
         def on_trained(job: Job, trained: Trained, said: Mapping[str, Any]) -> None:
             if trained.crashed:
-                failed.append(trained)
+                failed.append((job.recipe, trained))
                 return
             found = sets[identity(job.recipe)].with_seed(trained)
             versions = {**found.side.versions, **said}
@@ -172,7 +171,7 @@ def effects_table(sets: Sequence[Trainings]) -> str:
     means = {
         item.recipe: float(np.mean([100 * trained.accuracy for trained in item.seeds]))
         for item in sets
-        if item.seeds
+        if item.seeds and all(trained.wrong is not None for trained in item.seeds)
     }
     lines = [
         "| field | value | recipes | accuracy, % | standard error |",
@@ -208,6 +207,8 @@ def _nothing_trained(built: Built, split: str, code: str) -> Trainings:
 def _checked(before: Trainings, now: Trainings) -> Trainings:
     if (before.side.lock, before.side.settings) != (now.side.lock, now.side.settings):
         raise InputError(f"what is trained already is of another environment: {_ANEW}")
+    if before.machine != now.machine:
+        raise InputError(f"what is trained already is of another machine: {_ANEW}")
     if reason := differs(before, replace(now, recipe=before.recipe)):
         raise InputError(f"what is trained already is not alike: {reason}: {_ANEW}")
     return before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     for module in (trainings, command):
         monkeypatch.setattr(module, "reference_path", lambda name: reference_path(name, folder))
-    seeds_of_it = tuple(Trained(seed, 141 + 19 * (seed % 2), 10_000) for seed in range(20))
+    seeds_of_it = tuple(Trained(seed, 142 + 16 * (seed % 2), 10_000) for seed in range(20))
     reference = Trainings(find_recipe("fast"), "", "", Side("", ""), {}, "", seeds_of_it)
     write_trainings(folder / "fast.json", [reference])
     return folder
@@ -292,3 +293,32 @@ def test_seeds_of_no_comparison_have_no_verdict(
     assert "holds seeds, but of no comparison" in capsys.readouterr().err
     assert command.main(["verdict", path, path]) == 4
     assert "one at a time" in capsys.readouterr().err
+
+
+def test_the_margin_is_not_of_an_earlier_recipe(run: Run, stub: str, references: Path) -> None:
+    (reference,) = read_trainings(references / "fast.json")
+    earlier = replace(reference, recipe=replace(reference.recipe, epochs=3))
+    write_trainings(references / "fast.json", [earlier])
+    done = run("--seeds", "10", "--baseline", stub, "--candidate", stub)
+    assert done.ret == 4
+    assert "the reference of recipe fast is of an earlier one" in done.stderr.str()
+
+
+def test_a_reference_is_not_gone_on_with_on_another_machine(
+    stub: str, references: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = references / "mine.json"
+    reference = ["reference", "--environment", stub, "--out", str(path), "--seeds"]
+    assert command.main([*reference, "2"]) == 0
+    (found,) = read_trainings(path)
+    write_trainings(path, [replace(found, machine={"cpu": "another"})])
+    assert command.main([*reference, "3"]) == 4
+    assert "is of another machine" in capsys.readouterr().err
+
+
+def test_speed_is_not_read_out_of_accuracy_results(
+    references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(references / "fast.json")
+    assert command.main(["report", path, "--out", str(tmp_path)]) == 4
+    assert "is of accuracy, expected results of speed" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +65,34 @@ def test_the_table_has_shares_of_runs() -> None:
     assert table({"equal": found}).splitlines()[-1] == (
         "| equal | 60 | 0.000 | 0.000 | 10 | 100.0 % | 0.0 % | 0.0 % | 10.0 |"
     )
+
+
+def test_files_of_unlike_images_are_refused() -> None:
+    other = replace(pool(0.0), split="validation")
+    with pytest.raises(InputError, match="of unlike images"):
+        replay(pool(0.0), other, margin_points=0.15, replays=10, seed=0)
+
+
+def test_a_run_ends_where_it_is_decided() -> None:
+    """Seeds 10 and later of a run that passes at 10 are never trained, nor counted."""
+    found = replay(pool(0.0), pool(0.0, stream=1), margin_points=0.5, replays=20, seed=0)
+    assert found.mean_seeds == 10
+
+
+@pytest.mark.parametrize("margin", ["nan", "0", "-1"])
+def test_a_margin_that_makes_no_sense_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], margin: str
+) -> None:
+    path = str(tmp_path / "base.json")
+    write_trainings(tmp_path / "base.json", [pool(0.0)])
+    assert command.main(["error-rates", path, path, f"--accuracy-margin={margin}"]) == 4
+    assert "expected 0.01 to 100 percentage points" in capsys.readouterr().err
+
+
+def test_a_file_of_several_recipes_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "base.json"
+    write_trainings(path, [pool(0.0), pool(0.3)])
+    assert command.main(["error-rates", str(path), str(path)]) == 4
+    assert "holds 2 recipes or sides, expected one" in capsys.readouterr().err

@@ -163,16 +163,49 @@ def test_detectable_loss_shrinks_with_seeds() -> None:
     assert 0.05 < many.detectable < few.detectable < 0.3
 
 
-def test_the_margin_is_one_and_a_half_deviations_rounded_up() -> None:
-    assert margin_points(seeds([140, 150, 160])) == 0.15
-    assert margin_points(seeds([140, 150, 161])) == 0.16
+def test_the_margin_is_one_and_a_half_deviations_at_their_upper_bound() -> None:
+    """chi2 with 2 degrees of freedom is -2 log(1 - p): sqrt(2 / (-2 log 0.8)) = 2.117."""
+    assert margin_points(seeds([140, 150, 160])) == 0.32  # 1.5 * 0.1 * 2.117 = 0.3175
     assert margin_points(seeds([150, 150, 150])) == 0.01
 
 
-def test_with_that_margin_equal_sides_pass_in_95_percent_although_they_are_independent() -> None:
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("size", [10, 20])
+def test_with_that_margin_equal_independent_sides_pass(size: int, *, paired: bool) -> None:
+    """In 95 % of runs of 20 seeds on average over references, whose deviation is by chance too."""
     random = np.random.RandomState(0)
-    margin = margin_points(seeds(drawn(random, 1000)))
-    runs = [decided(drawn(random, 20), drawn(random, 20), margin=margin) for _ in range(300)]
-    verdicts = [run.verdict for run in runs]
-    assert verdicts.count(Verdict.PASS) >= 0.95 * 300 - 3.8  # one standard error
-    assert verdicts.count(Verdict.FAIL) == 0
+    verdicts = []
+    for _ in range(400):
+        reference = drawn(random, size)
+        margin = margin_points(seeds(reference))
+        other = drawn(random, 20) if paired else reference
+        verdicts.append(decided(drawn(random, 20), other, margin=margin, paired=paired).verdict)
+    assert verdicts.count(Verdict.PASS) >= 0.95 * 400 - 4.4  # one standard error
+    assert verdicts.count(Verdict.FAIL) <= 2
+
+
+def test_a_verdict_stands_when_the_baseline_fails_later_for_another_candidate() -> None:
+    baseline = [150] * 12 + [None]
+    assert decided([190 + seed for seed in range(10)], baseline).verdict is Verdict.FAIL
+    assert decided(range(145, 157), baseline).verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_crash_is_no_loss_of_98_points() -> None:
+    decision = decided([150, 152, None], [150, 150, 150])
+    assert decision.verdict is Verdict.FAIL
+    assert decision.difference == pytest.approx(0.01)
+
+
+def test_a_crash_fails_where_the_baseline_is_merely_below_the_floor() -> None:
+    candidate, baseline = [150] * 9 + [None], [150] * 9 + [205]
+    assert decided(candidate, baseline).verdict is Verdict.FAIL
+
+
+def test_nothing_passes_against_a_baseline_below_its_floor() -> None:
+    decision = decided([9020] * 10, [9020] * 10)
+    assert decision.verdict is Verdict.INCONCLUSIVE
+    assert decision.reason == "the baseline's seed 0 is below the floor"
+
+
+def test_test_images_that_leaked_on_both_sides_are_too_good() -> None:
+    assert decided([5] * 10, [5] * 10).reason == "too good: seed 0 reached 99.95 %"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
 
 from bench.accuracy import Trained
 from bench.flips import find_flips
@@ -42,20 +41,20 @@ def test_sides_are_matched_by_seed() -> None:
     assert find_flips([Trained(1, 5, 200)], [answers(1, [])], LABELS) is None
 
 
-@pytest.mark.parametrize("seeds", [10, 20])
-def test_equal_sides_come_out_as_chance(seeds: int) -> None:
-    """Of 60 equal pairs few have a p value below 0.05; it is conservative, since counts tie."""
+def test_equal_sides_come_out_as_chance() -> None:
+    """Of 60 equal pairs about a fifth have a p value of 0.2 at most, although images do flip."""
     random = np.random.RandomState(0)
-    small = 0
+    found = []
     for _ in range(60):
         ours, theirs = (
-            [answers(s, np.flatnonzero(random.rand(200) < 0.3).tolist()) for s in range(seeds)]
+            [answers(s, np.flatnonzero(random.rand(200) < 0.5).tolist()) for s in range(5)]
             for _ in range(2)
         )
-        flips = find_flips(ours, theirs, LABELS)
-        assert flips is not None
-        small += flips.p_value < 0.05
-    assert small <= 8
+        found.append(find_flips(ours, theirs, LABELS))
+    counts = [len(flips.lost) + len(flips.gained) for flips in found if flips is not None]
+    assert np.mean(counts) > 1
+    small = sum(flips.p_value <= 0.2 for flips in found if flips is not None)
+    assert 3 <= small <= 20
 
 
 def test_a_systematic_change_is_no_chance() -> None:

@@ -70,6 +70,7 @@ def test_a_trial_is_a_recipe_with_changes_and_is_named_by_them(write: Write) -> 
         (["fast"], "expected a list"),
         ([], "holds no recipe, or one twice"),
         ([{"recipe": "fast"}, {"recipe": "fast", "name": "again"}], "or one twice"),
+        ([{"recipe": "fast", "l2": 0}, {"recipe": "fast", "l2": 0.0}], "or one twice"),
         ([{"recipe": "slow"}], "unknown recipe 'slow'"),
         ([{"recipe": ["fast"]}], "unknown recipe"),
         ([{"recipe": "fast", "epoch": 3}], "no field 'epoch'"),
@@ -137,16 +138,17 @@ def test_a_recipe_that_fails_leaves_the_others_alone(
     out = tmp_path / "trials.json"
     environment = f"{stub} TF_STUB_FAULT=train_-_raise TF_STUB_EPOCHS=66"
     assert command.main(["trials", path, "--out", str(out), "--environment", environment]) == 1
-    assert "seed 0 is missing: ValueError: no such op" in capsys.readouterr().out
+    assert "fast: epochs 66: seed 0 is missing: ValueError: no such op" in capsys.readouterr().out
     assert [len(item.seeds) for item in read_trainings(out)] == [1, 0, 1]
 
 
 def test_results_where_the_chart_would_be_are_refused(
     write: Write, stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, out = str(write([{"recipe": "fast"}])), str(tmp_path / "trials.png")
-    assert command.main(["trials", path, "--out", out, "--environment", stub]) == 4
-    assert "expected a name that ends in .json" in capsys.readouterr().err
+    path = str(write([{"recipe": "fast"}]))
+    for out in (str(tmp_path / "trials.png"), "."):
+        assert command.main(["trials", path, "--out", out, "--environment", stub]) == 4
+        assert "expected a name that ends in .json" in capsys.readouterr().err
 
 
 def test_images_of_another_protocol_are_not_put_together(
@@ -191,6 +193,16 @@ def test_effects_are_means_by_value_over_recipes() -> None:
         "| dropout | 0.1 | 2 | 98.950 | 0.050 |",
         "| dropout | 0.2 | 2 | 98.650 | 0.050 |",
     ]
+
+
+def test_a_recipe_that_diverged_has_no_effect() -> None:
+    sets = [
+        changed(trained(20.0, wrong), l2=l2, epochs=epochs)
+        for epochs, (wrong, l2) in enumerate([(100, 0.0), (140, 0.0), (110, 1e-4), (130, 1e-4)], 1)
+    ]
+    diverged = replace(sets[0].seeds[0], wrong=None)
+    sets.append(changed(replace(sets[0], seeds=(diverged,)), epochs=9))
+    assert "| l2 | 0.0 | 2 | 98.800 | 0.200 |" in trials.effects_table(sets)
 
 
 def test_without_values_in_common_there_are_no_effects() -> None:
