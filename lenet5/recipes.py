@@ -29,6 +29,26 @@ RECIPES: dict[str, Recipe] = {
             min_accuracy=0.98,
             max_accuracy=0.992,
         ),
+        Recipe(
+            name="best",
+            batch_size=32,
+            epochs=20,
+            learning_rate=2e-3,
+            schedule="cosine",
+            warmup_fraction=0.1,
+            patience=None,
+            l2=1e-5,
+            dropout=0.0,
+            label_smoothing=0.03,
+            average_decay=0.999,
+            rotation_degrees=8.0,
+            shear_degrees=5.0,
+            scaling=0.12,
+            shift_pixels=1.0,
+            adam_beta_2=0.99,
+            min_accuracy=0.99,
+            max_accuracy=0.998,
+        ),
     )
 }
 

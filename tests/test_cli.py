@@ -22,26 +22,26 @@ from tests.commands import (
 
 def test_recipes_are_printed_as_a_table(lenet5: Callable[..., Answer]) -> None:
     table = """\
-name              original      fast
-batch_size              32        64
-epochs                  20         6
-learning_rate        0.001     0.003
-schedule          constant    linear
-patience                 3      None
-min_accuracy          0.97      0.98
-max_accuracy          0.99     0.992
-warmup_fraction        0.0       0.1
-l2                   0.001     0.001
-dropout                0.5       0.5
-label_smoothing        0.0       0.0
-average_decay          0.0       0.0
-rotation_degrees       0.0       0.0
-shear_degrees          0.0       0.0
-scaling                0.0       0.0
-shift_pixels           0.0       0.0
-adam_beta_1            0.9       0.9
-adam_beta_2          0.999     0.999
-adam_epsilon         1e-07     1e-07
+name              original      fast      best
+batch_size              32       128        32
+epochs                  20         9        20
+learning_rate        0.001     0.005     0.002
+schedule          constant    linear    cosine
+patience                 3      None      None
+min_accuracy          0.97      0.98      0.99
+max_accuracy          0.99     0.992     0.998
+warmup_fraction        0.0       0.1       0.1
+l2                   0.001     0.001     1e-05
+dropout                0.5       0.5       0.0
+label_smoothing        0.0       0.0      0.03
+average_decay          0.0       0.0     0.999
+rotation_degrees       0.0       0.0       8.0
+shear_degrees          0.0       0.0       5.0
+scaling                0.0       0.0      0.12
+shift_pixels           0.0       0.0       1.0
+adam_beta_1            0.9       0.9       0.9
+adam_beta_2          0.999     0.999      0.99
+adam_epsilon         1e-07     1e-07     1e-07
 """
     assert lenet5("recipes") == Answer(0, table, "")
 
