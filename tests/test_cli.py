@@ -73,7 +73,7 @@ NO_MNIST = (
 )
 WRONG_ARGUMENTS = [
     ([], "the following arguments are required: COMMAND (see lenet5 --help)"),
-    (["train", "--recipe", "best"], "unknown recipe 'best': choose one of original, fast"),
+    (["train", "--recipe", "slow"], "unknown recipe 'slow': choose one of original, fast, best"),
     (
         ["train", "--epochs", "0"],
         "argument --epochs: '0' is not a whole number from 1 to 1000 (see lenet5 train --help)",
