@@ -124,8 +124,8 @@ def train_recipes(
 
         jobs = [
             Job("", seed, recipe)
+            for seed in seeds  # so that a slow hour falls on all recipes
             for recipe in recipes
-            for seed in seeds
             if seed not in {trained.seed for trained in sets[identity(recipe)].seeds}
         ]
         sides = {"": interpreter_of(built)}
