@@ -6,7 +6,7 @@ truth is known: a recipe against itself where only the last bits differ, or agai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +15,11 @@ from bench.accuracy import LOOKS, Trained, decide_accuracy
 from bench.statistics import Verdict
 from bench.trainings import Trainings
 from lenet5.errors import InputError
+from lenet5.recipe import Recipe
 
 REPLAYS = 1000
+_LONGEST = LOOKS[-1].blocks
+_LEAST_POOL = 3 * _LONGEST // 2
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,9 @@ class Replays:
     """What came out of runs drawn from two sets of seeds.
 
     Attributes:
-        pool: seeds that were trained on both sides.
+        pool: seeds that were trained on each side.
+        paired: whether they are the same seeds, as against a baseline environment; or others, as
+            against a reference.
         loss_points: accuracy lost by the candidate over all of them, in percentage points.
         deviation_points: standard deviation of that loss between seeds.
         counts: of runs by verdict.
@@ -32,6 +37,7 @@ class Replays:
     """
 
     pool: int
+    paired: bool
     loss_points: float
     deviation_points: float
     counts: Mapping[Verdict, int]
@@ -44,17 +50,20 @@ def replay(
     """Draws runs of twenty seeds with replacement, and decides each as a comparison would.
 
     With it, or a run of 20 out of 40 seeds would scatter by 0.7 of what a run of new seeds does.
+    Where the files have no seed in common, a run also draws a reference of twenty seeds of the
+    baseline, and the two are held against each other as a candidate and a reference are.
 
     Args:
         baseline: seeds of the one side.
-        candidate: the same seeds of the other.
+        candidate: the same seeds of the other, or none of them.
         margin_points: percentage points of accuracy that may be lost.
         replays: runs to draw.
         seed: of the draws.
 
     Raises:
-        InputError: fewer than 30 seeds are common to both, so that runs would be much the same;
-            or the two were trained on other images, or by other code.
+        InputError: either side has fewer than 30 seeds, or of some that are common fewer than 30
+            are, so that runs would be much the same; or the two were trained on other images, or
+            by other code.
     """
     for what, one, other in (
         ("images", baseline.split, candidate.split),
@@ -62,27 +71,30 @@ def replay(
     ):
         if one != other:
             raise InputError(f"the two files are of unlike {what}")
-    longest = LOOKS[-1].blocks
-    ours = {trained.seed: trained for trained in candidate.seeds}
-    pairs = [(ours[base.seed], base) for base in baseline.seeds if base.seed in ours]
-    if len(pairs) < 1.5 * longest:
-        raise InputError(
-            f"{len(pairs)} seeds are common to both files, {longest * 3 // 2} are needed: "
-            "python -m bench trials --seeds N"
-        )
-    losses = [100 * (base.accuracy - other.accuracy) for other, base in pairs]
+    theirs, ours, paired = _pools(baseline, candidate)
     random = np.random.RandomState(seed)
     counts = dict.fromkeys(Verdict, 0)
     seeds = 0
     for _ in range(replays):
-        drawn = [pairs[place] for place in random.randint(len(pairs), size=longest)]
-        decision = _decide(drawn, candidate, margin_points)
-        counts[decision[0]] += 1
-        seeds += decision[1]
+        places = random.randint(len(ours), size=_LONGEST)
+        others = places if paired else random.randint(len(theirs), size=_LONGEST)
+        run = [ours[place] for place in places], [theirs[place] for place in others]
+        verdict, taken = _decide(*run, candidate.recipe, margin_points, paired=paired)
+        counts[verdict] += 1
+        seeds += taken
+    our_loss, their_loss = (
+        np.array([100 * (1 - trained.accuracy) for trained in side]) for side in (ours, theirs)
+    )
+    variance = (
+        np.var(our_loss - their_loss, ddof=1)
+        if paired
+        else np.var(our_loss, ddof=1) + np.var(their_loss, ddof=1)
+    )
     return Replays(
-        len(pairs),
-        float(np.mean(losses)),
-        float(np.std(losses, ddof=1)),
+        min(len(ours), len(theirs)),
+        paired,
+        float(np.mean(our_loss) - np.mean(their_loss)),
+        float(np.sqrt(variance)),
         counts,
         seeds / replays,
     )
@@ -91,24 +103,49 @@ def replay(
 def table(rows: Mapping[str, Replays]) -> str:
     """Markdown: a row for each pair of files."""
     lines = [
-        "| candidate | seeds | loses, points | standard deviation | runs "
+        "| candidate | seeds | the baseline's | loses, points | standard deviation | runs "
         f"| {' | '.join(verdict.value for verdict in Verdict)} | seeds a run |",
-        f"|---|---|---|---|---|{'---|' * len(Verdict)}---|",
+        f"|---|---|---|---|---|---|{'---|' * len(Verdict)}---|",
     ]
     for name, row in rows.items():
         total = sum(row.counts.values())
         shares = [f"{100 * row.counts[verdict] / total:.1f} %" for verdict in Verdict]
-        cells = [name, row.pool, f"{row.loss_points:.3f}", f"{row.deviation_points:.3f}", total]
-        lines.append(f"| {' | '.join(map(str, [*cells, *shares, f'{row.mean_seeds:.1f}']))} |")
+        theirs = "the same" if row.paired else "others"
+        points = f"{row.loss_points:.3f}", f"{row.deviation_points:.3f}"
+        cells = [name, row.pool, theirs, *points, total, *shares, f"{row.mean_seeds:.1f}"]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
+def _pools(
+    baseline: Trainings, candidate: Trainings
+) -> tuple[Sequence[Trained], Sequence[Trained], bool]:
+    """Seeds of the baseline and the candidate to draw from, and whether they are pairs."""
+    ours = {trained.seed: trained for trained in candidate.seeds}
+    pairs = [(base, ours[base.seed]) for base in baseline.seeds if base.seed in ours]
+    if pairs:
+        sides = [base for base, _ in pairs], [other for _, other in pairs]
+    else:
+        sides = list(baseline.seeds), list(candidate.seeds)
+    if (fewest := min(map(len, sides))) < _LEAST_POOL:
+        told = f"{fewest} seeds are common to both files" if pairs else f"a file has {fewest} seeds"
+        raise InputError(f"{told}, {_LEAST_POOL} are needed: python -m bench trials --seeds N")
+    return *sides, bool(pairs)
+
+
 def _decide(
-    drawn: list[tuple[Trained, Trained]], candidate: Trainings, margin_points: float
+    ours: Sequence[Trained],
+    theirs: Sequence[Trained],
+    recipe: Recipe,
+    margin_points: float,
+    *,
+    paired: bool,
 ) -> tuple[Verdict, int]:
+    """The verdict of a run that ends at the look that decides it, and that look's seeds."""
     for look in LOOKS:
-        ours, theirs = zip(*drawn[: look.blocks], strict=True)
-        decision = decide_accuracy(ours, theirs, candidate.recipe, margin_points, paired=True)
+        taken = ours[: look.blocks]
+        others = theirs[: look.blocks] if paired else theirs
+        decision = decide_accuracy(taken, others, recipe, margin_points, paired=paired)
         if decision.verdict is not Verdict.INCONCLUSIVE:
             break
-    return decision.verdict, len(ours)
+    return decision.verdict, len(taken)

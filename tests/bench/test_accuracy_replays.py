@@ -18,10 +18,12 @@ from lenet5.errors import InputError
 from lenet5.recipes import find_recipe
 
 
-def pool(loss_points: float, count: int = 60, stream: int = 0) -> Trainings:
+def pool(loss_points: float, count: int = 60, stream: int = 0, first_seed: int = 0) -> Trainings:
     """Seeds with 150 wrong images, a standard deviation of 8, and a loss on top."""
     wrong = 150 + 100 * loss_points + 8 * np.random.RandomState(stream).standard_normal(count)
-    seeds = tuple(Trained(seed, round(number), 10_000) for seed, number in enumerate(wrong))
+    seeds = tuple(
+        Trained(seed, round(number), 10_000) for seed, number in enumerate(wrong, first_seed)
+    )
     return Trainings(find_recipe("fast"), "", "", Side("", ""), {}, "", seeds)
 
 
@@ -33,6 +35,24 @@ def test_most_verdicts_are_those_of_the_truth(loss: float, verdict: Verdict) -> 
     assert found.counts[verdict] >= 40
     assert found.pool == 60
     assert found.loss_points == pytest.approx(loss, abs=0.05)
+
+
+@pytest.mark.parametrize(("loss", "verdict"), [(0.0, Verdict.PASS), (0.3, Verdict.FAIL)])
+def test_files_of_other_seeds_are_held_against_each_other_as_with_a_reference(
+    loss: float, verdict: Verdict
+) -> None:
+    others = pool(loss, stream=1, first_seed=100)
+    found = replay(pool(0.0), others, margin_points=0.15, replays=50, seed=0)
+    assert not found.paired
+    assert found.counts[verdict] >= 45
+    assert found.loss_points == pytest.approx(loss, abs=0.05)
+    assert found.deviation_points == pytest.approx(0.08 * 2**0.5, rel=0.2)
+
+
+def test_too_few_other_seeds_are_refused() -> None:
+    others = pool(0.0, count=29, first_seed=100)
+    with pytest.raises(InputError, match="a file has 29 seeds, 30 are needed"):
+        replay(pool(0.0), others, margin_points=0.15, replays=10, seed=0)
 
 
 def test_the_same_seeds_on_both_sides_are_identical() -> None:
@@ -63,7 +83,7 @@ def test_the_command_prints_a_row_a_file(
 def test_the_table_has_shares_of_runs() -> None:
     found = replay(pool(0.0), pool(0.0), margin_points=0.15, replays=10, seed=0)
     assert table({"equal": found}).splitlines()[-1] == (
-        "| equal | 60 | 0.000 | 0.000 | 10 | 100.0 % | 0.0 % | 0.0 % | 10.0 |"
+        "| equal | 60 | the same | 0.000 | 0.000 | 10 | 100.0 % | 0.0 % | 0.0 % | 10.0 |"
     )
 
 
