@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.accuracy import AccuracyDecision
@@ -41,7 +42,8 @@ def trials_png(sets: Sequence[Trainings], protocol: str) -> bytes:
 def trials_figure(sets: Sequence[Trainings], protocol: str) -> Figure:
     """Seconds of a training against accuracy, a mark a recipe and a dot a seed.
 
-    Recipes that no quicker one equals are joined and named.
+    Recipes that no quicker one equals are joined. Names are written where there is room, in
+    the order of the sets, those of joined recipes first.
     """
     figure = Figure(figsize=(WIDTH_INCHES, 5.5), layout="constrained")
     axes = figure.subplots()
@@ -57,7 +59,10 @@ def trials_figure(sets: Sequence[Trainings], protocol: str) -> Figure:
         points.append((seconds, float(np.mean(percent)), item.recipe.name))
     front = [point for point in sorted(points) if all(p[1] < point[1] for p in points if p < point)]
     axes.plot([p[0] for p in front], [p[1] for p in front], color=_POINT, linewidth=1)
-    for seconds, accuracy, name in front:
+    axes.set_xlim(0, 1.15 * axes.get_xlim()[1])  # the last name stands right of its point
+    for seconds, accuracy, name in _apart(
+        sorted(points, key=lambda point: point not in front), axes
+    ):
         offset = (6, -12)
         axes.annotate(name, (seconds, accuracy), offset, textcoords="offset points", fontsize=8)
     axes.set_xlabel("seconds a training")
@@ -67,6 +72,18 @@ def trials_figure(sets: Sequence[Trainings], protocol: str) -> Figure:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _apart(
+    points: Sequence[tuple[float, float, str]], axes: Axes
+) -> list[tuple[float, float, str]]:
+    """Those points, earlier ones first, whose names do not lie on one another."""
+    wide, high = 0.2 * np.diff(axes.get_xlim())[0], 0.035 * np.diff(axes.get_ylim())[0]
+    kept: list[tuple[float, float, str]] = []
+    for point in points:
+        if all(abs(point[0] - p[0]) > wide or abs(point[1] - p[1]) > high for p in kept):
+            kept.append(point)
+    return kept
 
 
 def seeds_figure(sets: Sequence[Trainings], *, paired: bool) -> Figure:

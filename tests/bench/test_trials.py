@@ -174,7 +174,18 @@ def test_the_front_is_of_recipes_that_no_quicker_one_equals() -> None:
         trained(40.0, 100, 110, name="best"),
     ]
     (axes,) = trials_figure(sets, "validation").axes
-    assert [text.get_text() for text in axes.texts] == ["quick", "good", "best"]
+    assert list(axes.lines[-1].get_xdata()) == [10.0, 20.0, 40.0]  # drawn after the points
+
+
+def test_names_in_the_chart_do_not_lie_on_one_another() -> None:
+    sets = [
+        trained(50, 100, name="alone"),
+        trained(10, 150, name="first"),
+        trained(10.1, 149, name="close to the first"),
+        trained(90, 149, name="slower and worse"),
+    ]
+    (axes,) = trials_figure(sets, "validation").axes
+    assert [text.get_text() for text in axes.texts] == ["alone", "first", "slower and worse"]
 
 
 def test_effects_are_means_by_value_over_recipes() -> None:
