@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from packaging.version import InvalidVersion, Version
 
+from bench.labels import packages_of
 from bench.report import text_of
 from bench.results import BASELINE, Block, Results, Side
 from bench.statistics import Verdict
@@ -17,6 +18,8 @@ from bench.verdicts import Decision, interval
 
 # Share of the other side's time above which a side's CPU use is no longer called idle.
 MOST_IDLE_SHARE = 0.05
+# TensorFlow 2.12 and 2.21 differ by 25; an environment in which other work is done too, by more.
+_MANY_PACKAGES = 40
 
 SEVEREST_FIRST = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
 HEADER = (
@@ -244,7 +247,7 @@ def baseline_amount(results: Results, d: Decision) -> str:
 
 
 def notes(results: Results) -> list[str]:
-    """What a reader must know before believing anything: incomplete, not built, not idle."""
+    """What a reader must know first: incomplete, not built, not idle, unlike in other ways."""
     found = []
     if not results.complete:
         count = len(results.blocks)
@@ -255,7 +258,7 @@ def notes(results: Results) -> list[str]:
     sides = [(f"The baseline {results.baseline.label}", results.baseline)]
     sides += [(side.label, side) for side in results.candidates]
     found += [f"{who} is not there: {side.problem}" for who, side in sides if side.problem]
-    return found + _idle_notes(results)
+    return found + _idle_notes(results) + _unlike_notes(results)
 
 
 def disturbed_blocks(results: Results) -> list[str]:
@@ -401,3 +404,28 @@ def _idle_notes(results: Results) -> list[str]:
     if not found:
         return []
     return [f"CPU used while the other side was timed, as a share of its time: {'; '.join(found)}."]
+
+
+def _unlike_notes(results: Results) -> list[str]:
+    """Where import and memory differ for another reason than TensorFlow's version."""
+    found = []
+    there = packages_of(results.baseline.lock)
+    for side in results.candidates:
+        here = packages_of(side.lock)
+        if not there or not here:
+            continue
+        if _is_for_cpus_only(there) != _is_for_cpus_only(here):
+            found.append(
+                f"{side.label}: one side has TensorFlow for CPUs only, the other the larger one "
+                "for GPUs too, which takes more memory."
+            )
+        if (more := len(there.keys() ^ here.keys())) > _MANY_PACKAGES:
+            found.append(
+                f"{side.label}: {more} packages are on one side only, and TensorFlow and Keras "
+                "import some that they find: import and memory are of these too."
+            )
+    return found
+
+
+def _is_for_cpus_only(packages: Mapping[str, str]) -> bool:
+    return any(name in packages for name in ("tensorflow-cpu", "tf-nightly-cpu"))

@@ -20,7 +20,7 @@ from bench.comparison_report import (
     summary_markdown,
     table_text,
 )
-from bench.comparison_words import EXPLANATION, overview
+from bench.comparison_words import EXPLANATION, notes, overview
 from bench.results import BASELINE, CANDIDATE, Failure, Results, Samples, Side, SideSamples
 from bench.verdicts import verdicts_of_all
 from tests.bench import synthetic
@@ -470,3 +470,27 @@ def test_lock_differences_are_by_name_with_blanks_for_absent() -> None:
         ("x", "1.0 (wheel aaaaaaa)", "1.0 (wheel bbbbbbb)"),
     ]
     assert lock_differences(baseline, baseline) == []
+
+
+CPU_ONLY = ("keras==3.15.1", "numpy==2.4.6", "tensorflow-cpu==2.21.0")
+BOTH = ("keras==3.15.1", "numpy==2.4.6", "tensorflow==2.21.0")
+
+
+@pytest.mark.parametrize(
+    ("lock", "told"),
+    [
+        (CPU_ONLY, ""),
+        (("keras==3.15.1", "numpy==2.4.6", "tf-nightly-cpu==2.22.0"), ""),
+        (BOTH, "one side has TensorFlow for CPUs only, the other the larger one for GPUs too"),
+        ((*CPU_ONLY, *(f"package{number}==1" for number in range(41))), "41 packages are on one"),
+        ((), ""),
+    ],
+)
+def test_environments_that_differ_in_more_than_the_version_are_named(
+    lock: tuple[str, ...], told: str
+) -> None:
+    results = synthetic.results({LOOP: [0.0] * 4})
+    baseline = replace(results.baseline, lock=CPU_ONLY)
+    candidate = replace(results.candidates[0], lock=lock)
+    found = notes(replace(results, baseline=baseline, candidates=(candidate,)))
+    assert [told in note for note in found] == [True] * bool(told)
