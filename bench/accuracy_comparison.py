@@ -184,7 +184,9 @@ def finding(decision: AccuracyDecision, candidate: Trainings, baseline: Training
     seeds = f"{d.seeds} seeds"
     if d.reason:
         return f"{text} ({seeds}): {d.reason}"
-    basis = f"{100 * d.confidence:.4g} % interval {d.low:+.3f} to {d.high:+.3f}, {seeds}"
+    basis = (
+        f"{100 * d.confidence:.4g} % interval of the loss {d.low:+.3f} to {d.high:+.3f}, {seeds}"
+    )
     return f"{text} ({basis}), margin {d.margin:g}, detects {d.detectable:.3f}"
 
 

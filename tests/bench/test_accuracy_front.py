@@ -66,7 +66,7 @@ def test_a_loss_fails_with_a_finding(run: Run, stub: str) -> None:
     done.stdout.fnmatch_lines(
         [
             "accuracy[[]fast]: 9.9.0 TF_STUB_LOSS=30.4 loses 0.300 points against 9.9.0 "
-            "(97 % interval +0.300 to +0.300, 10 seeds), margin 0.15, detects 0.000"
+            "(97 % interval of the loss +0.300 to +0.300, 10 seeds), margin 0.15, detects 0.000"
         ]
     )
     done.stdout.no_fnmatch_line("*Traceback*")
