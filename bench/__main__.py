@@ -45,6 +45,7 @@ from bench.trainings import (
     Trainings,
     holds_trainings,
     identity,
+    only_writer,
     read_comparison,
     read_trainings,
     reference_path,
@@ -289,11 +290,12 @@ def _reference(options: argparse.Namespace) -> int:
     """Trains the seeds that a reference lacks yet; what is trained is kept after each."""
     recipe = find_recipe(options.recipe)
     path = options.out or reference_path(options.recipe)
-    before = read_trainings(path) if path.exists() else []
-    if before and identity(before[0].recipe) != identity(recipe):
-        raise InputError(f"{path} is of another recipe: remove it to begin a new one")
     options.seeds = reference_seeds(recipe.name) if options.seeds is None else options.seeds
-    return _train(options, [recipe], before, path, least_seeds=2, keep_answers=True)
+    with only_writer(path, default_cache(os.environ)):
+        before = read_trainings(path) if path.exists() else []
+        if before and identity(before[0].recipe) != identity(recipe):
+            raise InputError(f"{path} is of another recipe: remove it to begin a new one")
+        return _train(options, [recipe], before, path, least_seeds=2, keep_answers=True)
 
 
 def _trials(options: argparse.Namespace) -> int:
@@ -302,15 +304,16 @@ def _trials(options: argparse.Namespace) -> int:
     chart_path = options.out.parent / f"{options.out.stem}.png"
     if options.out.suffix != ".json":
         raise InputError(f"--out is {options.out}, expected a name that ends in .json")
-    before = read_trainings(options.out) if options.out.exists() else []
-    status = _train(
-        options,
-        recipes,
-        before,
-        options.out,
-        first_seed=options.first_seed,
-        protocol=options.protocol,
-    )
+    with only_writer(options.out, default_cache(os.environ)):
+        before = read_trainings(options.out) if options.out.exists() else []
+        status = _train(
+            options,
+            recipes,
+            before,
+            options.out,
+            first_seed=options.first_seed,
+            protocol=options.protocol,
+        )
     from bench.accuracy_plots import trials_png  # matplotlib takes long to import
 
     chart = trials_png(read_trainings(options.out), options.protocol)

@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.accuracy import LOOKS, Trained, decide_accuracy
 from bench.statistics import Verdict
-from bench.trainings import Trainings
+from bench.trainings import Trainings, reference_seeds
 from lenet5.errors import InputError
 from lenet5.recipe import Recipe
 
@@ -50,8 +50,8 @@ def replay(
     """Draws runs of twenty seeds with replacement, and decides each as a comparison would.
 
     With it, or a run of 20 out of 40 seeds would scatter by 0.7 of what a run of new seeds does.
-    Where the files have no seed in common, a run also draws a reference of twenty seeds of the
-    baseline, and the two are held against each other as a candidate and a reference are.
+    Where the files have no seed in common, a run also draws a reference from the baseline, of as
+    many seeds as its recipe's has, and the two are held against each other as with a reference.
 
     Args:
         baseline: seeds of the one side.
@@ -75,9 +75,10 @@ def replay(
     random = np.random.RandomState(seed)
     counts = dict.fromkeys(Verdict, 0)
     seeds = 0
+    reference = reference_seeds(baseline.recipe.name)
     for _ in range(replays):
         places = random.randint(len(ours), size=_LONGEST)
-        others = places if paired else random.randint(len(theirs), size=_LONGEST)
+        others = places if paired else random.randint(len(theirs), size=reference)
         run = [ours[place] for place in places], [theirs[place] for place in others]
         verdict, taken = _decide(*run, candidate.recipe, margin_points, paired=paired)
         counts[verdict] += 1

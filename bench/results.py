@@ -257,25 +257,28 @@ def read(path: Path) -> Results:
 def check_alike(one: Results, other: Results) -> None:
     """Refuses to put results together that were not measured alike.
 
+    Code may differ between results that have no workload in common.
+
     Raises:
         InputError: machine, code, environments or workloads differ; says which.
     """
+    common = [name for name in one.workloads if name in other.workloads]
     for what, a, b in (
         ("machines", one.machine, other.machine),
-        ("code", one.code, other.code),
-        ("baselines", _identity(one.baseline), _identity(other.baseline)),
         *(
-            (f"versions of {name}", terms.version, other.workloads[name].version)
-            for name, terms in one.workloads.items()
-            if name in other.workloads
+            (f"versions of {name}", one.workloads[name].version, other.workloads[name].version)
+            for name in common
         ),
+        ("code", one.code, other.code if common else one.code),
+        ("baselines", identity(one.baseline), identity(other.baseline)),
         ("threads", one.options.get("threads"), other.options.get("threads")),
     ):
         if a != b:
             raise InputError(f"results of different {what} cannot be put together")
 
 
-def _identity(side: Side) -> tuple[object, ...]:
+def identity(side: Side) -> tuple[object, ...]:
+    """What makes two sides the same environment."""
     return side.lock, dict(side.settings)
 
 

@@ -6,17 +6,22 @@ of the baseline or reference, and one of each candidate.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from bench.accuracy import Trained
 from bench.results import Side
 from lenet5.errors import InputError
 from lenet5.recipe import Recipe
-from lenet5.run_directory import written_whole
+from lenet5.run_directory import writing, written_whole
 
 SCHEMA = 1
 KIND = "trainings"
@@ -100,6 +105,31 @@ def read_reference(recipe: str, *, else_give: str = "--accuracy-margin") -> Trai
 def reference_path(recipe: str, folder: Path = FOLDER) -> Path:
     """Where a recipe's reference is kept."""
     return folder / f"{recipe}.json"
+
+
+@contextmanager
+def only_writer(path: Path, cache: Path) -> Iterator[None]:
+    """Keeps a second process from adding to a file of trainings: the later one would replace all.
+
+    Args:
+        path: of the file, which need not be there yet.
+        cache: folder that locks are kept in, so that none lies beside the file.
+
+    Raises:
+        InputError: another process adds to it, or there is no room for a lock.
+    """
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:20]
+    lock = FileLock(cache / "locks" / f"{name}.lock")
+    with writing(cache / "locks"):
+        (cache / "locks").mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(f"{path}: another process adds to it, let that end first") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_trainings(

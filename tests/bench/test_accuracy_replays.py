@@ -49,6 +49,18 @@ def test_files_of_other_seeds_are_held_against_each_other_as_with_a_reference(
     assert found.deviation_points == pytest.approx(0.08 * 2**0.5, rel=0.2)
 
 
+def test_a_reference_is_drawn_as_large_as_that_of_the_recipe() -> None:
+    """Ten seeds of `original` leave more open than twenty of `fast` with the same numbers."""
+    passed = []
+    for name in ("fast", "original"):
+        recipe = find_recipe(name)
+        base = replace(pool(0.0), recipe=recipe)
+        other = replace(pool(0.0, stream=1, first_seed=100), recipe=recipe)
+        found = replay(base, other, margin_points=0.1, replays=200, seed=0)
+        passed.append(found.counts[Verdict.PASS])
+    assert 20 < passed[1] < passed[0] - 20 < 180
+
+
 def test_too_few_other_seeds_are_refused() -> None:
     others = pool(0.0, count=29, first_seed=100)
     with pytest.raises(InputError, match="a file has 29 seeds, 30 are needed"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +12,16 @@ from bench import __main__ as command
 from bench import results
 from bench.collection import condensed, together
 from bench.results import Results, Side
+from bench.statistics import Verdict
 from bench.verdicts import verdicts_of_all
 from lenet5.errors import InputError
 from tests.bench.synthetic import LOOP, simulated
 
 
-def part(version: str, ratio: float, keras: str = "3.15.1") -> Results:
-    found = simulated(ratio=ratio, pairs=12)
+def part(
+    version: str, ratio: float, keras: str = "3.15.1", workloads: Sequence[str] = (LOOP,)
+) -> Results:
+    found = simulated(ratio=ratio, pairs=12, workloads=workloads)
     lock = (f"keras=={keras}", f"tensorflow-cpu=={version}")
     base = Side("base", "2.21.0", lock=("keras==3.15.1", "tensorflow-cpu==2.21.0"))
     side = Side(version, version, {"tensorflow": version, "keras": keras}, lock)
@@ -41,6 +44,30 @@ def test_candidates_of_all_parts_keep_their_verdicts_under_new_labels() -> None:
             other.low,
             other.high,
         )
+
+
+def test_workloads_of_a_candidate_may_be_measured_one_after_the_other() -> None:
+    """Also by other code, since none of them was measured by both."""
+    parts = [
+        part("2.20.0", 0.98),
+        part("2.20.0", 1.2, workloads=["import"]),
+        part("2.19.1", 0.98, workloads=["import"]),
+    ]
+    parts[1:] = [replace(found, code="later") for found in parts[1:]]
+    whole = together(parts)
+    assert whole.code == f"{parts[0].code}, later"
+    assert [(d.candidate, d.workload, d.verdict) for d in verdicts_of_all(whole)] == [
+        (0, LOOP, Verdict.PASS),
+        (0, "import", Verdict.FAIL),
+        (1, "import", Verdict.PASS),
+    ]
+    assert [b.number for b in whole.blocks] == [*range(12), *range(6)]  # none stands for another
+
+
+def test_a_candidate_that_was_measured_twice_is_two() -> None:
+    whole = together([part("2.20.0", 0.98), part("2.20.0", 1.2)])
+    assert [side.label for side in whole.candidates] == ["2.20.0", "2.20.0 again"]
+    assert [d.verdict for d in verdicts_of_all(whole)] == [Verdict.PASS, Verdict.FAIL]
 
 
 @pytest.mark.parametrize(

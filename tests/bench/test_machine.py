@@ -80,7 +80,7 @@ def test_the_workers_own_cpu_is_not_anothers() -> None:
         child.communicate(b"\n")
     ended = machine.children_cpu_seconds() - before
     assert running == pytest.approx(ended, abs=0.1)
-    assert ended >= 0.19
+    assert ended > 0.175  # what either clock shows may be a tick of 10 ms short
 
 
 def test_the_machine_is_described_without_what_changes_or_names_it() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import tensorflow as tf
 
 from bench import workloads
 from bench.loop_versus_original import alternate
+from bench.worker import Side
 from bench.workloads import Workload
 from lenet5.data import Dataset, Subset
 
@@ -90,6 +93,27 @@ def test_workloads_compute_the_same_first_steps(
     assert len(truth) == 5
     assert workloads.raw(images, 32).check() == pytest.approx(truth, rel=1e-4)
     assert workloads.fit_call(images).check() == pytest.approx(truth, rel=1e-4)
+
+
+@pytest.mark.parametrize("measure", ["first_step", "memory"])
+def test_what_is_measured_once_begins_with_a_collection(
+    images: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measure: str
+) -> None:
+    """Else it depends on how many objects there are whether Python's next one falls into it."""
+    done: list[str] = []
+
+    def run(_steps: int) -> float:
+        done.append("run")
+        return 0.0
+
+    monkeypatch.setattr(gc, "collect", lambda: done.append("collect"))
+    for name in ("loop", "fit", "predict"):
+        monkeypatch.setattr(workloads, name, lambda *_: Workload(run, list))
+    for name in ("images", "labels"):
+        np.save(tmp_path / f"{name}.npy", getattr(images, name))
+    getattr(Side(tmp_path), measure)()
+    assert done[:2] == ["collect", "run"]
+    assert done.count("collect") == 1
 
 
 def test_batches_go_round_and_an_epoch_is_whole() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import bench.__main__ as command
 from bench import trials
 from bench.accuracy import Trained
 from bench.accuracy_plots import trials_figure
+from bench.environments import default_cache
 from bench.results import Side
-from bench.trainings import Trainings, read_trainings
+from bench.seeds import Job
+from bench.trainings import Trainings, only_writer, read_trainings
 from lenet5.data import Dataset, Subset
 from lenet5.errors import InputError
 from lenet5.recipes import find_recipe
@@ -111,6 +114,34 @@ def test_trials_are_gone_on_with(
     assert "| fast: epochs 3 | 2 | 98." in said
     assert {item.recipe.epochs: len(item.seeds) for item in read_trainings(out)} == {2: 2, 3: 2}
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_seed_of_every_recipe_is_trained_before_the_next_seed(
+    write: Write, stub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that an hour in which the machine is slow falls on all."""
+    begun: list[tuple[int, int]] = []
+
+    def note(jobs: Sequence[Job], *_: object, **__: object) -> None:
+        begun.extend((job.seed, job.recipe.epochs) for job in jobs)
+
+    monkeypatch.setattr(trials, "train_seeds", note)
+    path = str(write([{"recipe": "fast", "epochs": epochs} for epochs in (3, 2)]))
+    arguments = ["trials", path, "--out", str(tmp_path / "trials.json"), "--seeds", "2"]
+    assert command.main([*arguments, "--environment", stub]) == 1  # none of them was trained
+    assert begun == [(0, 3), (0, 2), (1, 3), (1, 2)]
+
+
+def test_a_file_is_added_to_by_one_process_at_a_time(
+    write: Write, stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = str(write([{"recipe": "fast"}])), tmp_path / "trials.json"
+    arguments = ["trials", path, "--out", str(out), "--environment", stub]
+    with only_writer(out, default_cache(os.environ)):
+        assert command.main(arguments) == 4
+    assert f"{out}: another process adds to it" in capsys.readouterr().err
+    assert not out.exists()
+    assert command.main(arguments) == 0
 
 
 def test_seeds_may_begin_elsewhere(write: Write, stub: str, tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""Options of `pytest` that make no sense are refused in one line, before anything is run."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+Run = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, pytestconfig: pytest.Config) -> Run:
+    """Runs a test that passes, with the options of the root conftest."""
+    conftest = pytestconfig.pluginmanager.get_plugin(str(ROOT / "conftest.py"))
+    hooks = types.ModuleType("hooks")
+    for name in ("pytest_addoption", "pytest_configure"):
+        setattr(hooks, name, getattr(conftest, name))
+    pytester.makeini("[pytest]\naddopts =")  # whatever encloses the temporary folder
+    pytester.makepyfile("def test_passes(): pass")
+    plugins = ("-p", "bench.comparison_plugin", "-p", "bench.accuracy_plugin")
+
+    def go(*arguments: str) -> pytest.RunResult:
+        return pytester.runpytest_inprocess(*plugins, *arguments, plugins=[hooks])
+
+    return go
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--recipe", "best", "--seed", "7", "--min-accuracy", "0.975"),
+        ("--dataset", "digits", "--min-accuracy", "0.9"),
+    ],
+)
+def test_options_that_make_sense_are_taken(run: Run, arguments: tuple[str, ...]) -> None:
+    run(*arguments).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--recipe", "slow"), "unknown recipe 'slow'"),
+        (("--seed", "-1"), "seed is -1"),
+        (("--threads", "0"), "--threads is 0, expected 1 to 256"),
+        (("--min-accuracy", "nan"), "--min-accuracy is nan, expected a share from 0 to 1"),
+        (("--min-accuracy", "98"), "--min-accuracy is 98.0, expected a share from 0 to 1"),
+        (("--dataset", "digits"), "--dataset digits has no bound, give --min-accuracy"),
+        (("--run-dir", "nothing"), "nothing"),
+        (("--run-dir", "run", "--seed", "1"), "a run that has its recipe and seed already"),
+        (("--run-dir", "run", "--recipe", "fast"), "a run that has its recipe and seed already"),
+        (("--run-dir", "run", "--seeds", "10"), "--run-dir gates one run, --seeds trains many"),
+        (("--seeds", "10", "--min-accuracy", "0.9"), "without --dataset and --min-accuracy"),
+        (("--mutations", "--run-dir", "run"), "seeds of its own: without --run-dir"),
+        (("--mutations", "--recipe", "best"), "seeds of its own: without --recipe"),
+        (("--mutations", "--seed", "3"), "seeds of its own: without --seed"),
+        (("--mutations", "--min-accuracy", "0.9"), "seeds of its own: without --min-accuracy"),
+    ],
+)
+def test_options_that_make_no_sense_are_exit_4(
+    run: Run, arguments: tuple[str, ...], message: str
+) -> None:
+    done = run(*arguments)
+    assert done.ret == 4
+    (line,) = done.stderr.str().strip().splitlines()
+    assert line.startswith("ERROR: ")
+    assert message in line
