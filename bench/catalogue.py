@@ -78,8 +78,8 @@ WORKLOADS: Mapping[str, Spec] = {
     for spec in (
         _loop(32, gated=True),
         _loop(128, gated=True),
-        # A block's value scatters by 5.0, 1.5 and 1.9 % in these three, by 0.9 and 0.7 % in the
-        # loops (standard deviations pooled over the versions in bench/results/results.json).
+        # A block's value scatters by up to 5.0, 1.5 and 1.9 % in these three, by up to 0.9 and
+        # 0.7 % in the loops (standard deviations by machine: bench/RESULTS.md).
         _fit(32, gated=True, margin=1.05),
         Spec("fit_call", 1, gated=True, margin=1.05, builder="fit_call"),
         _batched("predict[b512]", "predict", 512, gated=True, margin=1.05),
