@@ -315,6 +315,7 @@ def _folded(title: str, inner: str, is_open: bool, heading: str = "span") -> str
 
 _CSS = """
 .comparison table { border-top: 1px solid #d0d7de; border-collapse: collapse; }
+.comparison table + table { margin-top: 1.5rem; }
 .comparison th, .comparison td { padding: .25rem 1.5rem .25rem 0; text-align: left;
   vertical-align: top; border-bottom: 1px solid #d0d7de; font-variant-numeric: tabular-nums; }
 .comparison th { font-weight: 400; color: #57606a; white-space: nowrap; }
