@@ -221,7 +221,7 @@ def test_without_a_reference_one_line_says_so(run: Run, stub: str) -> None:
 
 def test_only_selected_candidates_are_trained(run: Run, stub: str, tmp_path: Path) -> None:
     path = tmp_path / "accuracy.json"
-    candidates = (f"{stub} TF_STUB_LOSS=1", f"{stub} TF_STUB_NOISE=0")
+    candidates = (f"{stub} TF_STUB_LOSS=1", f"{stub} TF_STUB_RATIO=1")
     arguments = [argument for text in candidates for argument in ("--candidate", text)]
     done = run(
         "--seeds",
@@ -230,12 +230,12 @@ def test_only_selected_candidates_are_trained(run: Run, stub: str, tmp_path: Pat
         stub,
         *arguments,
         "-k",
-        "TF_STUB_NOISE",
+        "TF_STUB_RATIO",
         "--results",
         str(path),
     )
     done.assert_outcomes(passed=1, deselected=1)
-    assert [item.side.settings for item in read_trainings(path)] == [{}, {"TF_STUB_NOISE": "0"}]
+    assert [item.side.settings for item in read_trainings(path)] == [{}, {"TF_STUB_RATIO": "1"}]
 
 
 @pytest.mark.parametrize("broken", ["baseline", "candidate"])

@@ -159,7 +159,7 @@ def test_inconclusive_is_a_failed_report_of_its_own_and_exit_6(
     run: Run, stub: str, pytester: pytest.Pytester
 ) -> None:
     done = run(
-        *("--baseline", f"{stub} TF_STUB_NOISE=0.5", "--candidate", stub),
+        *("--baseline", stub, "--candidate", f"{stub} TF_STUB_RATIO=1.03"),
         *("--workloads", LOOP, "--budget", "10", "--junitxml=junit.xml"),
     )
     assert done.ret == 6
