@@ -50,7 +50,7 @@ def test_options_that_make_sense_are_taken(run: Run, arguments: tuple[str, ...])
         (("--min-accuracy", "nan"), "--min-accuracy is nan, expected a share from 0 to 1"),
         (("--min-accuracy", "98"), "--min-accuracy is 98.0, expected a share from 0 to 1"),
         (("--dataset", "digits"), "--dataset digits has no bound, give --min-accuracy"),
-        (("--run-dir", "nothing"), "nothing"),
+        (("--run-dir", "nothing"), "nothing: not a run directory, it has no recipe.json"),
         (("--run-dir", "run", "--seed", "1"), "a run that has its recipe and seed already"),
         (("--run-dir", "run", "--recipe", "fast"), "a run that has its recipe and seed already"),
         (("--run-dir", "run", "--seeds", "10"), "--run-dir gates one run, --seeds trains many"),
