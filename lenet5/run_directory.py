@@ -17,12 +17,14 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from lenet5 import __version__
 from lenet5.data import DATASETS
@@ -229,11 +231,22 @@ def metrics_content(evaluation: Evaluation, history: History) -> dict[str, Any]:
 
 
 def describe_environment(threads: int, keras_version: str) -> dict[str, Any]:
-    """Versions, processor, threads and git commit: the content of `environment.json`."""
+    """Versions, processor, threads and git commit: the content of `environment.json`.
+
+    Versions are those of the modules that run here: distributions have many names (`tf-nightly`,
+    `keras-nightly`, a vendor's), and other versions than their modules.
+
+    Args:
+        threads: TensorFlow's.
+        keras_version: of the Keras behind `tf.keras`.
+
+    Returns:
+        What JSON can hold; `tensorflow` is None where it does not run.
+    """
     return {
-        "tensorflow": _version("tensorflow", "tensorflow-cpu", "tf-nightly"),
+        "tensorflow": getattr(sys.modules.get("tensorflow"), "__version__", None),
         "keras": keras_version,
-        "numpy": version("numpy"),
+        "numpy": np.__version__,
         "python": platform.python_version(),
         "lenet5": __version__,
         "operating_system": platform.platform(),
@@ -275,13 +288,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _version(*distributions: str) -> str | None:
-    for distribution in distributions:
-        with contextlib.suppress(ModuleNotFoundError):
-            return version(distribution)
-    return None
 
 
 def cpu_model() -> str:
