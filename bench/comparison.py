@@ -276,6 +276,7 @@ def named_sides(
             [side.lock for side in there],
             [side.request.settings for side in there],
             [side.python_version for side in there],
+            [side.versions for side in there],
         )
     )
     return [_side(side, request, names) for request, side in both]
@@ -314,7 +315,8 @@ def _bench(terms: Terms, folder: Path) -> Bench:
 
 def _side(built: Built | EnvironmentProblem, request: Request, names: Iterator[str]) -> Side:
     if isinstance(built, Built):
-        return Side(request.text, next(names), lock=built.lock, settings=dict(request.settings))
+        versions = {"python": built.python_version, **built.versions}
+        return Side(request.text, next(names), versions, built.lock, dict(request.settings))
     return Side(request.text, request.text, settings=dict(request.settings), problem=str(built))
 
 

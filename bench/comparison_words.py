@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from packaging.version import InvalidVersion, Version
 
-from bench.labels import packages_of
+from bench.labels import is_for_cpus_only, packages_of
 from bench.report import text_of
 from bench.results import BASELINE, Block, Results, Side
 from bench.statistics import Verdict
@@ -72,9 +72,9 @@ def version_order(results: Results) -> list[int]:
 
 def version_key(side: Side) -> list[Version]:
     """What `version_order` sorts by."""
-    names = ("tensorflow", "keras", "numpy", "python")
-    texts = [str(side.versions.get(name, "")) for name in names]
-    texts[0] = texts[0] or side.label  # of one that was not built
+    modules = side.modules
+    others = (str(side.versions.get(name, "")) for name in ("numpy", "python"))
+    texts = (modules.tensorflow or side.label, modules.keras, *others)  # of one not built its label
     return [_version(text) for text in texts]
 
 
@@ -83,8 +83,8 @@ def differs_in(side: Side, baseline: Side) -> str:
     settings = [f"{name}={value}" for name, value in sorted(side.settings.items())]
     if dict(side.settings) != dict(baseline.settings):
         return f"with {' '.join(settings) or 'no settings'}"
-    known = side.versions.get("keras"), baseline.versions.get("keras")
-    return SAME_KERAS if None in known or known[0] == known[1] else OTHER_KERAS
+    known = side.modules.keras, baseline.modules.keras
+    return SAME_KERAS if "" in known or known[0] == known[1] else OTHER_KERAS
 
 
 def _version(text: str) -> Version:
@@ -414,7 +414,7 @@ def _unlike_notes(results: Results) -> list[str]:
         here = packages_of(side.lock)
         if not there or not here:
             continue
-        if _is_for_cpus_only(there) != _is_for_cpus_only(here):
+        if len({is_for_cpus_only(of.lock, of.versions) for of in (results.baseline, side)}) > 1:
             found.append(
                 f"{side.label}: one side has TensorFlow for CPUs only, the other the larger one "
                 "for GPUs too, which takes more memory."
@@ -425,7 +425,3 @@ def _unlike_notes(results: Results) -> list[str]:
                 "import some that they find: import and memory are of these too."
             )
     return found
-
-
-def _is_for_cpus_only(packages: Mapping[str, str]) -> bool:
-    return any(name in packages for name in ("tensorflow-cpu", "tf-nightly-cpu"))

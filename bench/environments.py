@@ -24,7 +24,7 @@ import sysconfig
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ print(json.dumps([platform.python_version(), found]))
 _FAILS = "TensorFlow cannot be imported there"
 # An import that fails may tell its reason in the middle of many lines.
 _IMPORT = f"""
-import sys
+import importlib, json, sys
 try:
     import tensorflow
     tensorflow.keras.layers
@@ -70,6 +70,13 @@ except Exception as error:
     told = [line for line in str(error).splitlines() if line.strip()]
     told = [line for line in told if not line.startswith(("Traceback", " "))] or told or [""]
     sys.exit("{_FAILS}: %s: %s" % (type(error).__name__, told[0]))
+versions = {{"tensorflow": getattr(tensorflow, "__version__", "")}}
+try:
+    package = tensorflow.keras.Model.__module__.partition(".")[0]
+    versions.update(keras=importlib.import_module(package).__version__, keras_package=package)
+except (AttributeError, ImportError):
+    pass  # the lock has to tell it
+print(json.dumps(versions))
 """
 
 
@@ -87,12 +94,14 @@ class Built:
         lock: `name==version` of all that it holds, sorted; of a local wheel
             `name==version @ sha256:<hash>`.
         python_version: such as `3.11.7`.
+        versions: `tensorflow`, `keras` and `keras_package`, as the imported modules tell them.
     """
 
     request: Request
     python: Path
     lock: tuple[str, ...]
     python_version: str
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def default_cache(environment: Mapping[str, str]) -> Path:
@@ -126,13 +135,13 @@ def build(request: Request, cache: Path, *, say: Callable[[str], None]) -> Built
             else:
                 version = platform.python_version()
                 python, lock = _from_cache(request, cache.absolute(), scratch, say)
-            _check_import(python, request.settings, scratch)
+            versions = _check_import(python, request.settings, scratch)
     except (EnvironmentProblem, InputError) as error:
         raise EnvironmentProblem(f"{request.text}: {error}") from None
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         raise EnvironmentProblem(f"{request.text}: {place}{error.strerror or error}") from None
-    return Built(request, python, lock, version)
+    return Built(request, python, lock, version, versions)
 
 
 def _existing(python: Path, scratch: Path) -> tuple[Path, str, tuple[str, ...]]:
@@ -263,7 +272,8 @@ def _built_before(cache: Path, remembered: Path) -> tuple[Path, tuple[str, ...]]
     return None
 
 
-def _check_import(python: Path, settings: Mapping[str, str], scratch: Path) -> None:
+def _check_import(python: Path, settings: Mapping[str, str], scratch: Path) -> dict[str, str]:
+    """What `_IMPORT` prints of TensorFlow and Keras; what is printed beside it is not read."""
     variables = {**clean_variables(scratch), **settings}
     command = (python, "-I", "-c", _IMPORT)
     done = _run(command, variables, scratch, _IMPORT_SECONDS)
@@ -275,6 +285,12 @@ def _check_import(python: Path, settings: Mapping[str, str], scratch: Path) -> N
         reason = f"{_FAILS}: exit status {done.returncode}"
     if reason or done.returncode:
         raise EnvironmentProblem(reason + _told(done.stderr))
+    for line in reversed(done.stdout.splitlines()):
+        with contextlib.suppress(ValueError):
+            said = json.loads(line)
+            if isinstance(said, dict):
+                return {name: str(version) for name, version in said.items() if version}
+    return {}
 
 
 def _uv(scratch: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.catalogue import WORKLOADS
+from bench.labels import Modules, labels, modules_of
 from lenet5.errors import InputError
 from lenet5.run_directory import written_whole
 
@@ -132,9 +133,10 @@ class Side:
 
     Attributes:
         request: what was asked for: requirements and settings, separated by spaces.
-        label: short name for tables: `2.21.0`, or with Keras where only that differs.
-        versions: `python`, `tensorflow`, `keras`, `numpy` and what else the worker says of
-            itself: git version, build information, oneDNN, scheduling.
+        label: short name for tables: `2.21.0`, or with Keras where that differs too.
+        versions: `python`, `tensorflow`, `keras` and `keras_package` of the modules that were
+            imported there; once a worker has run `numpy` and what else it says of itself: git
+            version, build information, oneDNN, scheduling.
         lock: the full resolved list, `name==version` each, sorted.
         settings: variables that were set.
         problem: why it could not be built or started; empty where it was.
@@ -148,6 +150,11 @@ class Side:
     settings: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
     unwanted: tuple[str, ...] = ()
+
+    @property
+    def modules(self) -> Modules:
+        """Versions of TensorFlow and Keras as `bench.labels.modules_of` has them."""
+        return modules_of(self.lock, self.settings, self.versions)
 
 
 @dataclass(frozen=True)
@@ -232,7 +239,7 @@ def write(path: Path, results: Results) -> None:
 
 
 def read(path: Path) -> Results:
-    """Reads a results file.
+    """Reads a results file; its environments get the labels that they would get today.
 
     Raises:
         InputError: it is missing, damaged, or of another schema.
@@ -247,11 +254,32 @@ def read(path: Path) -> Results:
     if schema != SCHEMA:
         raise InputError(f"{path}: has schema {schema!r}, this version reads {SCHEMA}")
     try:
-        return _results(content)
+        found = _results(content)
+        baseline, *candidates = labelled([found.baseline, *found.candidates])
     except KeyError as error:
         raise InputError(f"{path}: is damaged: {error} is missing") from None
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{path}: is damaged: {error}") from None
+    return replace(found, baseline=baseline, candidates=tuple(candidates))
+
+
+def labelled(sides: Sequence[Side]) -> list[Side]:
+    """The sides with labels that tell them apart; those that were not built keep theirs.
+
+    All keep theirs where TensorFlow's version is not known of one that was built.
+    """
+    built = [side for side in sides if side.lock]
+    if not all(side.modules.tensorflow for side in built):
+        return list(sides)
+    names = iter(
+        labels(
+            [side.lock for side in built],
+            [side.settings for side in built],
+            [str(side.versions.get("python", "")) for side in built],
+            [side.versions for side in built],
+        )
+    )
+    return [replace(side, label=next(names)) if side.lock else side for side in sides]
 
 
 def check_alike(one: Results, other: Results) -> None:

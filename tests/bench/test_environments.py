@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bench import environments
+from bench.comparison import named_sides
 from bench.environments import (
     Built,
     EnvironmentProblem,
@@ -478,6 +479,44 @@ def test_tensorflow_is_imported_with_the_settings_and_nothing_else(
         *("CUDA_VISIBLE_DEVICES", "HOME", "KERAS_BACKEND", "LANG", "PATH", "TMPDIR"),
         *("TF_CPP_MIN_LOG_LEVEL", "TF_USE_LEGACY_KERAS"),
     }
+
+
+TENSORFLOW = """\
+import os, sys, types
+__version__ = "2.22.0-rc0"
+print("a stray line")
+package = "tf_keras" if os.environ.get("TF_USE_LEGACY_KERAS") else "keras"
+sys.modules[package] = types.ModuleType(package)
+sys.modules[package].__version__ = "2.22.1" if package == "tf_keras" else "3.16.0.dev1"
+class keras:
+    layers = None
+    Model = type("Model", (), {"__module__": package + ".src.models.model"})
+"""
+
+
+@pytest.mark.parametrize("distribution", ["tensorflow", "intel-tensorflow", "tf-nightly-cpu", "x"])
+@pytest.mark.parametrize(
+    ("setting", "keras", "package"),
+    [("", "3.16.0.dev1", "keras"), (" TF_USE_LEGACY_KERAS=1", "2.22.1", "tf_keras")],
+)
+def test_versions_are_those_of_the_modules_that_were_imported(
+    distribution: str, setting: str, keras: str, package: str, tmp_path: Path
+) -> None:
+    """Whatever the distribution is called, and whatever version it has."""
+    wheel = write_wheel(tmp_path, TENSORFLOW, distribution=distribution, version="9.9")
+    built = build_here(f"{wheel}{setting}", tmp_path)
+    told = {"tensorflow": "2.22.0-rc0", "keras": keras, "keras_package": package}
+    assert built.versions == told
+    (side,) = named_sides([built.request], [built])
+    assert side.label == "2.22.0rc0"
+    assert side.versions == {"python": platform.python_version(), **told}
+
+
+def test_a_tensorflow_that_tells_no_versions_is_named_by_its_lock(tmp_path: Path) -> None:
+    built = build_here(str(write_wheel(tmp_path, distribution="tf-nightly-cpu")), tmp_path)
+    assert built.versions == {}
+    (side,) = named_sides([built.request], [built])
+    assert side.label == "2.21.0"
 
 
 # Interpreters that exist already

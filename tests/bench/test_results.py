@@ -65,6 +65,80 @@ def test_what_is_written_is_read_again(path: Path) -> None:
     assert repr(decide(read, 0)) == repr(decide(comparison(), 0))  # as text: NaN is unlike itself
 
 
+def test_the_published_results_keep_their_labels() -> None:
+    """Of 21 environments, as their file has them and as they are made anew."""
+    path = Path(results.__file__).parent / "results" / "results.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    stored = [side["label"] for side in (content["baseline"], *content["candidates"])]
+    found = results.read(path)
+    assert [side.label for side in (found.baseline, *found.candidates)] == stored
+    assert len(set(stored)) == 22
+
+
+OLD = Side(
+    "tensorflow-cpu==2.21.0",
+    "2.21.0",
+    {"tensorflow": "2.21.0", "keras": "3.15.1", "keras_package": "keras", "python": "3.11.7"},
+    ("keras==3.15.1", "tensorflow-cpu==2.21.0"),
+)
+
+
+@pytest.mark.parametrize(
+    ("lock", "versions", "settings", "label"),
+    [
+        (
+            ("keras-nightly==3.16.0.dev1", "tensorflow-cpu==2.22.0rc0"),
+            {"tensorflow": "2.22.0-rc0", "keras": "3.16.0.dev1"},
+            {},
+            "2.22.0rc0 + Keras 3.16.0.dev1",
+        ),
+        (
+            ("keras-nightly==3.16.0.dev1", "tf-nightly-cpu==2.23.0.dev20261101"),
+            {"tensorflow": "2.23.0-dev20261101", "keras": "3.16.0.dev1"},
+            {},
+            "2.23.0.dev20261101 + Keras 3.16.0.dev1",
+        ),
+        (
+            ("intel-tensorflow==2.14.0", "keras==2.14.0"),
+            {"tensorflow": "2.14.0", "keras": "2.14.0"},
+            {},
+            "2.14.0",
+        ),
+        (
+            ("keras==3.15.1", "tensorflow-cpu==2.21.0", "tf-keras==2.21.0"),
+            {"tensorflow": "2.21.0", "keras": "2.21.0", "keras_package": "tf_keras"},
+            {"TF_USE_LEGACY_KERAS": "1"},
+            "2.21.0 + tf-keras 2.21.0",
+        ),
+        (
+            ("keras==3.15.1", "our-build==1"),
+            {"tensorflow": "2.22.0", "keras": "3.15.1"},
+            {},
+            "2.22.0",
+        ),
+        (("intel-tensorflow==2.14.0", "keras==2.14.0"), {}, {}, "2.14.0"),  # no worker has run
+    ],
+)
+def test_older_results_get_the_labels_of_what_their_workers_imported(
+    tmp_path: Path,
+    lock: tuple[str, ...],
+    versions: dict[str, str],
+    settings: dict[str, str],
+    label: str,
+) -> None:
+    """Such as `unknown TensorFlow`, or a candidate with another Keras that went unsaid."""
+    told = {"python": "3.11.7", **versions}
+    side = Side("asked for", "unknown TensorFlow", told, lock, settings)
+    absent = Side("tensorflow-cpu==9", "tensorflow-cpu==9", problem="no such version")
+    path = tmp_path / "results.json"
+    results.write(path, replace(comparison(), baseline=OLD, candidates=(side, absent)))
+    found = results.read(path)
+    assert [each.label for each in found.candidates] == [label, "tensorflow-cpu==9"]
+    has_other_keras = "Keras" in label or "tf-keras" in label
+    expected = "2.21.0 + Keras 3.15.1" if has_other_keras or label == "2.14.0" else "2.21.0"
+    assert found.baseline.label == expected
+
+
 def test_an_experiment_without_blocks_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     begun = replace(comparison(), blocks=(), complete=False)
