@@ -16,6 +16,7 @@ ORDER = (
     *("errors", "accuracy", "images", "recipe", "recipes", "runtime", "data", "augmentation"),
     *(
         "convolution",
+        "saved_model",
         "model",
         "steps",
         "training",
@@ -130,6 +131,7 @@ def test_a_measuring_worker_needs_numpy_and_tensorflow_only() -> None:
         "runtime",
         "augmentation",
         "convolution",
+        "saved_model",
         "model",
         "steps",
     )
@@ -141,7 +143,8 @@ def test_a_measuring_worker_needs_numpy_and_tensorflow_only() -> None:
 def test_everything_imported_is_declared() -> None:
     """A missing distribution shows on a clean install only."""
     text = (ROOT / "pyproject.toml").read_text()
-    distributions = {"PIL": "pillow", "sklearn": "scikit-learn"}
+    # h5py is a requirement of every TensorFlow.
+    distributions = {"PIL": "pillow", "sklearn": "scikit-learn", "h5py": "tensorflow"}
     for path in modules("lenet5").values():
         for name in imports_of(path):
             top = name.split(".")[0]

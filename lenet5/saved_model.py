@@ -1,0 +1,196 @@
+"""A model file is looked into before Keras is, and Keras is given a copy that can run no code.
+
+Keras makes whatever object a file names, in the Keras of this process or in any module that can be
+imported. Reading only what is known to be harmless, and writing that anew, leaves nothing to it:
+
+- Layers, initialisers, regularisers, constraints and policies of data types: those listed below.
+- Activations: names listed below; a function that TensorFlow or Keras has is given by its name.
+- `compile_config` (optimiser, loss, metrics): left out. A score needs nothing of it, and Keras 2.12
+  to 3.16 would make that of a model within a model even for `compile=False`.
+- Members of the archive: config.json, metadata.json, model.weights.h5. Keras 2.12 to 3.4 at least
+  unpickle a model.weights.npz, and unpack to disk whatever else there is.
+- HDF5, which Keras 2.12 writes under the name `.keras`: Keras 2 reads it without a safe mode.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from lenet5.errors import InputError
+
+LARGEST_FILE = 2**30  # bytes, unpacked; LeNet-5 with two averages per weight takes half a million
+
+_CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+_LAYERS = (
+    *("Sequential", "Functional", "InputLayer"),
+    *("Conv2D", "Conv2DTranspose", "DepthwiseConv2D", "SeparableConv2D", "Dense"),
+    *("AveragePooling2D", "MaxPooling2D", "GlobalAveragePooling2D", "GlobalMaxPooling2D"),
+    *("Flatten", "Reshape", "Permute", "ZeroPadding2D", "Cropping2D", "UpSampling2D", "Identity"),
+    *("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "ThresholdedReLU", "Softmax"),
+    *("Dropout", "SpatialDropout2D", "AlphaDropout", "GaussianDropout", "GaussianNoise"),
+    *("BatchNormalization", "LayerNormalization", "GroupNormalization", "UnitNormalization"),
+    *("RMSNormalization", "ActivityRegularization"),
+    *("Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract"),
+    *("Rescaling", "Normalization", "Resizing", "CenterCrop", "RandomCrop", "RandomFlip"),
+    *("RandomRotation", "RandomTranslation", "RandomZoom", "RandomContrast", "RandomBrightness"),
+)
+_PARTS_OF_LAYERS = (
+    *("GlorotUniform", "GlorotNormal", "HeUniform", "HeNormal", "LecunUniform", "LecunNormal"),
+    *("RandomUniform", "RandomNormal", "TruncatedNormal", "VarianceScaling", "Orthogonal"),
+    *("Zeros", "Ones", "Constant"),
+    *("L1", "L2", "L1L2", "OrthogonalRegularizer"),
+    *("MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm"),
+    *("DTypePolicy", "FloatDTypePolicy", "Policy", "SeedGenerator"),
+    "__keras_tensor__",  # where a functional model of Keras 3 goes on from
+)
+_LOADABLE = frozenset(_LAYERS + _PARTS_OF_LAYERS)
+_ACTIVATIONS = frozenset(
+    [
+        *("linear", "tanh", "sigmoid", "hard_sigmoid", "log_sigmoid", "softmax", "log_softmax"),
+        *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "swish", "mish"),
+        *("softplus", "softsign", "exponential", "hard_silu", "hard_swish", "hard_tanh", "glu"),
+        *("soft_shrink", "hard_shrink", "tanh_shrink", "threshold", "squareplus", "sparse_plus"),
+    ]
+)
+_TENSORFLOWS_NAMES = {"softmax_v2": "softmax", "log_softmax_v2": "log_softmax"}
+
+
+@dataclass(frozen=True)
+class CheckedModel:
+    """A copy of a model file that Keras may load.
+
+    Attributes:
+        path: the copy.
+        written_by: version of the Keras that wrote the model.
+    """
+
+    path: Path
+    written_by: str
+
+
+def checked_copy(path: Path, folder: Path) -> CheckedModel:
+    """Copies what is harmless of a model file, if nothing else is needed to make the model.
+
+    Args:
+        path: a `.keras` file.
+        folder: an empty one, which the copy is written to.
+
+    Returns:
+        The copy.
+
+    Raises:
+        InputError: the file is missing, damaged or large, or the model consists of anything that is
+            not known to run no code.
+    """
+    try:
+        with path.open("rb") as file:
+            copy = _copy_of_hdf5 if file.read(len(_HDF5)) == _HDF5 else _copy_of_archive
+            file.seek(0)
+            return copy(file, folder)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except OSError as error:
+        if error.strerror is None or error.errno is None:  # h5py's: not of the system
+            raise InputError(f"{path}: not a whole Keras model file") from None
+        raise InputError(f"{path}: {error.strerror}") from None
+    except Exception:  # zipfile, zlib, json and h5py raise a dozen kinds
+        raise InputError(f"{path}: not a whole Keras model file") from None
+
+
+def _copy_of_archive(file: IO[bytes], folder: Path) -> CheckedModel:
+    with zipfile.ZipFile(file) as archive:
+        _check_size(sum(member.file_size for member in archive.infolist()))
+        if archive.testzip() is not None:
+            raise zipfile.BadZipFile
+        config = json.loads(archive.read(_CONFIG))
+        metadata = json.loads(archive.read(_METADATA))
+        with zipfile.ZipFile(folder / "model.keras", "w") as copy:
+            copy.writestr(_CONFIG, json.dumps(_checked(config)))
+            copy.writestr(_METADATA, json.dumps(metadata))
+            if _WEIGHTS in archive.namelist():
+                with archive.open(_WEIGHTS) as weights, copy.open(_WEIGHTS, "w") as target:
+                    shutil.copyfileobj(weights, target)
+    return CheckedModel(folder / "model.keras", _version(metadata["keras_version"]))
+
+
+def _copy_of_hdf5(file: IO[bytes], folder: Path) -> CheckedModel:
+    import h5py  # part of every TensorFlow, and slow to import
+
+    _check_size(file.seek(0, 2))
+    file.seek(0)
+    path = folder / "model.h5"  # Keras 3 reads HDF5 under this name only
+    with path.open("wb") as target:
+        shutil.copyfileobj(file, target)
+    with h5py.File(path, "r+") as copy:
+        if "model_config" not in copy.attrs:
+            raise InputError("HDF5 with weights alone, without the model's layers")
+        config = _checked(json.loads(copy.attrs["model_config"]))
+        copy.attrs["model_config"] = json.dumps(config)
+        copy.attrs.pop("training_config", None)  # as compile_config
+        written_by = copy.attrs.get("keras_version")
+    return CheckedModel(path, _version(written_by))
+
+
+def _check_size(size: int) -> None:
+    if size > LARGEST_FILE:
+        raise InputError(f"{size:,} bytes unpacked, which no LeNet-5 takes")
+
+
+def _version(text: Any) -> str:
+    """Anything else that stands there is not printed."""
+    known = isinstance(text, str) and re.fullmatch(r"[0-9A-Za-z.+-]{1,40}", text)
+    return text if known else "of an unknown version"
+
+
+def _checked(config: Any) -> Any:
+    """A Keras configuration without what compiles, or InputError with what may not be made."""
+    if isinstance(config, list):
+        return [_checked(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "function":
+        return _function_name(config)
+    if "class_name" in config:
+        _check_class(config)
+        config = {key: value for key, value in config.items() if key != "compile_config"}
+    for key, value in config.items():
+        if key.endswith("activation") and isinstance(value, str) and value not in _ACTIVATIONS:
+            raise _refusal(value)  # Keras 2 takes any function of its module
+    return {key: _checked(value) for key, value in config.items()}
+
+
+def _check_class(config: dict[str, Any]) -> None:
+    name = config["class_name"]
+    if name not in _LOADABLE:
+        raise _refusal(name)
+    # Keras imports what `module` names, whatever the class is called.
+    module = config.get("module") or "keras"
+    if str(module).split(".")[0] not in ("keras", "tf_keras"):
+        raise _refusal(module)
+    # A class that was registered under a name of its own comes before Keras's.
+    if config.get("registered_name") not in (None, name):
+        raise _refusal(config["registered_name"])
+
+
+def _function_name(config: dict[str, Any]) -> str:
+    """An activation that was given as a function: its name, which Keras finds among its own."""
+    given = str(config.get("config"))
+    name = _TENSORFLOWS_NAMES.get(given, given)
+    package = str(config.get("module") or "builtins").split(".")[0]
+    theirs = package in ("builtins", "keras", "tf_keras", "tensorflow")
+    registered = config.get("registered_name") in (None, "function", given, name)
+    if name not in _ACTIVATIONS or not theirs or not registered:
+        raise _refusal(given)
+    return name
+
+
+def _refusal(name: Any) -> InputError:
+    return InputError(f"refused, {str(name)[:80]!r} might run code of its own")
