@@ -22,7 +22,7 @@ from bench.report import (
 from lenet5 import data, run_directory, runtime
 from lenet5.cli import default_data_dir, default_mnist_dir
 from lenet5.errors import InputError
-from lenet5.recipe import check_seed
+from lenet5.recipe import ENGINES, check_seed
 from lenet5.recipes import RECIPES, find_recipe
 
 # pytester: tests/test_report.py makes small reports with it.
@@ -45,6 +45,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=float,
         metavar="SHARE",
         help="lowest test accuracy that passes, 0 to 1; default: the recipe's",
+    )
+    group.addoption(
+        "--engine",
+        choices=ENGINES,
+        help="that trains; default: both, with --seeds graph (whose seeds are paired)",
     )
     group.addoption("--threads", type=int, default=1, help="TensorFlow's; default: 1")
     group.addoption(

@@ -26,7 +26,6 @@ from bench import (
     results,
     trials,
 )
-from bench.accuracy import AccuracyDecision
 from bench.accuracy_comparison import check_margin, decide_all, default_margin, finding
 from bench.accuracy_report import accuracy_text
 from bench.catalogue import WORKLOADS
@@ -42,6 +41,7 @@ from bench.request import parse_request
 from bench.results import Block, Results
 from bench.statistics import Verdict
 from bench.trainings import (
+    Comparison,
     Trainings,
     holds_trainings,
     identity,
@@ -56,7 +56,7 @@ from bench.verdicts import Exit, exit_code, verdicts_of_all
 from lenet5 import data
 from lenet5.cli import default_data_dir, default_mnist_dir
 from lenet5.errors import InputError
-from lenet5.recipe import Recipe, check_seed
+from lenet5.recipe import DEFAULT_ENGINE, ENGINES, Recipe, check_seed
 from lenet5.recipes import find_recipe
 from lenet5.run_directory import writing
 
@@ -114,17 +114,22 @@ def _parser() -> argparse.ArgumentParser:
         "reference", help="train seeds of a recipe: what accuracy is held against"
     )
     reference.add_argument("--recipe", default="fast", metavar="NAME", help="default: fast")
+    _add_engine(reference)
     reference.add_argument(
         "--seeds", type=int, metavar="N", help="default: 20 of fast, 10 of other recipes"
     )
     reference.add_argument("--environment", default=".", metavar="REQ", help="default: this one")
     reference.add_argument(
-        "--out", type=Path, metavar="FILE.json", help="default: bench/references/<recipe>.json"
+        "--out",
+        type=Path,
+        metavar="FILE.json",
+        help="default: bench/references/<recipe>-<engine>.json",
     )
     reference.set_defaults(run=_reference)
     tried = commands.add_parser("trials", help="train recipes that change one another in something")
     tried.add_argument("recipes", type=Path, metavar="RECIPES.json")
     tried.add_argument("--out", type=Path, required=True, metavar="FILE.json")
+    _add_engine(tried)
     tried.add_argument("--seeds", type=int, default=1, metavar="N", help="of each; default: 1")
     tried.add_argument(
         "--first-seed",
@@ -163,6 +168,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_engine(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=DEFAULT_ENGINE,
+        help=f"that trains; default: {DEFAULT_ENGINE}",
+    )
+
+
 def _verdict(options: argparse.Namespace) -> int:
     if holds_trainings(options.files[0]):
         return _accuracy_verdict(options)
@@ -178,9 +192,10 @@ def _verdict(options: argparse.Namespace) -> int:
 
 
 def _accuracy_verdict(options: argparse.Namespace) -> int:
-    sets, decisions = _accuracy(options)
+    sets, terms = _read_accuracy(options)
+    decisions = decide_all(sets, terms)
     _print_all(
-        f"{decision.verdict.value}: {finding(decision, candidate, sets[0])}"
+        f"{decision.verdict.value}: {finding(decision, candidate, sets[0], paired=terms.paired)}"
         for decision, candidate in zip(decisions, sets[1:], strict=True)
     )
     verdicts = {decision.verdict for decision in decisions}
@@ -191,16 +206,16 @@ def _accuracy_verdict(options: argparse.Namespace) -> int:
     return Exit.INCONCLUSIVE if Verdict.INCONCLUSIVE in verdicts else Exit.PASSED
 
 
-def _accuracy(options: argparse.Namespace) -> tuple[list[Trainings], list[AccuracyDecision]]:
+def _read_accuracy(options: argparse.Namespace) -> tuple[list[Trainings], Comparison]:
     if len(options.files) > 1:
         raise InputError("accuracy results are read one at a time: give one file")
-    sets, terms = read_comparison(options.files[0])
-    return sets, decide_all(sets, terms.margin_points, paired=terms.paired)
+    return read_comparison(options.files[0])
 
 
 def _show(options: argparse.Namespace) -> int:
     if holds_trainings(options.files[0]):
-        print(accuracy_text(*_accuracy(options)))
+        sets, terms = _read_accuracy(options)
+        print(accuracy_text(sets, decide_all(sets, terms)))
         return Exit.PASSED
     found = _read(options)
     print(table_text(found, verdicts_of_all(found)))
@@ -289,7 +304,7 @@ def _add_run(
 def _reference(options: argparse.Namespace) -> int:
     """Trains the seeds that a reference lacks yet; what is trained is kept after each."""
     recipe = find_recipe(options.recipe)
-    path = options.out or reference_path(options.recipe)
+    path = options.out or reference_path(options.recipe, options.engine)
     options.seeds = reference_seeds(recipe.name) if options.seeds is None else options.seeds
     with only_writer(path, default_cache(os.environ)):
         before = read_trainings(path) if path.exists() else []
@@ -361,6 +376,7 @@ def _train(
             dataset,
             before,
             on_sets,
+            engine=options.engine,
             seeds=wanted,
             processes=max(len(machine.cores()), 1),
         )
@@ -380,7 +396,7 @@ def _error_rates(options: argparse.Namespace) -> int:
         check_margin(options.accuracy_margin)
     margin = options.accuracy_margin
     if margin is None:
-        margin = default_margin(baseline.recipe.name)
+        margin = default_margin(baseline.recipe.name, baseline.engine)
     rows = {
         path.stem: accuracy_replays.replay(
             baseline,

@@ -9,8 +9,9 @@ rejects "worse by the margin or more", FAIL rejects "worse by the margin or less
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -40,6 +41,9 @@ class Trained:
         train_seconds: wall time of training with validation, without tracing; 0: not known.
         best_epoch: the one whose weights were tested.
         epochs: that were trained.
+        curves: an epoch a row: loss and accuracy (0 to 1) on the training images with dropout,
+            then on the validation images; empty where they were not kept.
+        weight_norms: root of the sum of squares of every weight of the model, in Keras's order.
         problem: why there is no number of wrong images; empty where there is.
         crashed: whether that is since its process died, hung or raised an error, not since the
             loss became NaN or infinite.
@@ -53,6 +57,8 @@ class Trained:
     train_seconds: float = 0.0
     best_epoch: int = 0
     epochs: int = 0
+    curves: tuple[tuple[float, ...], ...] = ()
+    weight_norms: tuple[float, ...] = ()
     problem: str = ""
     crashed: bool = False
     started: bool = True
@@ -61,6 +67,17 @@ class Trained:
     def accuracy(self) -> float:
         """Share of test images right, in [0, 1]; 0 where there is no model."""
         return 0.0 if self.wrong is None else (self.images - self.wrong) / self.images
+
+
+def read_trained(content: Mapping[str, Any]) -> Trained:
+    """A seed as JSON has it.
+
+    Raises:
+        TypeError, ValueError: a field is unknown, missing, or no row of numbers.
+    """
+    curves = tuple(tuple(map(float, row)) for row in content.get("curves", ()))
+    norms = tuple(map(float, content.get("weight_norms", ())))
+    return Trained(**{**content, "curves": curves, "weight_norms": norms})
 
 
 @dataclass(frozen=True)
@@ -98,6 +115,7 @@ def decide_accuracy(
     margin_points: float,
     *,
     paired: bool,
+    beside: bool | None = None,
 ) -> AccuracyDecision:
     """The verdict on the seeds so far.
 
@@ -107,8 +125,11 @@ def decide_accuracy(
         recipe: whose floor tells a run that diverged, and whose upper bound one too good.
         margin_points: percentage points of accuracy that may be lost.
         paired: whether seeds are compared one by one.
+        beside: whether the baseline's seeds are trained beside the candidate's, as many at each
+            look, and are not a reference that was trained before; default: if paired.
     """
-    if paired:  # what the baseline did later, for another candidate, is no part of this verdict
+    beside = paired if beside is None else beside
+    if beside:  # what the baseline did later, for another candidate, is no part of this verdict
         looks = (look.blocks for look in LOOKS if look.blocks >= len(candidate))
         baseline = baseline[: next(looks, len(baseline))]
     fault = next((trained for trained in baseline if trained.wrong is None), None)
@@ -125,7 +146,7 @@ def decide_accuracy(
     for look in LOOKS:
         if len(candidate) < look.blocks or verdict is not Verdict.INCONCLUSIVE:
             break
-        others = baseline[: look.blocks] if paired else baseline
+        others = baseline[: look.blocks] if beside else baseline
         test = _test(candidate[: look.blocks], others, look.alpha, paired=paired)
         if paired and all(a.wrong == b.wrong for a, b in zip(candidate, others, strict=False)):
             verdict, reason = Verdict.PASS, "identical"

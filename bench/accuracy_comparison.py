@@ -16,7 +16,7 @@ from bench.request import Request, parse_request
 from bench.results import Side
 from bench.seeds import Job, prepare_training_folder, train_seeds
 from bench.statistics import Verdict
-from bench.trainings import Trainings, differs, identity, read_reference
+from bench.trainings import Comparison, Trainings, differs, identity, read_reference
 from lenet5.data import Dataset, sha256_of
 from lenet5.errors import InputError
 from lenet5.recipe import Recipe
@@ -33,6 +33,7 @@ class AccuracyTerms:
         baseline: the environment that others are held against; None: the stored reference.
         candidates: the others.
         recipe: what is trained.
+        engine: that trains it.
         seeds: most seeds of each side: 0, 1, 2 and so on; of a comparison, those of a look.
         margin_points: percentage points of accuracy that may be lost.
         processes: trainings at a time.
@@ -41,9 +42,20 @@ class AccuracyTerms:
     baseline: Request | None
     candidates: tuple[Request, ...]
     recipe: Recipe
+    engine: str
     seeds: int
     margin_points: float
     processes: int = 1
+
+    @property
+    def comparison(self) -> Comparison:
+        """What verdicts are made by.
+
+        Seeds are compared one by one with the engine `graph`, where both sides of a seed have
+        batches and masks in common; Keras's random streams may differ between its versions.
+        """
+        beside = self.baseline is not None
+        return Comparison(self.margin_points, beside and self.engine == "graph", beside)
 
 
 def read_accuracy_terms(
@@ -51,6 +63,7 @@ def read_accuracy_terms(
     candidates: Sequence[str],
     *,
     recipe: str,
+    engine: str,
     seeds: int,
     asked_margin: float | None = None,
 ) -> AccuracyTerms:
@@ -60,6 +73,7 @@ def read_accuracy_terms(
         baseline: as `--baseline` has it.
         candidates: as `--candidate` has them.
         recipe: its name.
+        engine: its name.
         seeds: most of each side.
         asked_margin: in percentage points; None: `default_margin`.
 
@@ -76,8 +90,9 @@ def read_accuracy_terms(
         baseline=None if baseline is None else parse_request(baseline),
         candidates=tuple(parse_request(text) for text in candidates or ["."]),
         recipe=find_recipe(recipe),
+        engine=engine,
         seeds=seeds,
-        margin_points=default_margin(recipe) if asked_margin is None else asked_margin,
+        margin_points=default_margin(recipe, engine) if asked_margin is None else asked_margin,
         processes=max(len(machine.cores()), 1),
     )
 
@@ -88,17 +103,17 @@ def check_margin(points: float) -> None:
         raise InputError(f"--accuracy-margin is {points}, expected 0.01 to 100 percentage points")
 
 
-def default_margin(recipe: str) -> float:
-    """`bench.accuracy.margin_points` of a recipe's reference.
+def default_margin(recipe: str, engine: str) -> float:
+    """`bench.accuracy.margin_points` of the reference of a recipe and an engine.
 
     Raises:
         InputError: there is none, or it is damaged, not whole, or of another recipe.
     """
-    reference = read_reference(recipe)
+    reference = read_reference(recipe, engine)
     if identity(reference.recipe) != identity(find_recipe(recipe)):
         raise InputError(
             f"the reference of recipe {recipe} is of an earlier one: python -m bench reference "
-            f"--recipe {recipe} once it is removed, or give --accuracy-margin"
+            f"--recipe {recipe} --engine {engine} once it is removed, or give --accuracy-margin"
         )
     return margin_points(reference.seeds)
 
@@ -150,20 +165,27 @@ def compare_accuracy(
             places = _undecided(sets, terms)
             if reference is None and places:
                 places = [0, *places]
-            jobs = [Job(str(p), seed, terms.recipe) for seed in range(first, last) for p in places]
+            jobs = [
+                Job(str(place), seed, terms.recipe, terms.engine)
+                for seed in range(first, last)
+                for place in places
+            ]
             train_seeds(jobs, sides, folder, processes=terms.processes, on_trained=on_trained)
     return sets
 
 
-def decide_all(
-    sets: Sequence[Trainings], margin_points: float, *, paired: bool
-) -> list[AccuracyDecision]:
+def decide_all(sets: Sequence[Trainings], terms: Comparison) -> list[AccuracyDecision]:
     """The verdict on every candidate; against a reference of something else INCONCLUSIVE."""
     baseline, *candidates = sets
     decisions = []
     for candidate in candidates:
         decision = decide_accuracy(
-            candidate.seeds, baseline.seeds, candidate.recipe, margin_points, paired=paired
+            candidate.seeds,
+            baseline.seeds,
+            candidate.recipe,
+            terms.margin_points,
+            paired=terms.paired,
+            beside=terms.beside,
         )
         reason = baseline.problem or candidate.problem or differs(baseline, candidate)
         if reason:
@@ -172,7 +194,9 @@ def decide_all(
     return decisions
 
 
-def finding(decision: AccuracyDecision, candidate: Trainings, baseline: Trainings) -> str:
+def finding(
+    decision: AccuracyDecision, candidate: Trainings, baseline: Trainings, *, paired: bool
+) -> str:
     """The sentence of a decision: `accuracy[fast]: 2.21.0 loses 0.02 points against …`."""
     d = decision
     text = f"accuracy[{candidate.recipe.name}]: {candidate.side.label}"
@@ -181,7 +205,7 @@ def finding(decision: AccuracyDecision, candidate: Trainings, baseline: Training
         return f"{text} against {others}: {d.reason or 'nothing was trained'}"
     change = "loses" if d.difference >= 0 else "gains"
     text = f"{text} {change} {abs(d.difference):.3f} points against {others}"
-    seeds = f"{d.seeds} seeds"
+    seeds = f"{d.seeds} seeds, {'paired' if paired else 'unpaired'}, engine {candidate.engine}"
     if d.reason:
         return f"{text} ({seeds}): {d.reason}"
     basis = (
@@ -201,7 +225,8 @@ def _nothing_trained(
 
     def of(side: Side) -> Trainings:
         return Trainings(
-            terms.recipe, split, code, side, machine.describe(), started, problem=side.problem
+            *(terms.recipe, terms.engine, split, code, side, machine.describe(), started),
+            problem=side.problem,
         )
 
     requests = [*filter(None, [terms.baseline]), *terms.candidates]
@@ -221,10 +246,9 @@ def _stages(seeds: int) -> Iterator[tuple[int, int]]:
 
 
 def _undecided(sets: Sequence[Trainings], terms: AccuracyTerms) -> list[int]:
-    paired = terms.baseline is not None
     if sets[0].problem or any(trained.wrong is None for trained in sets[0].seeds):
         return []  # more seeds tell nothing where the baseline itself fails
-    decisions = decide_all(sets, terms.margin_points, paired=paired)
+    decisions = decide_all(sets, terms.comparison)
     return [
         place
         for place, decision in enumerate(decisions, start=1)

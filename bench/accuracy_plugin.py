@@ -30,7 +30,7 @@ from bench.comparison_plugin import NOT_THERE, VERDICT
 from bench.environments import Built, EnvironmentProblem, build, default_cache
 from bench.report import FINDINGS
 from bench.statistics import Verdict
-from bench.trainings import Comparison, Trainings, read_reference, write_trainings
+from bench.trainings import Trainings, read_reference, write_trainings
 from bench.verdicts import Exit
 from lenet5 import data
 from lenet5.cli import default_data_dir
@@ -75,6 +75,7 @@ def pytest_configure(config: pytest.Config) -> None:
             option.baseline,
             option.candidate,
             recipe=option.recipe or "fast",
+            engine=option.engine or "graph",
             seeds=option.seeds,
             asked_margin=option.accuracy_margin,
         )
@@ -92,8 +93,10 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     others = ", ".join(request.text for request in terms.candidates)
     against = terms.baseline.text if terms.baseline else "the stored reference"
     return (
-        f"accuracy: {others} against {against}, recipe {terms.recipe.name}, up to {terms.seeds} "
-        f"seeds, margin {terms.margin_points:g} points, results {config.option.accuracy_results}"
+        f"accuracy: {others} against {against}, recipe {terms.recipe.name}, "
+        f"engine {terms.engine}, up to {terms.seeds} seeds "
+        f"({'paired' if terms.comparison.paired else 'unpaired'}), "
+        f"margin {terms.margin_points:g} points, results {config.option.accuracy_results}"
     )
 
 
@@ -127,9 +130,10 @@ def accuracy_decisions(
             pytest.exit(f"the baseline is not there: {problem}", returncode=Exit.NOT_THERE)
         except InputError as error:
             pytest.exit(str(error), returncode=Exit.USAGE)
-    decisions = decide_all(sets, terms.margin_points, paired=terms.baseline is not None)
+    decisions = decide_all(sets, terms.comparison)
+    paired = terms.comparison.paired
     config.stash.setdefault(FINDINGS, []).extend(
-        f"{decision.verdict.value}: {finding(decision, candidate, sets[0])}"
+        f"{decision.verdict.value}: {finding(decision, candidate, sets[0], paired=paired)}"
         for decision, candidate in zip(decisions, sets[1:], strict=True)
     )
     return dict(zip(places, zip(decisions, sets[1:], strict=True), strict=True))
@@ -140,10 +144,12 @@ def judge_accuracy(
     candidate: Trainings,
     baseline: Trainings,
     record: Callable[[str, object], None],
+    *,
+    paired: bool,
 ) -> None:
     """Passes or fails a test by a verdict."""
     word = NOT_THERE if candidate.problem or baseline.problem else decision.verdict.value
-    said = finding(decision, candidate, baseline)
+    said = finding(decision, candidate, baseline, paired=paired)
     record(VERDICT, word)
     record("finding", said)
     for name in ("difference", "low", "high", "detectable"):
@@ -159,9 +165,9 @@ def accuracy_head(config: pytest.Config) -> str:
     if sets is None:
         return ""
     terms = config.stash[ACCURACY_TERMS]
-    decisions = decide_all(sets, terms.margin_points, paired=terms.baseline is not None)
+    decisions = decide_all(sets, terms.comparison)
     return accuracy_html(
-        sets, decisions, config.stash[_TEST_LABELS], paired=terms.baseline is not None
+        sets, decisions, config.stash[_TEST_LABELS], paired=terms.comparison.paired
     )
 
 
@@ -180,7 +186,7 @@ def _selected(session: pytest.Session) -> list[int]:
 def _train(config: pytest.Config, terms: AccuracyTerms) -> list[Trainings]:
     reference = None
     if terms.baseline is None:
-        reference = read_reference(terms.recipe.name, else_give="--baseline")
+        reference = read_reference(terms.recipe.name, terms.engine, else_give="--baseline")
     dataset = data.load_dataset(
         "mnist", data_dir=default_data_dir(os.environ), mnist_dir=config.option.mnist_dir
     )
@@ -190,18 +196,17 @@ def _train(config: pytest.Config, terms: AccuracyTerms) -> list[Trainings]:
     if terms.baseline is not None:
         built.append(build(terms.baseline, cache, say=tqdm.write))
     built += comparison.build_candidates(terms.candidates, cache, tqdm.write)
-    terms_kept = Comparison(terms.margin_points, paired=terms.baseline is not None)
     sides = len(terms.candidates) + (terms.baseline is not None)
     with tqdm(total=sides * terms.seeds, disable=None, unit="seed", leave=False) as bar:
 
         def on_seed(sets: Sequence[Trainings]) -> None:
             config.stash[TRAINED] = list(sets)
-            write_trainings(config.option.accuracy_results, sets, terms_kept)
+            write_trainings(config.option.accuracy_results, sets, terms.comparison)
             bar.update()
 
         sets = compare_accuracy(terms, built, reference, dataset, on_seed)
     config.stash[TRAINED] = sets
-    write_trainings(config.option.accuracy_results, sets, terms_kept)
+    write_trainings(config.option.accuracy_results, sets, terms.comparison)
     return sets
 
 

@@ -38,7 +38,7 @@ def accuracy_html(
 
     baseline, *candidates = sets
     findings = "".join(
-        f"<li>{d.verdict.value}: {escape(finding(d, candidate, baseline))}</li>"
+        f"<li>{d.verdict.value}: {escape(finding(d, candidate, baseline, paired=paired))}</li>"
         for d, candidate in zip(decisions, candidates, strict=True)
     )
     parts = [

@@ -1,6 +1,7 @@
 """What a worker computes to be held against NumPy, without dropout.
 
-Through Keras's layers one batch; through matrix products, as `lenet5 train` does it, fifty steps.
+Logits, loss and gradients of one batch, and fifty steps of the engine `graph`, all through Keras's
+layers.
 
 And the bits that training with dropout and distorted images ends with, to be held against those of
 another process.
@@ -18,7 +19,7 @@ import tensorflow as tf
 from lenet5.model import build_for
 from lenet5.recipes import find_recipe
 from lenet5.runtime import trainable_tensors
-from lenet5.steps import build_step_loop, forward_by_layers, total_loss
+from lenet5.steps import build_step_loop, forward, total_loss
 
 _SEED = 0
 
@@ -46,7 +47,7 @@ def compute(folder: Path) -> dict[str, Any]:
     @tf.function
     def first_batch(batch: Any, batch_labels: Any) -> tuple[Any, Any, Any]:
         with tf.GradientTape() as tape:
-            probabilities = forward_by_layers(model, batch, _SEED, tf.constant(0, tf.int64))
+            probabilities = forward(model, batch, _SEED, tf.constant(0, tf.int64))
             loss = total_loss(model, batch_labels, probabilities)
         return probabilities, loss, tape.gradient(loss, trainable_tensors(model))
 

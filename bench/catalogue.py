@@ -87,7 +87,6 @@ WORKLOADS: Mapping[str, Spec] = {
         Spec("first_step", 2, gated=True, margin=1.25, kind=FIRST_STEP),
         Spec("peak_memory", 2, gated=True, margin=1.1, kind=MEMORY, unit=MEBIBYTES),
         _loop(512),
-        _batched("train_step[products,b128]", "products", 128),
         _batched("train_step[xla,b128]", "xla", 128),
         _batched("train_step[raw,b128]", "raw", 128),
         _fit(128),

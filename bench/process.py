@@ -30,12 +30,18 @@ _FILES = (
         f"lenet5/{name}.py"
         for name in (
             *("__init__", "errors", "recipe", "recipes", "runtime", "data"),
-            *("augmentation", "convolution", "model", "steps"),
+            *("augmentation", "model", "steps"),
         )
     ),
 )
 # What workers import beside that to train whole runs, and to compute what NumPy does.
-TRAINING_FILES = ("bench/seed_training.py", "lenet5/training.py")
+TRAINING_FILES = (
+    "bench/seed_training.py",
+    *(
+        f"lenet5/{name}.py"
+        for name in ("history", "early_stopping", "keras_engine", "graph_engine", "training")
+    ),
+)
 # What decides about a training beside its recipe, seed and images: named recipes and what is timed
 # may change without it.
 _TRAINING_CODE = (
@@ -43,8 +49,8 @@ _TRAINING_CODE = (
     *(
         f"lenet5/{name}.py"
         for name in (
-            *("recipe", "runtime", "data", "augmentation", "convolution", "model", "steps"),
-            "training",
+            *("recipe", "runtime", "data", "augmentation", "model", "steps", "early_stopping"),
+            *("keras_engine", "graph_engine", "training"),
         )
     ),
 )

@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 
 from lenet5.data import PARTS, Subset, normalise
+from lenet5.history import DivergenceError, History
 from lenet5.recipe import Recipe
-from lenet5.training import DivergenceError, train
+from lenet5.training import train
 
 
-def train_seed(folder: Path, recipe: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def train_seed(folder: Path, recipe: Mapping[str, Any], seed: int, engine: str) -> dict[str, Any]:
     """Trains and tests.
 
     Args:
         folder: with `<part>_images.npy` and `<part>_labels.npy` of the three parts of MNIST.
         recipe: its fields.
         seed: of the run.
+        engine: that trains.
 
     Returns:
         The fields of `bench.accuracy.Trained`.
@@ -27,7 +29,7 @@ def train_seed(folder: Path, recipe: Mapping[str, Any], seed: int) -> dict[str, 
     training, validation, test = (_subset(folder, part) for part in PARTS)
     answer: dict[str, Any] = {"seed": seed, "images": len(test.labels)}
     try:
-        model, history = train(Recipe.from_dict(recipe), training, validation, seed)
+        model, history = train(Recipe.from_dict(recipe), training, validation, seed, engine=engine)
     except DivergenceError as error:
         return {**answer, "wrong": None, "problem": str(error)}
     probabilities = model.predict(normalise(test.images), batch_size=500, verbose=0)
@@ -39,7 +41,20 @@ def train_seed(folder: Path, recipe: Mapping[str, Any], seed: int) -> dict[str, 
         "train_seconds": history.train_seconds,
         "best_epoch": history.best_epoch,
         "epochs": len(history.epochs),
+        "curves": curves_of(history),
+        "weight_norms": [float(np.linalg.norm(weight)) for weight in model.get_weights()],
     }
+
+
+def curves_of(history: History) -> list[list[float]]:
+    """An epoch a row: loss and accuracy on the training images, then on the validation images."""
+    return [
+        [
+            *(epoch.training_loss, epoch.training_accuracy),
+            *(epoch.validation_loss, epoch.validation_accuracy),
+        ]
+        for epoch in history.epochs
+    ]
 
 
 def _subset(folder: Path, part: str) -> Subset:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.accuracy import Trained
+from bench.accuracy import Trained, read_trained
 from bench.process import TRAINING_FILES, Interpreter, Worker, WorkerError, copy_code, training_code
 from lenet5.data import PARTS, Dataset
 from lenet5.recipe import Recipe
@@ -25,11 +25,12 @@ _TRIES = 2  # a fault is told from an accident by a fresh process
 
 @dataclass(frozen=True)
 class Job:
-    """A seed of a recipe to train on a side."""
+    """A seed of a recipe to train on a side, and the engine that trains it."""
 
     side: str
     seed: int
     recipe: Recipe
+    engine: str
 
 
 OnTrained = Callable[[Job, Trained, Mapping[str, Any]], None]
@@ -94,10 +95,14 @@ def train_seeds(
                     started = True
                     limit_seconds = epoch_seconds * (job.recipe.epochs + 1)
                     answer = worker.ask(
-                        limit_seconds, "train", recipe=asdict(job.recipe), seed=job.seed
+                        limit_seconds,
+                        "train",
+                        recipe=asdict(job.recipe),
+                        seed=job.seed,
+                        engine=job.engine,
                     )
                     del answer["idle_cpu_seconds"]
-                    return Trained(**answer), said
+                    return read_trained(answer), said
             except WorkerError as error:
                 reason = error.reason
         failed.add((job.side, job.recipe))

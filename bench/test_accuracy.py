@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from bench.accuracy import AccuracyDecision
-from bench.accuracy_plugin import TRAINED, judge_accuracy
+from bench.accuracy_plugin import ACCURACY_TERMS, TRAINED, judge_accuracy
 from bench.trainings import Trainings
 
 
@@ -22,4 +22,6 @@ def test_accuracy(
 ) -> None:
     """PASS: shown to lose less than the margin. FAIL: shown to lose more, or diverged."""
     decision, candidate = accuracy_decisions[trained_candidate]
-    judge_accuracy(decision, candidate, pytestconfig.stash[TRAINED][0], record_property)
+    baseline = pytestconfig.stash[TRAINED][0]
+    paired = pytestconfig.stash[ACCURACY_TERMS].comparison.paired
+    judge_accuracy(decision, candidate, baseline, record_property, paired=paired)

@@ -1,6 +1,7 @@
-"""Every broken variant of the project is caught by its ordinary tests; no unbroken seed is.
+"""What is broken is noticed by the ordinary tests, also where TensorFlow itself is; no seed is.
 
-Collected with `--mutations` only: each takes as long as the tests up to the third that fails.
+Collected with `--mutations` only: each takes as long as the tests up to the third that fails, and
+the accuracy gate where none does.
 """
 
 from __future__ import annotations
@@ -10,43 +11,44 @@ from pathlib import Path
 
 import pytest
 
-from bench.mutations import (
-    MUTATIONS,
-    SEEDED_CHECKS,
-    Caught,
-    Mutation,
-    apply,
-    copy_project,
-    run_checks,
-    table,
-)
+from bench.mutations.checks import GATE, Noticed, notice, ordinary_checks, run_checks, table
+from bench.mutations.framework import BREAKAGES
+from bench.mutations.framework.breakage import Breakage
+from bench.mutations.project import MUTATIONS, Mutation, apply, copy_project
 from bench.report import FINDINGS
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def found(pytestconfig: pytest.Config) -> Iterator[list[Caught]]:
-    """What was caught so far; the table of all goes to the findings at the end."""
-    caught: list[Caught] = []
-    yield caught
-    pytestconfig.stash.setdefault(FINDINGS, []).extend(table(caught).splitlines())
+def found(pytestconfig: pytest.Config) -> Iterator[list[Noticed]]:
+    """What was noticed so far; the table of all goes to the findings at the end."""
+    noticed: list[Noticed] = []
+    yield noticed
+    pytestconfig.stash.setdefault(FINDINGS, []).extend(table(noticed).splitlines())
 
 
 @pytest.fixture(scope="module")
-def unbroken(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What fails without any mutation: then nothing that fails with one means anything."""
-    folder = tmp_path_factory.mktemp("unbroken")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project as it is."""
+    folder = tmp_path_factory.mktemp("copy")
     copy_project(ROOT, folder)
-    checks, output = run_checks(folder, mnist_dir=pytestconfig.option.mnist_dir)
-    return output if checks else ""
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unbroken(pytestconfig: pytest.Config, copy: Path) -> str:
+    """What fails where nothing is broken: then nothing that fails otherwise means anything."""
+    checks = [*ordinary_checks(copy), GATE]
+    failed, output = run_checks(copy, checks, mnist_dir=pytestconfig.option.mnist_dir)
+    return output if failed else ""
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
-def test_a_mutation_is_caught(
+def test_a_mutation_of_the_project_is_noticed(
     pytestconfig: pytest.Config,
     mutation: Mutation,
-    found: list[Caught],
+    found: list[Noticed],
     unbroken: str,
     tmp_path: Path,
     record_property: Callable[[str, object], None],
@@ -54,10 +56,27 @@ def test_a_mutation_is_caught(
     assert not unbroken, "the unbroken project fails already"
     copy_project(ROOT, tmp_path)
     apply(mutation, tmp_path)
-    checks, output = run_checks(tmp_path, mnist_dir=pytestconfig.option.mnist_dir)
-    found.append(Caught(mutation, checks))
-    record_property("caught_by", ", ".join(checks))
-    assert checks, f"nothing noticed: {mutation.name}\n{output}"
+    failed, output = notice(tmp_path, mnist_dir=pytestconfig.option.mnist_dir)
+    found.append(Noticed(mutation.name, mutation.file, failed))
+    record_property("noticed_by", ", ".join(failed))
+    assert failed, f"nothing noticed: {mutation.name}\n{output}"
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES, ids=lambda breakage: breakage.name)
+def test_a_breakage_of_the_framework_is_noticed(
+    pytestconfig: pytest.Config,
+    breakage: Breakage,
+    found: list[Noticed],
+    unbroken: str,
+    copy: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    assert not unbroken, "the unbroken project fails already"
+    mnist_dir = pytestconfig.option.mnist_dir
+    failed, output = notice(copy, breakage=breakage.name, mnist_dir=mnist_dir)
+    found.append(Noticed(breakage.name, breakage.kind, failed))
+    record_property("noticed_by", ", ".join(failed))
+    assert failed, f"nothing noticed: {breakage.name}\n{output}"
 
 
 def test_the_unbroken_project_passes(unbroken: str) -> None:
@@ -66,9 +85,8 @@ def test_the_unbroken_project_passes(unbroken: str) -> None:
 
 @pytest.mark.parametrize("seed", range(1, 20))
 def test_the_unbroken_project_passes_with_other_seeds(
-    pytestconfig: pytest.Config, seed: int, tmp_path: Path
+    pytestconfig: pytest.Config, seed: int, copy: Path
 ) -> None:
-    copy_project(ROOT, tmp_path)
     mnist_dir = pytestconfig.option.mnist_dir
-    checks, output = run_checks(tmp_path, SEEDED_CHECKS, seed=seed, mnist_dir=mnist_dir)
-    assert not checks, output
+    failed, output = run_checks(copy, [GATE], seed=seed, mnist_dir=mnist_dir)
+    assert not failed, output

@@ -7,19 +7,14 @@ and versions.
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench import workloads
-from bench.loop_versus_original import LEAST_RATIO
-from bench.report import ENVIRONMENT, FINDINGS
+from bench.report import ENVIRONMENT
 from bench.workloads import Workload
 from lenet5.data import Dataset, Subset
 
@@ -58,15 +53,10 @@ def measure(
 Measure = Callable[[Workload, int, int], None]
 
 
-TRAIN_STEPS = [(name, batch) for name in ("loop", "products") for batch in (32, 128, 512)]
-
-
-@pytest.mark.parametrize(
-    ("builder", "batch_size"), TRAIN_STEPS, ids=[f"{name},b{batch}" for name, batch in TRAIN_STEPS]
-)
-def test_train_step(images: Subset, measure: Measure, builder: str, batch_size: int) -> None:
-    """`loop` goes through Keras's layers, `products` as `lenet5 train` does."""
-    measure(getattr(workloads, builder)(images, batch_size), IMAGES, batch_size)
+@pytest.mark.parametrize("batch_size", [32, 128, 512], ids=["loop,b32", "loop,b128", "loop,b512"])
+def test_train_step(images: Subset, measure: Measure, batch_size: int) -> None:
+    """Steps of the engine `graph`."""
+    measure(workloads.loop(images, batch_size), IMAGES, batch_size)
 
 
 @pytest.mark.parametrize("batch_size", [32, 128], ids=["b32", "b128"])
@@ -86,27 +76,3 @@ def test_predict(images: Subset, measure: Measure, batch_size: int) -> None:
         measure(workloads.predict_one(images), 20, batch_size)
     else:
         measure(workloads.predict(images, batch_size), IMAGES, batch_size)
-
-
-@pytest.mark.usefixtures("mnist")
-def test_loop_is_2_2_times_as_fast_as_the_original(
-    pytestconfig: pytest.Config, record_property: Callable[[str, object], None]
-) -> None:
-    """On one pinned core with one thread at batch 32, whole epochs of the two in turns."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.loop_versus_original"],
-        cwd=Path(__file__).parent.parent,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    measured = json.loads(done.stdout.splitlines()[-1])
-    record_property("loop_versus_original", measured["ratio"])
-    pytestconfig.stash.setdefault(FINDINGS, []).append(
-        f"The loop trains {measured['ratio']:.2f} times the images per second of the original's "
-        f"pipeline (batch 32, one pinned core, one thread, {len(measured['loop'])} alternating "
-        f"epochs of each, the best of each; at least {LEAST_RATIO} is asked)."
-    )
-    assert measured["ratio"] >= LEAST_RATIO, measured

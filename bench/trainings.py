@@ -1,7 +1,7 @@
 """Seeds of a recipe trained in an environment: what references and accuracy results are made of.
 
-`bench/references/<recipe>.json` holds one such set; the results of an accuracy comparison hold one
-of the baseline or reference, and one of each candidate.
+`bench/references/<recipe>-<engine>.json` holds one such set; the results of an accuracy comparison
+hold one of the baseline or reference, and one of each candidate.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from bench.accuracy import Trained
+from bench.accuracy import Trained, read_trained
 from bench.results import Side
 from lenet5.errors import InputError
-from lenet5.recipe import Recipe
+from lenet5.recipe import Recipe, check_engine
 from lenet5.run_directory import writing, written_whole
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had no engines
 KIND = "trainings"
 FOLDER = Path(__file__).parent / "references"
 
@@ -34,6 +34,7 @@ class Trainings:
 
     Attributes:
         recipe: all its fields, with the bounds of its gate.
+        engine: that trained them.
         split: SHA-256 of MNIST's split arrays.
         code: SHA-256 of the files that trained.
         side: the environment.
@@ -44,6 +45,7 @@ class Trainings:
     """
 
     recipe: Recipe
+    engine: str
     split: str
     code: str
     side: Side
@@ -63,11 +65,13 @@ class Comparison:
 
     Attributes:
         margin_points: percentage points of accuracy that may be lost.
-        paired: whether the first set is a baseline with the same seeds, or a reference.
+        paired: whether seeds are compared one by one.
+        beside: whether the first set is a baseline, trained beside the others, or a reference.
     """
 
     margin_points: float
     paired: bool
+    beside: bool
 
     def __post_init__(self) -> None:
         if not (isinstance(self.margin_points, float | int) and self.margin_points > 0):
@@ -79,19 +83,22 @@ def reference_seeds(recipe: str) -> int:
     return 20 if recipe == "fast" else 10
 
 
-def read_reference(recipe: str, *, else_give: str = "--accuracy-margin") -> Trainings:
-    """The stored reference of a recipe.
+def read_reference(recipe: str, engine: str, *, else_give: str = "--accuracy-margin") -> Trainings:
+    """The stored reference of a recipe and an engine.
 
     Args:
         recipe: its name.
+        engine: its name.
         else_give: option that makes do without one.
 
     Raises:
         InputError: it is missing, damaged or not whole: seeds are missing, or one diverged.
     """
-    path, command = reference_path(recipe), f"python -m bench reference --recipe {recipe}"
+    path = reference_path(recipe, engine)
+    command = f"python -m bench reference --recipe {recipe} --engine {engine}"
     if not path.exists():
-        raise InputError(f"no reference of recipe {recipe}: {command}, or give {else_give}")
+        what = f"recipe {recipe} and engine {engine}"
+        raise InputError(f"no reference of {what}: {command}, or give {else_give}")
     reference = read_trainings(path)[0]
     if len(reference.seeds) < reference_seeds(recipe):
         counts = f"{len(reference.seeds)} of {reference_seeds(recipe)}"
@@ -102,9 +109,9 @@ def read_reference(recipe: str, *, else_give: str = "--accuracy-margin") -> Trai
     return reference
 
 
-def reference_path(recipe: str, folder: Path = FOLDER) -> Path:
-    """Where a recipe's reference is kept."""
-    return folder / f"{recipe}.json"
+def reference_path(recipe: str, engine: str, folder: Path = FOLDER) -> Path:
+    """Where the reference of a recipe and an engine is kept."""
+    return folder / f"{recipe}-{engine}.json"
 
 
 @contextmanager
@@ -193,7 +200,7 @@ def _read(path: Path) -> tuple[list[Trainings], Comparison | None]:
             raise ValueError("it holds no trainings")
         terms = content.get("comparison")
         return sets, None if terms is None else Comparison(**terms)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, InputError) as error:
         raise InputError(f"{path}: is damaged: {error}") from None
 
 
@@ -203,6 +210,7 @@ def differs(reference: Trainings, other: Trainings) -> str:
         name
         for name, a, b in (
             ("recipe", identity(reference.recipe), identity(other.recipe)),
+            ("engine", reference.engine, other.engine),
             ("split", reference.split, other.split),
             ("code", reference.code, other.code),
         )
@@ -226,7 +234,8 @@ def _trainings(content: dict[str, Any]) -> Trainings:
     recipe = Recipe.from_dict(content["recipe"])
     lists = {name: tuple(content["side"].get(name, ())) for name in ("lock", "unwanted")}
     side = Side(**{**content["side"], **lists})
-    seeds = tuple(Trained(**item) for item in content["seeds"])
+    seeds = tuple(read_trained(item) for item in content["seeds"])
+    check_engine(content["engine"])
     known = {field.name for field in fields(Trainings)}
     if unknown := sorted(set(content) - known):
         raise ValueError(f"{unknown[0]!r} is unknown")

@@ -82,6 +82,7 @@ def train_recipes(
     before: Sequence[Trainings],
     on_sets: OnSets,
     *,
+    engine: str,
     seeds: Sequence[int],
     processes: int,
 ) -> tuple[list[Trainings], list[tuple[Recipe, Trained]]]:
@@ -93,6 +94,7 @@ def train_recipes(
         dataset: what it is trained on.
         before: what is trained already; that of other recipes is left as it is.
         on_sets: is told of all trainings, at the start and after each seed.
+        engine: that trains them.
         seeds: that each recipe is to have.
         processes: trainings at a time.
 
@@ -106,7 +108,7 @@ def train_recipes(
     """
     with private_folder() as folder:
         code = prepare_training_folder(folder, dataset)
-        empty = _nothing_trained(built, sha256_of(dataset), code)
+        empty = _nothing_trained(built, engine, sha256_of(dataset), code)
         sets = {identity(item.recipe): _checked(item, empty) for item in before}
         for recipe in recipes:  # whose name or bounds may have changed since
             sets[identity(recipe)] = replace(sets.get(identity(recipe), empty), recipe=recipe)
@@ -123,7 +125,7 @@ def train_recipes(
             on_sets(list(sets.values()))
 
         jobs = [
-            Job("", seed, recipe)
+            Job("", seed, recipe, engine)
             for seed in seeds  # so that a slow hour falls on all recipes
             for recipe in recipes
             if seed not in {trained.seed for trained in sets[identity(recipe)].seeds}
@@ -197,11 +199,11 @@ def _trial(changes: dict[str, Any]) -> Recipe:
     return find_recipe(base).with_overrides({**named, **changes})
 
 
-def _nothing_trained(built: Built, split: str, code: str) -> Trainings:
+def _nothing_trained(built: Built, engine: str, split: str, code: str) -> Trainings:
     (side,) = named_sides([built.request], [built])
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     recipe = find_recipe("fast")  # stands in for those that take its place
-    return Trainings(recipe, split, code, side, machine.describe(), started)
+    return Trainings(recipe, engine, split, code, side, machine.describe(), started)
 
 
 def _checked(before: Trainings, now: Trainings) -> Trainings:

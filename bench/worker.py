@@ -110,11 +110,11 @@ class Side:
         loss = workloads.predict(subset, 512).run(18)
         return {"value": _status_kib("VmHWM") / 1024, "loss": loss}
 
-    def train(self, recipe: Mapping[str, Any], seed: int) -> Answer:
-        """Trains a recipe from a seed, and answers the test images."""
+    def train(self, recipe: Mapping[str, Any], seed: int, engine: str) -> Answer:
+        """Trains a recipe from a seed with an engine, and answers the test images."""
         from bench.seed_training import train_seed
 
-        return train_seed(self._folder, recipe, seed)
+        return train_seed(self._folder, recipe, seed, engine)
 
     def numerics(self) -> Answer:
         """What TensorFlow computes, to be held against NumPy."""

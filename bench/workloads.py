@@ -19,14 +19,7 @@ from lenet5.data import Subset, normalise
 from lenet5.model import build_for
 from lenet5.recipes import find_recipe
 from lenet5.runtime import trainable_tensors
-from lenet5.steps import (
-    Forward,
-    build_step_loop,
-    epoch_order,
-    forward,
-    forward_by_layers,
-    total_loss,
-)
+from lenet5.steps import build_step_loop, epoch_order, forward, total_loss
 
 CHECK_STEPS = 20
 _SEED = 0
@@ -48,13 +41,9 @@ class Workload:
     check: Callable[[], list[float]]
 
 
-def loop(subset: Subset, batch_size: int, forward: Forward = forward_by_layers) -> Workload:
-    """Training steps in a loop inside the graph, through the layers: as many a call as asked for.
-
-    Through Keras's layers, unlike `products`: TensorFlow's convolutions are what most models spend
-    their time in, so a slower one is to be seen here.
-    """
-    run_steps = _step_loop(subset, batch_size, None, forward)
+def loop(subset: Subset, batch_size: int) -> Workload:
+    """Training steps in a loop inside the graph, as the engine `graph` does them."""
+    run_steps = _step_loop(subset, batch_size, None)
     take = _Batches(len(subset.labels), batch_size)
     rates = np.full(_RATES, find_recipe("original").learning_rate, np.float32)
 
@@ -65,15 +54,10 @@ def loop(subset: Subset, batch_size: int, forward: Forward = forward_by_layers) 
 
     def check() -> list[float]:
         order = np.arange(CHECK_STEPS * batch_size, dtype=np.int32) % len(subset.labels)
-        losses, _ = _step_loop(subset, batch_size, 0.0, forward)(order, rates, 0, CHECK_STEPS)
+        losses, _ = _step_loop(subset, batch_size, 0.0)(order, rates, 0, CHECK_STEPS)
         return [float(loss) for loss in losses]
 
     return Workload(run, check)
-
-
-def products(subset: Subset, batch_size: int) -> Workload:
-    """Training steps as `lenet5 train` does them: convolutions as matrix products, in the graph."""
-    return loop(subset, batch_size, forward)
 
 
 def xla(subset: Subset, batch_size: int) -> Workload:
@@ -88,7 +72,7 @@ def xla(subset: Subset, batch_size: int) -> Workload:
         @tf.function(jit_compile=True, autograph=False)
         def step(images: Any, labels: Any, number: Any) -> Any:
             with tf.GradientTape() as tape:
-                loss = total_loss(model, labels, forward_by_layers(model, images, _SEED, number))
+                loss = total_loss(model, labels, forward(model, images, _SEED, number))
             update(tape.gradient(loss, weights), number)
             return loss
 
@@ -253,12 +237,12 @@ class _Batches:
         return self._steps_done - steps, self._order[start : self._position]
 
 
-def _step_loop(subset: Subset, batch_size: int, dropout: float | None, forward: Forward) -> Any:
+def _step_loop(subset: Subset, batch_size: int, dropout: float | None) -> Any:
     overrides = {"batch_size": batch_size} | ({} if dropout is None else {"dropout": dropout})
     recipe = find_recipe("original").with_overrides(overrides)
     images, labels = normalise(subset.images), subset.labels.astype(np.int32)
     model = build_for(recipe, _SEED)
-    return build_step_loop(model, recipe, images, labels, _SEED, forward=forward)
+    return build_step_loop(model, recipe, images, labels, _SEED)
 
 
 def _stepwise(subset: Subset, batch_size: int, make: Callable[[float | None], Any]) -> Workload:

@@ -1,4 +1,4 @@
-"""Random distortions of training images, inside the graph, keyed by seed and step."""
+"""Random distortions of training images, inside the graph."""
 
 from __future__ import annotations
 
@@ -13,33 +13,54 @@ _CENTRE = 13.5  # of 28 pixels, counted from 0
 
 
 def augment(images: Any, recipe: Recipe, seed: int, step: Any) -> Any:
-    """Rotates, scales, shears and shifts each image by amounts of its own, as the recipe allows.
+    """Distorts each image by amounts of its own, which depend on nothing but seed and step.
 
     Args:
         images: float32 tensor (n, 28, 28, 1).
-        recipe: the largest amounts; each is drawn uniformly between plus and minus that.
+        recipe: the largest amounts.
         seed: of the run.
         step: int64 scalar tensor, the step of the run from 0.
 
     Returns:
         The distorted images in the same shape; the very same tensor if the recipe distorts nothing.
     """
-    largest = (
-        math.radians(recipe.rotation_degrees),
-        math.radians(recipe.shear_degrees),
-        recipe.scaling,
-        recipe.scaling,
-        recipe.shift_pixels,
-        recipe.shift_pixels,
-    )
-    if not any(largest):
+    if not distorts(recipe):
         return images
     stream = tf.constant(seed * STREAMS_PER_SEED + AUGMENTATION_STREAM, tf.int64)
+    return distort_randomly(images, recipe, tf.stack([stream, step]))
+
+
+def distorts(recipe: Recipe) -> bool:
+    """Whether the recipe distorts its training images at all."""
+    return any(_largest(recipe))
+
+
+def distort_randomly(images: Any, recipe: Recipe, key: Any) -> Any:
+    """Rotates, scales, shears and shifts each image by amounts of its own, as the recipe allows.
+
+    Args:
+        images: float32 tensor (n, 28, 28, 1).
+        recipe: the largest amounts; each is drawn uniformly between plus and minus that.
+        key: int64 tensor (2,), of the draw.
+
+    Returns:
+        The distorted images in the same shape.
+    """
+    largest = _largest(recipe)
     shape = tf.stack([tf.shape(images)[0], len(largest)])
-    key = tf.stack([stream, step])
     drawn = tf.random.stateless_uniform(shape, seed=key, minval=-1.0, maxval=1.0, alg="philox")
     rotation, shear, scale_x, scale_y, shift_x, shift_y = tf.unstack(drawn * largest, axis=1)
     return distort(images, rotation, shear, 1 + scale_x, 1 + scale_y, shift_x, shift_y)
+
+
+def _largest(recipe: Recipe) -> tuple[float, ...]:
+    """Rotation and shear in radians, scaling of width and height, shift along x and y in pixels."""
+    return (
+        math.radians(recipe.rotation_degrees),
+        math.radians(recipe.shear_degrees),
+        *(recipe.scaling, recipe.scaling),
+        *(recipe.shift_pixels, recipe.shift_pixels),
+    )
 
 
 def distort(

@@ -22,13 +22,13 @@ from tqdm import tqdm
 from lenet5 import __version__, data, run_directory, runtime
 from lenet5.errors import InputError
 from lenet5.images import read_image
-from lenet5.recipe import MAX_SEED, Recipe
+from lenet5.recipe import DEFAULT_ENGINE, ENGINES, MAX_SEED, Recipe
 from lenet5.recipes import RECIPES, find_recipe
-from lenet5.run_directory import Run
+from lenet5.run_directory import Run, SavedModel
 
 if TYPE_CHECKING:
     from lenet5.evaluation import Evaluation
-    from lenet5.training import Epoch, Progress
+    from lenet5.history import Epoch, Progress
 
 
 def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
@@ -110,21 +110,24 @@ def _train(options: argparse.Namespace) -> int:
         overrides,
         options.seed,
         options.dataset,
+        options.engine,
     )
-    name = f"{run.dataset}-{run.recipe.name}-seed{run.seed}"
+    engine = "" if run.engine == DEFAULT_ENGINE else f"-{run.engine}"
+    name = f"{run.dataset}-{run.recipe.name}{engine}-seed{run.seed}"
     directory = options.out or Path("runs") / name
     runtime.check_settings()
     _check_mnist_dir(run.dataset, options)
     run_directory.create(directory, force=options.force)
 
     runtime.start_tensorflow(options.threads)
+    from lenet5.history import DivergenceError
     from lenet5.run import train_run
-    from lenet5.training import DivergenceError
 
     dataset = _load(run.dataset, options)
     print(
-        f"recipe {run.recipe.name}, seed {run.seed}, {len(dataset.training.labels):,} training "
-        f"images of {run.dataset}, threads {options.threads}, CPU only",
+        f"recipe {run.recipe.name}, engine {run.engine}, seed {run.seed}, "
+        f"{len(dataset.training.labels):,} training images of {run.dataset}, "
+        f"threads {options.threads}, CPU only",
         flush=True,
     )
     bar = _ProgressBar(run.recipe.epochs)
@@ -151,39 +154,64 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    run = run_directory.read_run(options.directory)
-    path = run_directory.model_file(options.directory)
+    saved = run_directory.find_model(options.path)
+    dataset = _dataset_of(saved, options)
     runtime.check_settings()
-    _check_mnist_dir(run.dataset, options)
+    _check_mnist_dir(dataset, options)
     runtime.start_tensorflow(options.threads)
     from lenet5.evaluation import evaluate
     from lenet5.model import load_model
 
-    model = load_model(path, run.recipe)
-    evaluation = evaluate(model, _load(run.dataset, options).test)
+    model = load_model(saved.path, saved.run.recipe if saved.run else None)
+    evaluation = evaluate(model, _load(dataset, options).test)
     _print_accuracy(evaluation)
-    stored = options.directory / run_directory.METRICS
-    if not stored.is_file():
-        _tell(f"note: {options.directory} was interrupted, its test score was never stored")
-    elif run_directory.read_json(stored).get("test_errors") != evaluation.errors:
-        _tell(f"note: {stored} has another count of wrong images; TensorFlow or machine differ")
+    if saved.directory is not None:
+        _compare_with_stored(saved.directory, evaluation)
+    elif options.dataset is None:
+        _tell_unknown(saved, f"it was scored on {dataset}, --dataset names another")
+    else:
+        _tell_unknown(saved, f"it was scored on {dataset}")
     return 0
 
 
 def _predict(options: argparse.Namespace) -> int:
-    run = run_directory.read_run(options.directory)
-    path = run_directory.model_file(options.directory)
+    saved = run_directory.find_model(options.path)
     images = np.stack([read_image(image) for image in options.images])
     runtime.check_settings()
     runtime.start_tensorflow(options.threads)
     from lenet5.model import load_model
 
-    model = load_model(path, run.recipe)
+    model = load_model(saved.path, saved.run.recipe if saved.run else None)
     answers = model.predict(data.normalise(images), verbose=0)
     for image, probabilities in zip(options.images, answers, strict=True):
         listed = " ".join(f"{digit}:{p:.3f}" for digit, p in enumerate(probabilities))
         print(f"{image}: {probabilities.argmax()} ({100 * probabilities.max():.1f} %)  {listed}")
+    if saved.run is None:
+        _tell_unknown(saved, "it was given pixels from 0 to 1")
     return 0
+
+
+def _dataset_of(saved: SavedModel, options: argparse.Namespace) -> str:
+    """What to score on: the run's dataset, the one asked for, or MNIST."""
+    if saved.run is None:
+        return options.dataset or "mnist"
+    if options.dataset not in (None, saved.run.dataset):
+        raise InputError(
+            f"{saved.directory}: a run on {saved.run.dataset}, not on {options.dataset}"
+        )
+    return saved.run.dataset
+
+
+def _compare_with_stored(directory: Path, evaluation: Evaluation) -> None:
+    stored = directory / run_directory.METRICS
+    if not stored.is_file():
+        _tell(f"note: {directory} was interrupted, its test score was never stored")
+    elif run_directory.read_json(stored).get("test_errors") != evaluation.errors:
+        _tell(f"note: {stored} has another count of wrong images; TensorFlow or machine differ")
+
+
+def _tell_unknown(saved: SavedModel, how: str) -> None:
+    _tell(f"note: {saved.path}: recipe, seed, engine and training data are unknown; {how}")
 
 
 def _data(options: argparse.Namespace) -> int:
@@ -287,18 +315,28 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
+    model = "run directory, folder with one .keras file, or .keras file"
     train = command("train", _train, "train a recipe, score the test images, write a run directory")
     train.add_argument("--recipe", default="fast", metavar="NAME", help="default: fast")
     train.add_argument(
         "--seed", default=0, type=_whole(0, MAX_SEED), help=f"0 to {MAX_SEED}, default: 0"
     )
+    train.add_argument(
+        "--engine",
+        default=DEFAULT_ENGINE,
+        choices=ENGINES,
+        help=f"keras: compile and fit; graph: a loop inside the graph; default: {DEFAULT_ENGINE}",
+    )
     train.add_argument("--epochs", type=_whole(1, 1000), help="instead of the recipe's")
     train.add_argument("--out", type=_path, metavar="DIR", help="run directory to write")
     train.add_argument("--force", action="store_true", help="overwrite an existing run")
-    evaluate = command("evaluate", _evaluate, "score a saved run on the test images again")
-    evaluate.add_argument("directory", type=_path, metavar="DIR", help="run directory")
+    evaluate = command("evaluate", _evaluate, "score a saved model on the test images")
+    evaluate.add_argument("path", type=_path, metavar="PATH", help=model)
+    evaluate.add_argument(
+        "--dataset", choices=data.DATASETS, help="default: the run's, or mnist without a run"
+    )
     predict = command("predict", _predict, "read digits from image files")
-    predict.add_argument("directory", type=_path, metavar="DIR", help="run directory")
+    predict.add_argument("path", type=_path, metavar="PATH", help=model)
     predict.add_argument("images", type=_path, metavar="IMAGE", nargs="+", help="image file")
     prepare = command("data", _data, "prepare and verify the data, print where they lie")
     command("recipes", _recipes, "print the recipes as a table")

@@ -17,26 +17,23 @@ in all                                    44,426
 
 from __future__ import annotations
 
-import json
-import zipfile
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from lenet5.errors import InputError
-from lenet5.recipe import STREAMS_PER_SEED, Recipe, check_seed
+from lenet5.recipe import DROPOUT_STREAM, STREAMS_PER_SEED, Recipe, check_seed
 from lenet5.runtime import keras_version
+from lenet5.saved_model import checked_copy
 
-# What a model file may consist of: anything else could run code of its own when it is loaded.
-_LOADABLE = frozenset(
-    [
-        *("Sequential", "InputLayer", "DTypePolicy"),
-        *("Conv2D", "AveragePooling2D", "Flatten", "Dense", "Dropout"),
-        *("GlorotUniform", "Zeros", "L2"),
-    ]
-)
+_IMAGE = (28, 28, 1)
+_CLASSES = 10
+_ROUNDING = 1e-2  # of a sum of probabilities, in half precision
+_LEAST_SCALE = 1e-2  # of pixels in [0, 1]; 1/255 and 1/127.5 are of those up to 255
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,8 @@ def build_model(*, l2: float = 1e-3, dropout: float = 0.5, seed: int = 0) -> tf.
     Args:
         l2: strength of the L2 penalty, l2 * sum(kernel ** 2), of every kernel but the output's.
         dropout: rate of both dropout layers.
-        seed: of the initial weights (Glorot uniform; biases 0), 0 to `recipe.MAX_SEED`.
+        seed: of the initial weights (Glorot uniform; biases 0) and of the dropout layers, 0 to
+            `recipe.MAX_SEED`.
 
     Returns:
         The model, not compiled.
@@ -102,6 +100,9 @@ def build_model(*, l2: float = 1e-3, dropout: float = 0.5, seed: int = 0) -> tf.
             kernel_regularizer=regularizer(),
         )
 
+    def drop(stream: int) -> Any:
+        return layers.Dropout(dropout, seed=seed * STREAMS_PER_SEED + stream)
+
     return tf.keras.Sequential(
         [
             tf.keras.Input((28, 28, 1)),
@@ -111,9 +112,9 @@ def build_model(*, l2: float = 1e-3, dropout: float = 0.5, seed: int = 0) -> tf.
             layers.AveragePooling2D(pool_size=2),
             layers.Flatten(),
             dense(120, stream=2),
-            layers.Dropout(dropout),
+            drop(stream=DROPOUT_STREAM),
             dense(84, stream=3),
-            layers.Dropout(dropout),
+            drop(stream=DROPOUT_STREAM + 1),
             layers.Dense(10, activation="softmax", kernel_initializer=kernel(stream=4)),
         ],
         name="lenet5",
@@ -141,76 +142,94 @@ def summarise(model: tf.keras.Model) -> list[LayerSummary]:
     ]
 
 
-def load_model(path: Path, recipe: Recipe) -> tf.keras.Model:
+def load_model(path: Path, recipe: Recipe | None = None) -> tf.keras.Model:
     """Reads a saved model without running any code from the file.
+
+    Whatever the model was compiled with is left out: it may be anything.
 
     Args:
         path: a `.keras` file.
-        recipe: that it was trained with.
+        recipe: that it was trained with; None: not known, any model of Keras's own layers will do
+            that takes float32 images (n, 28, 28, 1) and gives probabilities (n, 10).
 
     Returns:
         The model, not compiled.
 
     Raises:
         InputError: the file is missing, damaged, from a Keras that this one cannot read, holds
-            anything but layers of LeNet-5, or is not the model that the recipe describes.
+            anything that might run code, or is not the model that the recipe describes; without a
+            recipe, the model takes or gives something else.
     """
-    written_by = _check_archive(path)
-    try:
-        model = tf.keras.models.load_model(str(path), compile=False, safe_mode=True)
-    except Exception as error:
-        if written_by != keras_version():
-            raise InputError(
-                f"{path}: written by Keras {written_by}, which Keras {keras_version()} cannot read"
-            ) from error
-        raise InputError(f"{path}: the model is damaged: {type(error).__name__}") from error
-    if summarise(model) != summarise(build_for(recipe, seed=0)):
+    with tempfile.TemporaryDirectory(prefix="lenet5-") as folder:
+        copy = checked_copy(path, Path(folder))
+        try:
+            model = tf.keras.models.load_model(str(copy.path), compile=False, safe_mode=True)
+        except Exception as error:
+            if copy.written_by != keras_version():
+                raise InputError(
+                    f"{path}: written by Keras {copy.written_by}, "
+                    f"which Keras {keras_version()} cannot read"
+                ) from error
+            raise InputError(f"{path}: the model is damaged: {type(error).__name__}") from error
+    if recipe is None:
+        complaint = _shape_complaint(model) or _answer_complaint(model)
+        if complaint:
+            raise InputError(f"{path}: {complaint}")
+    elif not _is_model_of(recipe, model):
         raise InputError(f"{path}: not the model that its recipe {recipe.name!r} describes")
     return model
 
 
-def _check_archive(path: Path) -> str:
-    """Looks into a `.keras` file before Keras does, and returns the version that wrote it."""
+def _is_model_of(recipe: Recipe, model: tf.keras.Model) -> bool:
+    if type(model).__name__ != "Sequential":  # a summary does not tell what goes where
+        return False
     try:
-        file = path.open("rb")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    with file:
-        # HDF5 under this name is read by Keras 2 as a format that has no safe mode.
-        if file.read(4) == b"\x89HDF":
-            raise InputError(
-                f"{path}: HDF5, which Keras before 2.13 writes; "
-                f"Keras {keras_version()} here reads only the zip format"
-            )
-        try:
-            written_by, names = _read_archive(file)
-        except Exception:  # zipfile, zlib and json raise a dozen kinds
-            raise InputError(f"{path}: not a whole Keras model file") from None
-    for name in names:
-        if name not in _LOADABLE:
-            raise InputError(f"{path}: refused, a LeNet-5 has no {name!r}")
-    return written_by
+        found = summarise(model)
+    except (AttributeError, RuntimeError, TypeError, ValueError):  # no single, fixed output shape
+        return False
+    return found == summarise(build_for(recipe, seed=0))
 
 
-def _read_archive(file: IO[bytes]) -> tuple[str, list[str]]:
-    """The version that wrote a `.keras` file, and the classes that it names."""
-    with zipfile.ZipFile(file) as archive:
-        if archive.testzip() is not None:
-            raise zipfile.BadZipFile
-        config = json.loads(archive.read("config.json"))
-        metadata = json.loads(archive.read("metadata.json"))
-    return str(metadata["keras_version"]), _objects_named(config)
+def _shape_complaint(model: tf.keras.Model) -> str | None:
+    """Why the model cannot be scored, by what it takes and gives."""
+    takes, gives = _shapes(model.inputs), _shapes(model.outputs)
+    if len(takes) != 1 or not _fits(takes[0], _IMAGE):
+        return f"takes images of shape {_named(takes)}, a LeNet-5 takes {_IMAGE}"
+    dtype = tf.as_dtype(model.inputs[0].dtype)
+    if not dtype.is_floating:
+        return f"takes images as {dtype.name}, a LeNet-5 takes float32 in [0, 1]"
+    scales = [abs(layer.scale) for layer in model.layers if type(layer).__name__ == "Rescaling"]
+    if any(np.max(scale) < _LEAST_SCALE for scale in scales):
+        return "takes pixels from 0 to 255, which it rescales; a LeNet-5 takes float32 in [0, 1]"
+    if gives != [(_CLASSES,)]:
+        return f"gives values of shape {_named(gives)}, a LeNet-5 gives ({_CLASSES},)"
+    return None
 
 
-def _objects_named(config: Any) -> list[str]:
-    """The classes that a Keras configuration would make, at any depth."""
-    if isinstance(config, list):
-        return [name for item in config for name in _objects_named(item)]
-    if not isinstance(config, dict):
-        return []
-    names = [str(config["class_name"])] if "class_name" in config else []
-    # Keras imports what `module` names, whatever the class is called.
-    module = config.get("module") or "keras"
-    if str(module).split(".")[0] not in ("keras", "builtins", "tf_keras"):
-        names.append(str(module))
-    return names + [name for value in config.values() for name in _objects_named(value)]
+def _answer_complaint(model: tf.keras.Model) -> str | None:
+    """Why the model cannot be scored, by what it answers to a few images of noise."""
+    images = np.random.RandomState(0).uniform(size=(8, *_IMAGE)).astype(np.float32)
+    try:
+        answers = np.asarray(model(images, training=False), dtype=np.float64)
+    except Exception as error:  # layers that fit in shape, but not in what they compute
+        return f"cannot be evaluated: {type(error).__name__}"
+    if not np.isfinite(answers).all():
+        return "gives NaN or infinity: its weights are damaged, or its training diverged"
+    if answers.min() < 0 or abs(answers.sum(axis=1) - 1).max() > _ROUNDING:
+        return "gives no probabilities: its answers do not sum to 1, is the softmax missing?"
+    return None
+
+
+def _shapes(tensors: Any) -> list[tuple[int | None, ...]]:
+    """Without the batch dimension; none for a model that was never built."""
+    return [tuple(tensor.shape)[1:] for tensor in tensors or ()]
+
+
+def _fits(shape: tuple[int | None, ...], wanted: tuple[int, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        side in (None, expected) for side, expected in zip(shape, wanted, strict=True)
+    )
+
+
+def _named(shapes: list[tuple[int | None, ...]]) -> str:
+    return " and ".join(map(str, shapes)) or "unknown"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lenet5.evaluation import Evaluation, RocCurve
-    from lenet5.training import History
+    from lenet5.history import History
 
 DPI = 100
 WIDTH_INCHES = 10.5

@@ -14,6 +14,10 @@ from lenet5.errors import InputError
 
 SCHEDULES = ("constant", "linear", "cosine")
 
+# What trains a recipe: `compile` and `fit`, or a loop inside the graph through the same layers.
+ENGINES = ("keras", "graph")
+DEFAULT_ENGINE = "keras"
+
 # Every seed has eight streams of random numbers of its own: five kernels, two dropout layers, and
 # the distortions of the training images.
 STREAMS_PER_SEED = 8
@@ -49,7 +53,7 @@ class Recipe:
         label_smoothing: share in [0, 1) of each training label that is spread evenly over all ten
             classes (Szegedy et al. 2016).
         average_decay: of the exponential moving average of the weights that the model ends with,
-            in [0, 1); 0: none. After step t (from 0) it is min(average_decay, (1 + t) / (10 + t)).
+            in [0, 1), the optimiser's `ema_momentum`; 0: none.
         rotation_degrees: largest rotation of a training image, either way; drawn anew each time.
         shear_degrees: largest slant.
         scaling: largest share in [0, 1) by which width and height, each by itself, change.
@@ -167,6 +171,12 @@ def check_seed(seed: object) -> None:
     """Raises InputError unless the seed is a whole number from 0 to `MAX_SEED`."""
     if not _is_whole_number(seed) or not 0 <= seed <= MAX_SEED:  # type: ignore[operator]
         raise InputError(f"seed is {seed!r}, expected a whole number from 0 to {MAX_SEED}")
+
+
+def check_engine(engine: object) -> None:
+    """Raises InputError unless it is the name of an engine."""
+    if engine not in ENGINES:
+        raise InputError(f"unknown engine {engine!r}: choose {' or '.join(ENGINES)}")
 
 
 def _require(condition: bool, field: str, value: object, expected: str) -> None:

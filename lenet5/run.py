@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from lenet5 import run_directory
 from lenet5.data import Dataset
 from lenet5.evaluation import Evaluation, evaluate
+from lenet5.history import Epoch, History, Progress, TrainingInterrupted
 from lenet5.plots import save_plots
 from lenet5.run_directory import Run
 from lenet5.runtime import keras_version, save_model, threads_in_use
-from lenet5.training import Epoch, History, Progress, TrainingInterrupted, train
+from lenet5.training import train
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -56,6 +57,7 @@ def train_run(
             dataset.training,
             dataset.validation,
             run.seed,
+            engine=run.engine,
             on_progress=on_progress,
             on_epoch=on_epoch,
         )
@@ -63,7 +65,7 @@ def train_run(
             evaluation = evaluate(model, dataset.test)
             on_evaluation(evaluation)  # now: a full disk must not cost the result
             _write_training(run, place, model, history)
-            _write_scores(place, dataset, evaluation, history)
+            _write_scores(run, place, dataset, evaluation, history)
         except KeyboardInterrupt:
             raise TrainingInterrupted(model, replace(history, interrupted=True)) from None
     except TrainingInterrupted as interruption:
@@ -85,8 +87,10 @@ def _write_training(run: Run, place: Path, model: tf.keras.Model, history: Histo
             save_model(model, partial)
 
 
-def _write_scores(place: Path, dataset: Dataset, evaluation: Evaluation, history: History) -> None:
-    metrics = run_directory.metrics_content(evaluation, history)
+def _write_scores(
+    run: Run, place: Path, dataset: Dataset, evaluation: Evaluation, history: History
+) -> None:
+    metrics = run_directory.metrics_content(evaluation, history, run.engine)
     with run_directory.writing(place / run_directory.PLOTS):
         save_plots(place / run_directory.PLOTS, history, evaluation, dataset.test.images)
     run_directory.write_json(place / run_directory.METRICS, metrics)

@@ -1,6 +1,6 @@
 """The folder that a training run leaves behind, each file written whole or not at all.
 
-recipe.json       recipe, overrides, seed, dataset
+recipe.json       recipe, overrides, seed, dataset, engine
 environment.json  versions, processor, threads, git commit
 history.json      every epoch's losses and accuracies
 model.keras       the model with the weights of its best epoch
@@ -29,11 +29,11 @@ import numpy as np
 from lenet5 import __version__
 from lenet5.data import DATASETS
 from lenet5.errors import InputError
-from lenet5.recipe import Recipe, check_seed
+from lenet5.recipe import DEFAULT_ENGINE, Recipe, check_engine, check_seed
 
 if TYPE_CHECKING:
     from lenet5.evaluation import Evaluation
-    from lenet5.training import History
+    from lenet5.history import History
 
 RECIPE = "recipe.json"
 ENVIRONMENT = "environment.json"
@@ -42,16 +42,45 @@ MODEL = "model.keras"
 METRICS = "metrics.json"
 PLOTS = "plots"
 UNFINISHED = "unfinished"
+EARLIER_ENGINE = "products"  # of runs without an entry: convolutions as matrix products
 
 
 @dataclass(frozen=True)
 class Run:
-    """What `recipe.json` says of a run: the recipe with its overrides applied, seed, dataset."""
+    """What `recipe.json` says of a run: the recipe with its overrides applied, and what it is of.
+
+    Attributes:
+        recipe: that is trained.
+        overrides: fields that differ from the named recipe's.
+        seed: of weights, order and dropout.
+        dataset: one of `data.DATASETS`.
+        engine: one of `recipe.ENGINES`, or `products`, which trained before there were engines.
+    """
 
     recipe: Recipe
     overrides: Mapping[str, Any]
     seed: int
     dataset: str
+    engine: str = DEFAULT_ENGINE
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model file, and what is known of the run that it comes from.
+
+    Attributes:
+        path: the `.keras` file.
+        run: what the `recipe.json` beside it says; None: the recipe, the seed and the rest are not
+            known, since the model was trained elsewhere or by other means.
+        directory: of the run; None without one.
+        parts: which of a run's other files are there: of `RECIPE`, `ENVIRONMENT`, `HISTORY` and
+            `METRICS`; none without a run.
+    """
+
+    path: Path
+    run: Run | None
+    directory: Path | None
+    parts: frozenset[str]
 
 
 def create(directory: Path, *, force: bool) -> None:
@@ -163,6 +192,7 @@ def run_content(run: Run) -> dict[str, Any]:
     return {
         "dataset": run.dataset,
         "seed": run.seed,
+        "engine": run.engine,
         "overrides": dict(run.overrides),
         "recipe": asdict(run.recipe),
     }
@@ -180,8 +210,11 @@ def read_run(directory: Path) -> Run:
     content = read_json(path)
     try:
         recipe = Recipe.from_dict(content["recipe"])
-        run = Run(recipe, dict(content["overrides"]), content["seed"], content["dataset"])
+        engine = content.get("engine", EARLIER_ENGINE)
+        run = Run(recipe, dict(content["overrides"]), content["seed"], content["dataset"], engine)
         check_seed(run.seed)
+        if engine != EARLIER_ENGINE:
+            check_engine(engine)
         if run.dataset not in DATASETS:
             raise InputError(f"unknown dataset {run.dataset!r}")
     except KeyError as error:
@@ -203,7 +236,54 @@ def model_file(directory: Path) -> Path:
     return path
 
 
-def metrics_content(evaluation: Evaluation, history: History) -> dict[str, Any]:
+def find_model(path: Path) -> SavedModel:
+    """The model that is meant by a run directory, by a folder with a model, or by a model file.
+
+    Args:
+        path: a run directory; a folder without `recipe.json` that holds one `.keras` file; or a
+            `.keras` file, which is a run's if it is the model of a run directory.
+
+    Raises:
+        InputError: there is no model or several; or the run directory is damaged.
+    """
+    try:
+        if (path / RECIPE).is_file():
+            return _model_of_run(path)
+        if path.name == MODEL and (path.parent / RECIPE).is_file():
+            return _model_of_run(path.parent)
+        if path.is_dir():
+            return SavedModel(_only_model(path), run=None, directory=None, parts=frozenset())
+        if path.suffix != Path(MODEL).suffix:
+            raise InputError(f"{path}: not a run directory, it has no {RECIPE}")
+        if not path.exists():
+            raise InputError(f"{path}: no such file")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    return SavedModel(path, run=None, directory=None, parts=frozenset())
+
+
+def _model_of_run(directory: Path) -> SavedModel:
+    run = read_run(directory)
+    names = (RECIPE, ENVIRONMENT, HISTORY, METRICS)
+    parts = frozenset(name for name in names if (directory / name).is_file())
+    return SavedModel(model_file(directory), run, directory, parts)
+
+
+def _only_model(folder: Path) -> Path:
+    found = sorted(
+        path
+        for path in folder.glob(f"*{Path(MODEL).suffix}")
+        if path.is_file() and not path.name.startswith(".")  # one that is being written
+    )
+    if not found:
+        raise InputError(f"{folder}: not a run directory, it has no {RECIPE}, nor any .keras file")
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found[:3]) + (", ..." if found[3:] else "")
+        raise InputError(f"{folder}: has {len(found)} .keras files, name one of them: {names}")
+    return found[0]
+
+
+def metrics_content(evaluation: Evaluation, history: History, engine: str) -> dict[str, Any]:
     """The content of `metrics.json`; accuracies are shares in [0, 1]."""
     per_class = [
         {
@@ -224,6 +304,7 @@ def metrics_content(evaluation: Evaluation, history: History) -> dict[str, Any]:
         "test_loss": evaluation.loss,
         "per_class": per_class,
         "confusion": evaluation.confusion.tolist(),
+        "engine": engine,
         "epochs_run": len(history.epochs),
         "best_epoch": history.best_epoch,
         "train_seconds": history.train_seconds,

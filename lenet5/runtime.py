@@ -98,6 +98,48 @@ def trainable_tensors(model: Any) -> list[Any]:
     ]
 
 
+def steps_per_execution(wanted: int) -> int:
+    """Steps of `fit` in one call into the graph: what is wanted, or 1 where that loses steps.
+
+    Keras 3.0 to 3.6 break off the call in which the batches run out, with the steps before.
+    """
+    version = tuple(int(part) for part in keras_version().split(".")[:2])
+    return 1 if (3, 0) <= version < (3, 7) else wanted
+
+
+def restores_best_weights_at_the_end() -> bool:
+    """Whether `EarlyStopping` restores the best weights also where the epochs run out first."""
+    return not keras_version().startswith("2.")
+
+
+def weight_averages_callback() -> Any:
+    """Puts an optimiser's moving averages into the model for validation and at an epoch's end.
+
+    That is Keras's `SwapEMAWeights(swap_on_epoch=True)`, or its like where Keras has none.
+    """
+    import tensorflow as tf
+
+    if hasattr(tf.keras.callbacks, "SwapEMAWeights"):
+        return tf.keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+
+    class SwapAverages(tf.keras.callbacks.Callback):  # type: ignore[misc]
+        trained: list[Any] | None = None  # the weights while the averages are in their place
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
+            if self.trained is not None:
+                for weight, value in zip(self.model.trainable_variables, self.trained, strict=True):
+                    weight.assign(value)
+                self.trained = None
+
+        def on_test_begin(self, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
+            weights = self.model.trainable_variables
+            self.trained = [tf.identity(weight) for weight in weights]
+            # Of the optimiser's public methods this one alone gives the averages.
+            self.model.optimizer.finalize_variable_values(weights)
+
+    return SwapAverages()
+
+
 def save_model(model: Any, path: Path) -> None:
     """Writes a model in Keras's own zip format, which 2.12 must be told to."""
     old = keras_version().startswith("2.12.")

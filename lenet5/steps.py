@@ -1,23 +1,25 @@
-"""Training steps inside the graph, every random number keyed by seed and step."""
+"""The engine `graph`'s steps: a loop inside the graph, through Keras's layers and losses.
+
+Every random number is keyed by seed and step, so that all versions see the same batches and masks.
+Two things are not Keras's: the keyed dropout masks, and TensorFlow's fused kernel of Adam.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from lenet5.augmentation import augment
-from lenet5.convolution import convolve_and_pool, is_fusible
-from lenet5.data import Subset, normalise
+from lenet5.data import CLASSES, Subset, normalise
 from lenet5.recipe import DROPOUT_STREAM, STREAMS_PER_SEED, Recipe
 from lenet5.runtime import trainable_tensors
 
 _EVALUATION_BATCH = 1000
 
 RunSteps = Callable[[np.ndarray, np.ndarray, int, int], tuple[np.ndarray, int]]
-Forward = Callable[[tf.keras.Model, Any, int, Any], Any]
 
 
 def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
@@ -27,12 +29,6 @@ def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def forward(model: tf.keras.Model, images: Any, seed: int, step: Any) -> Any:
-    """What `forward_by_layers` gives, with each convolution and its pooling as a matrix product."""
-    outputs, layers = _through_products(model, images)
-    return _through(layers, outputs, seed, step)
-
-
-def forward_by_layers(model: tf.keras.Model, images: Any, seed: int, step: Any) -> Any:
     """The model's output in training, with dropout masks keyed by seed and step.
 
     Keras's Dropout draws from a stream that no checkpoint restores; here each Dropout layer's
@@ -47,19 +43,26 @@ def forward_by_layers(model: tf.keras.Model, images: Any, seed: int, step: Any) 
     Returns:
         Probabilities, float32 tensor (n, 10).
     """
-    return _through(model.layers, images, seed, step)
+    outputs = images
+    stream = seed * STREAMS_PER_SEED + DROPOUT_STREAM
+    for layer in model.layers:
+        if not isinstance(layer, tf.keras.layers.Dropout):
+            outputs = layer(outputs, training=True)
+        else:
+            key = tf.stack([tf.constant(stream, tf.int64), step])
+            if layer.rate > 0:
+                outputs = tf.nn.experimental.stateless_dropout(
+                    outputs, rate=layer.rate, seed=key, rng_alg="philox"
+                )
+            stream += 1
+    return outputs
 
 
 def total_loss(
     model: tf.keras.Model, labels: Any, probabilities: Any, label_smoothing: float = 0.0
 ) -> Any:
     """Mean cross-entropy plus the model's L2 penalties: the scalar that training minimises."""
-    losses = tf.keras.losses.sparse_categorical_crossentropy(labels, probabilities)
-    if label_smoothing > 0:
-        # Keras clips so too: the logarithm of 0 has no gradient.
-        clipped = tf.clip_by_value(probabilities, 1e-7, 1.0)
-        of_all = -tf.reduce_mean(tf.math.log(clipped), axis=-1)
-        losses = (1 - label_smoothing) * losses + label_smoothing * of_all
+    losses = _cross_entropies(labels, probabilities, label_smoothing)
     return tf.reduce_mean(losses) + _penalty(model)
 
 
@@ -70,7 +73,6 @@ def build_step_loop(
     labels: np.ndarray,
     seed: int,
     average: tf.keras.Model | None = None,
-    forward: Forward = forward,
 ) -> RunSteps:
     """Makes the function that trains many steps in one call into the graph.
 
@@ -85,7 +87,6 @@ def build_step_loop(
         labels: int32 (n,).
         seed: of the dropout masks and the distortions of images.
         average: model that is given the moving average of the weights, if the recipe has one.
-        forward: gives the model's output in training.
 
     Returns:
         run_steps(order, rates, first_step, steps): trains `steps` steps on the images whose
@@ -100,7 +101,9 @@ def build_step_loop(
     # Constants would be copied into the graph; these tensors are captured.
     all_images, all_labels = tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
     batch_size = recipe.batch_size
-    averages = [] if average is None else trainable_tensors(average)
+    averages = tf.train.ExponentialMovingAverage(recipe.average_decay)
+    if average is not None:
+        averages.apply(weights)  # makes its variables, which start as the weights do
 
     @tf.autograph.experimental.do_not_convert  # 2.12's AutoGraph has no zip(strict=True)
     def train_step(batch: Any, rate: Any, step: Any) -> tuple[Any, Any]:
@@ -124,11 +127,8 @@ def build_step_loop(
                 epsilon=recipe.adam_epsilon,
                 grad=gradient,
             )
-        if averages:
-            done = tf.cast(step, tf.float32)
-            decay = tf.minimum(recipe.average_decay, (1 + done) / (10 + done))
-            for mean, weight in zip(averages, weights, strict=True):
-                mean.assign_sub((1 - decay) * (mean - weight))
+        if average is not None:
+            averages.apply(weights)
         return loss, count_correct(batch_labels, probabilities)
 
     @tf.function(
@@ -158,12 +158,17 @@ def build_step_loop(
             tf.convert_to_tensor(rates[first_step : first_step + steps], tf.float32),
             tf.constant(first_step, tf.int64),
         )
+        if average is not None:
+            for own, weight in zip(trainable_tensors(average), weights, strict=True):
+                own.assign(averages.average(weight))
         return losses.numpy(), int(correct)
 
     return run_steps
 
 
-def build_evaluation(model: tf.keras.Model, subset: Subset) -> Callable[[], tuple[float, float]]:
+def build_evaluation(
+    model: tf.keras.Model, subset: Subset, label_smoothing: float = 0.0
+) -> Callable[[], tuple[float, float]]:
     """Makes the function that gives the model's loss (with L2) and accuracy on a subset."""
     images = tf.convert_to_tensor(normalise(subset.images))
     labels = tf.convert_to_tensor(subset.labels.astype(np.int32))
@@ -172,10 +177,8 @@ def build_evaluation(model: tf.keras.Model, subset: Subset) -> Callable[[], tupl
     @tf.function(input_signature=[tf.TensorSpec([], tf.int32)])
     def graph(start: Any) -> tuple[Any, Any]:
         batch_labels = labels[start : start + _EVALUATION_BATCH]
-        probabilities, layers = _through_products(model, images[start : start + _EVALUATION_BATCH])
-        for layer in layers:
-            probabilities = layer(probabilities, training=False)
-        losses = tf.keras.losses.sparse_categorical_crossentropy(batch_labels, probabilities)
+        probabilities = model(images[start : start + _EVALUATION_BATCH], training=False)
+        losses = _cross_entropies(batch_labels, probabilities, label_smoothing)
         return tf.reduce_sum(losses), count_correct(batch_labels, probabilities)
 
     @tf.function
@@ -196,28 +199,13 @@ def count_correct(labels: Any, probabilities: Any) -> Any:
     return tf.reduce_sum(tf.cast(tf.equal(predictions, labels), tf.int32))
 
 
-def _through_products(model: tf.keras.Model, images: Any) -> tuple[Any, list[Any]]:
-    """What the first layers give, as far as these are matrix products, and the layers left."""
-    outputs, layers = images, list(model.layers)
-    while len(layers) > 1 and is_fusible(*layers[:2]):
-        outputs = convolve_and_pool(outputs, layers[0])
-        layers = layers[2:]
-    return outputs, layers
-
-
-def _through(layers: Sequence[Any], outputs: Any, seed: int, step: Any) -> Any:
-    stream = seed * STREAMS_PER_SEED + DROPOUT_STREAM
-    for layer in layers:
-        if not isinstance(layer, tf.keras.layers.Dropout):
-            outputs = layer(outputs, training=True)
-        else:
-            key = tf.stack([tf.constant(stream, tf.int64), step])
-            if layer.rate > 0:
-                outputs = tf.nn.experimental.stateless_dropout(
-                    outputs, rate=layer.rate, seed=key, rng_alg="philox"
-                )
-            stream += 1
-    return outputs
+def _cross_entropies(labels: Any, probabilities: Any, label_smoothing: float) -> Any:
+    """Keras's cross-entropy of each image: float32 tensor (n,)."""
+    losses = tf.keras.losses
+    if label_smoothing == 0:
+        return losses.sparse_categorical_crossentropy(labels, probabilities)
+    one_hot = tf.one_hot(labels, CLASSES)
+    return losses.categorical_crossentropy(one_hot, probabilities, label_smoothing=label_smoothing)
 
 
 def _penalty(model: tf.keras.Model) -> Any:

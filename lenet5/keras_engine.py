@@ -1,0 +1,274 @@
+"""The engine `keras`: `compile` and `fit`, as users of TensorFlow train.
+
+Optimiser, loss, metrics, dropout, regularisers, early stopping, schedules and weight averages are
+Keras's own. Images come through `tf.data`, which shuffles their indices: with arrays, `fit` of
+Keras 3 visits the images in one and the same order in every epoch once a seed is set
+(findings/keras_fit_repeats_its_order.sh).
+
+Images a second by what `fit` is given (2 cores of an AMD EPYC with AVX-512, one thread, 19,200
+images an epoch, median of 3 epochs; batch 32 and 128, TensorFlow 2.21.0 with Keras 3.15.1 and
+2.15.1, 2026-11-27, nothing beside; single epochs scatter by up to a fifth):
+
+steps_per_execution                    1                16                64
+2.21.0 arrays              13,606 18,352     14,984 21,501     17,474 21,471
+2.21.0 images by tf.data   12,550 20,791     18,786 23,854     20,169 26,672
+2.21.0 indices by tf.data  10,029 19,190     18,002 24,229     18,365 26,445
+2.15.1 arrays              14,547 19,137     17,644 24,787     18,130 13,654
+2.15.1 images by tf.data   17,099 15,185     15,171 15,180     15,182 15,183
+2.15.1 indices by tf.data  16,644 22,816     19,930 27,256     22,299 26,910
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from lenet5.augmentation import distort_randomly, distorts
+from lenet5.data import CLASSES, Subset, normalise
+from lenet5.early_stopping import build_early_stopping, restore_best_weights
+from lenet5.history import DivergenceError, Epoch, History, Progress, TrainingInterrupted
+from lenet5.model import build_for
+from lenet5.recipe import AUGMENTATION_STREAM, STREAMS_PER_SEED, Recipe
+from lenet5.runtime import steps_per_execution, weight_averages_callback
+
+_STEPS_PER_CALL = 16  # Ctrl-C and the progress bar wait for the end of a call into the graph
+_VALIDATION_BATCH = 1000
+
+
+def train(
+    recipe: Recipe,
+    training: Subset,
+    validation: Subset,
+    seed: int,
+    *,
+    on_progress: Callable[[Progress], None],
+    on_epoch: Callable[[Epoch], None],
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[tf.keras.Model, History]:
+    """Trains LeNet-5 by `fit`; arguments, result and errors are those of `training.train`.
+
+    The seeds of Python, NumPy and TensorFlow are set, as `tf.keras.utils.set_random_seed` does.
+    """
+    tf.keras.utils.set_random_seed(seed)
+    steps_per_epoch = math.ceil(len(training.labels) / recipe.batch_size)
+    steps = recipe.epochs * steps_per_epoch
+    model = build_for(recipe, seed)
+    compile_model(model, recipe, steps, steps_per_call=_STEPS_PER_CALL)
+    rate = learning_rate(recipe, steps)
+    early_stopping = build_early_stopping(recipe)
+    recorder = _Recorder(
+        recipe.epochs,
+        len(training.labels),
+        recipe.batch_size,
+        lambda epoch: float(rate if isinstance(rate, float) else rate(epoch * steps_per_epoch - 1)),
+        on_progress,
+        on_epoch,
+        clock,
+    )
+    averages = [weight_averages_callback()] if recipe.average_decay > 0 else []
+    started = clock()
+    interrupted = False
+    try:
+        model.fit(
+            batches(recipe, training, seed),
+            epochs=recipe.epochs,
+            validation_data=(normalise(validation.images), targets(recipe, validation.labels)),
+            validation_batch_size=_VALIDATION_BATCH,
+            # Averages are in the model before a validation is recorded, and then kept as the best.
+            callbacks=[*averages, recorder, early_stopping],
+            shuffle=False,  # the batches are shuffled
+            verbose=0,
+        )
+    except KeyboardInterrupt:
+        interrupted = True
+    train_seconds = clock() - started
+    epochs = tuple(recorder.epochs)
+    history = History(
+        epochs=epochs,
+        best_epoch=restore_best_weights(early_stopping, model, interrupted=interrupted),
+        train_seconds=train_seconds,
+        stopped_early=early_stopping.stopped_epoch > 0 and len(epochs) < recipe.epochs,
+        interrupted=interrupted,
+    )
+    # Without the optimiser, whose schedule would be a class that nobody else's Keras knows.
+    plain = build_for(recipe, seed)
+    plain.set_weights(model.get_weights())
+    if interrupted:
+        raise TrainingInterrupted(plain, history)
+    return plain, history
+
+
+def compile_model(
+    model: tf.keras.Model, recipe: Recipe, steps: int, *, steps_per_call: int = 1
+) -> None:
+    """Compiles a model as a recipe trains it.
+
+    Args:
+        model: made by `build_for`.
+        recipe: Adam's settings, schedule, label smoothing, weight averages.
+        steps: of the whole run, over which the schedule stretches.
+        steps_per_call: steps in one call into the graph.
+    """
+    average = {"use_ema": True, "ema_momentum": recipe.average_decay}
+    model.compile(
+        optimizer=tf.keras.optimizers.Adam(
+            learning_rate=learning_rate(recipe, steps),
+            beta_1=recipe.adam_beta_1,
+            beta_2=recipe.adam_beta_2,
+            epsilon=recipe.adam_epsilon,
+            **(average if recipe.average_decay > 0 else {}),
+        ),
+        loss=(
+            tf.keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
+            if recipe.label_smoothing > 0
+            else tf.keras.losses.SparseCategoricalCrossentropy()
+        ),
+        metrics=["accuracy"],
+        steps_per_execution=steps_per_execution(steps_per_call),
+    )
+
+
+def learning_rate(recipe: Recipe, steps: int) -> Any:
+    """The recipe's learning rate as Keras takes it: a number, or a schedule over all steps.
+
+    The rates are those of `Recipe.learning_rates`: the warm-up is a `PolynomialDecay` upwards.
+    """
+    schedules = tf.keras.optimizers.schedules
+    peak = recipe.learning_rate
+    if recipe.schedule == "constant":
+        return float(peak)
+    warmup = round(recipe.warmup_fraction * steps)
+    if recipe.schedule == "cosine":
+        decay = schedules.CosineDecay(peak, decay_steps=steps - warmup)
+    else:
+        decay = schedules.PolynomialDecay(peak, steps - warmup, end_learning_rate=0.0)
+    if warmup == 0:
+        return decay
+    rise = schedules.PolynomialDecay(peak / warmup, max(warmup - 1, 1), end_learning_rate=peak)
+    return WarmUp(rise, warmup, decay)
+
+
+class WarmUp(tf.keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+    """One schedule for the first steps, and then another one from its beginning.
+
+    `CosineDecay` has a warm-up of its own since Keras 2.12, which starts at a rate of 0;
+    `PolynomialDecay` has none.
+    """
+
+    def __init__(self, first: Any, steps: int, then: Any) -> None:
+        super().__init__()
+        self.first = first
+        self.steps = steps
+        self.then = then
+
+    def __call__(self, step: Any) -> Any:
+        """The rate of a step, counted from 0: float32 scalar tensor."""
+        step = tf.cast(step, tf.float32)
+        after = tf.maximum(step - float(self.steps), 0.0)
+        return tf.where(step < float(self.steps), self.first(step), self.then(after))
+
+    def get_config(self) -> dict[str, Any]:
+        """What it consists of; a model with it is never saved."""
+        return {"first": self.first, "steps": self.steps, "then": self.then}
+
+
+def batches(recipe: Recipe, subset: Subset, seed: int) -> tf.data.Dataset:
+    """A subset's images in batches, each once an epoch, shuffled and distorted anew every time.
+
+    Returns:
+        Batches of float32 images (n, 28, 28, 1) in [0, 1] and targets; the last one is as large
+        as what is left.
+    """
+    # Tensors outside the map: constants of it would be copied into its graph.
+    images = tf.convert_to_tensor(normalise(subset.images))
+    labels = tf.convert_to_tensor(targets(recipe, subset.labels))
+    order = tf.data.Dataset.range(len(subset.labels)).shuffle(len(subset.labels), seed=seed)
+    chosen = order.batch(recipe.batch_size)
+    if not distorts(recipe):
+        return chosen.map(lambda batch: _take(images, labels, batch)).prefetch(1)
+
+    def take_and_distort(batch: Any, key: Any) -> tuple[Any, Any]:
+        taken, taken_labels = _take(images, labels, batch)
+        return distort_randomly(taken, recipe, key), taken_labels
+
+    stream = seed * STREAMS_PER_SEED + AUGMENTATION_STREAM
+    keys = tf.data.Dataset.random(seed=stream, rerandomize_each_iteration=True).batch(2)
+    return tf.data.Dataset.zip((chosen, keys)).map(take_and_distort).prefetch(1)
+
+
+def targets(recipe: Recipe, labels: np.ndarray) -> np.ndarray:
+    """Labels as the recipe's loss takes them.
+
+    Returns:
+        int32 array (n,), or float32 (n, 10) with a one at the label where labels are smoothed.
+    """
+    if recipe.label_smoothing == 0:
+        return labels.astype(np.int32)
+    return np.asarray(tf.keras.utils.to_categorical(labels, CLASSES), np.float32)
+
+
+def _take(images: Any, labels: Any, batch: Any) -> tuple[Any, Any]:
+    return tf.gather(images, batch), tf.gather(labels, batch)
+
+
+class _Recorder(tf.keras.callbacks.Callback):  # type: ignore[misc]
+    """Reports what `fit` tells, as the engine `graph` does, and ends a run that diverged."""
+
+    def __init__(
+        self,
+        epochs: int,
+        images: int,
+        batch_size: int,
+        learning_rate: Callable[[int], float],
+        on_progress: Callable[[Progress], None],
+        on_epoch: Callable[[Epoch], None],
+        clock: Callable[[], float],
+    ) -> None:
+        super().__init__()
+        self.epochs: list[Epoch] = []
+        self._blank = Progress(1, epochs, 0, images, math.nan, math.nan)
+        self._batch_size = batch_size
+        self._learning_rate = learning_rate
+        self._on_progress = on_progress
+        self._on_epoch = on_epoch
+        self._clock = clock
+        self._started = self._trained = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's names
+        self._blank = replace(self._blank, epoch=epoch + 1)
+        self._started = self._clock()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        loss, accuracy = float(logs["loss"]), float(logs["accuracy"])
+        if not math.isfinite(loss):
+            raise DivergenceError(
+                f"the loss is {loss} in epoch {self._blank.epoch}, step {batch + 1}"
+            )
+        seen = min((batch + 1) * self._batch_size, self._blank.images_in_epoch)
+        self._on_progress(replace(self._blank, images=seen, loss=loss, accuracy=accuracy))
+
+    def on_test_begin(self, logs: Any = None) -> None:  # noqa: ARG002 - Keras's names
+        self._trained = self._clock()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        told = {name: float(value) for name, value in logs.items()}
+        for name, text in (("loss", "loss"), ("val_loss", "validation loss")):
+            if not math.isfinite(told[name]):
+                raise DivergenceError(f"the {text} is {told[name]} after epoch {epoch + 1}")
+        record = Epoch(
+            epoch + 1,
+            told["loss"],
+            told["accuracy"],
+            told["val_loss"],
+            told["val_accuracy"],
+            self._learning_rate(epoch + 1),
+            self._trained - self._started,
+        )
+        self.epochs.append(record)
+        self._on_epoch(record)
