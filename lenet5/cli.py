@@ -160,7 +160,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     _check_mnist_dir(dataset, options)
     runtime.start_tensorflow(options.threads)
     from lenet5.evaluation import evaluate
-    from lenet5.model import load_model
+    from lenet5.loading import load_model
 
     model = load_model(saved.path, saved.run.recipe if saved.run else None)
     evaluation = evaluate(model, _load(dataset, options).test)
@@ -179,7 +179,7 @@ def _predict(options: argparse.Namespace) -> int:
     images = np.stack([read_image(image) for image in options.images])
     runtime.check_settings()
     runtime.start_tensorflow(options.threads)
-    from lenet5.model import load_model
+    from lenet5.loading import load_model
 
     model = load_model(saved.path, saved.run.recipe if saved.run else None)
     answers = model.predict(data.normalise(images), verbose=0)

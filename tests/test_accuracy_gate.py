@@ -18,7 +18,7 @@ from lenet5 import run_directory
 from lenet5.data import Dataset
 from lenet5.errors import InputError
 from lenet5.evaluation import Evaluation, evaluate
-from lenet5.model import load_model
+from lenet5.loading import load_model
 from lenet5.recipes import find_recipe
 from lenet5.run import train_run
 from lenet5.run_directory import Run

@@ -10,7 +10,7 @@ import pytest
 from lenet5 import run_directory
 from lenet5.data import Dataset, Subset
 from lenet5.evaluation import evaluate
-from lenet5.model import load_model
+from lenet5.loading import load_model
 from lenet5.recipes import RECIPES
 from lenet5.run import train_run
 from lenet5.run_directory import Run

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lenet5.data import Dataset, normalise
 from lenet5.errors import InputError
-from lenet5.model import load_model
+from lenet5.loading import load_model
 from lenet5.recipes import RECIPES
 from lenet5.runtime import threads_in_use
 from tests.commands import (

@@ -15,7 +15,8 @@ import pytest
 import tensorflow as tf
 
 from lenet5.errors import InputError
-from lenet5.model import build_for, build_model, load_model
+from lenet5.loading import load_model
+from lenet5.model import build_for, build_model
 from lenet5.recipes import RECIPES
 from lenet5.runtime import keras_version, save_model
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from lenet5.model import load_model
+from lenet5.loading import load_model
 from lenet5.recipes import RECIPES
 from lenet5.runtime import threads_in_use
 from tests import scripted_training
