@@ -1,4 +1,4 @@
-"""Mutations break what they say: each text is there once, so that none goes stale unnoticed."""
+"""Mutations break what they say, and the tests that run on what is broken are told apart."""
 
 from __future__ import annotations
 
@@ -7,17 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import mutations
-from bench.mutations import (
-    CHECKS,
-    MUTATIONS,
-    SEEDED_CHECKS,
-    Caught,
-    Mutation,
-    apply,
-    run_checks,
-    table,
-)
+from bench.mutations import checks
+from bench.mutations.checks import GATE, Noticed, notice, ordinary_checks, run_checks, table
+from bench.mutations.framework import BREAKAGES
+from bench.mutations.project import MUTATIONS, Mutation, apply
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,19 +34,33 @@ def test_a_stale_mutation_is_an_error(tmp_path: Path) -> None:
         apply(MUTATIONS[0], tmp_path)
 
 
-def test_the_checks_are_there() -> None:
-    assert all((ROOT / check).is_file() for check in CHECKS)
-    assert set(SEEDED_CHECKS) <= set(CHECKS)
+def test_the_checks_are_there_and_know_nothing_of_what_is_broken() -> None:
+    for check in (*ordinary_checks(ROOT), GATE):
+        assert "bench.mutations" not in (ROOT / check).read_text()
 
 
-def test_the_table_names_what_caught_each() -> None:
+def test_tests_of_fit_run_first_and_the_gate_is_none_of_the_ordinary_tests(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    for name in ("test_fit_b.py", "test_fit_a.py", "test_other.py"):
+        (tmp_path / "tests" / name).touch()
+    found = ordinary_checks(tmp_path)
+    assert found[:2] == ("tests/test_fit_a.py", "tests/test_fit_b.py")
+    assert "tests/test_gradients.py" in found
+    assert not {"tests/test_other.py", GATE} & set(found)
+
+
+def test_the_table_says_which_sort_of_test_was_first() -> None:
     found = [
-        Caught(MUTATIONS[0], ("tests/test_gradients.py::test_a", "tests/test_b.py::c")),
-        Caught(MUTATIONS[1], ()),
+        Noticed("Adam", "optimiser", ("tests/test_fit_adam.py::test_a[1-2]", "tests/test_b.py::c")),
+        Noticed("tanh", "layer", ("tests/test_b.py::c", "tests/test_fit_adam.py::test_a")),
+        Noticed("L2", "regulariser", (f"{GATE}::test_d",)),
+        Noticed("order", "steps.py", ()),
     ]
     assert table(found).splitlines()[2:] == [
-        "| learning rate times 10 | `test_gradients.py::test_a`, `test_b.py::c` |",
-        "| learning rate divided by 30 | **nothing** |",
+        "| Adam | optimiser | a test of fit | `test_fit_adam.py::test_a[1-2]` | 2 |",
+        "| tanh | layer | another test | `test_b.py::c` | 2 |",
+        "| L2 | regulariser | the gate alone | `test_accuracy_gate.py::test_d` | 1 |",
+        "| order | steps.py | **nothing** |  | 0 |",
     ]
 
 
@@ -63,11 +70,11 @@ def pytest_addoption(parser):
 """
 
 
-def checked(folder: Path, content: str) -> tuple[tuple[str, ...], str]:
+def checked(folder: Path, content: str, breakage: str | None = None) -> tuple[tuple[str, ...], str]:
     """Runs one test module of that content."""
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "test_it.py").write_text(content)
-    return run_checks(folder, ["test_it.py"])
+    return run_checks(folder, ["test_it.py"], breakage=breakage)
 
 
 @pytest.mark.parametrize(
@@ -82,10 +89,10 @@ def test_checks_that_fail_are_named(tmp_path: Path, content: str, failed: tuple[
     assert checked(tmp_path, content)[0] == failed
 
 
-def test_checks_without_an_end_catch_nothing(
+def test_checks_without_an_end_notice_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mutations, "_LONGEST_SECONDS", 2.0)
+    monkeypatch.setattr(checks, "_LONGEST_SECONDS", 2.0)
     with pytest.raises(RuntimeError, match="did not end in 2 s"):
         checked(tmp_path, "import time; time.sleep(600)")
 
@@ -93,3 +100,53 @@ def test_checks_without_an_end_catch_nothing(
 def test_checks_that_are_not_there_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="pytest ended with status 4"):
         run_checks(tmp_path, ["test_missing.py"])
+
+
+L2_OF_FOUR = """
+def test_l2():
+    import tensorflow as tf
+    assert float(tf.keras.regularizers.L2(1.0)(tf.constant([2.0]))) == {expected}
+"""
+
+
+def test_checks_run_under_a_breakage_of_keras(tmp_path: Path) -> None:
+    """In a process where Keras is broken before the first test is imported."""
+    for name in ("bench", "lenet5"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    assert checked(tmp_path, L2_OF_FOUR.format(expected=2.0), "L2 halved")[0] == ()
+    failed, _ = checked(tmp_path, L2_OF_FOUR.format(expected=4.0), "L2 halved")
+    assert failed == ("test_it.py::test_l2",)
+
+
+@pytest.mark.parametrize(
+    ("ordinary", "gate_only", "ran"),
+    [
+        (("tests/test_a.py::b",), False, ["ordinary"]),
+        ((), False, ["ordinary", "gate"]),
+        (("tests/test_a.py::b",), True, ["gate"]),
+    ],
+)
+def test_the_gate_runs_where_nothing_else_has_failed_or_by_itself(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ordinary: tuple[str, ...],
+    gate_only: bool,
+    ran: list[str],
+) -> None:
+    of_gate, runs = (f"{GATE}::test_c",), []
+
+    def run(folder: Path, modules: list[str], **options: object) -> tuple[tuple[str, ...], str]:
+        assert (folder, options) == (tmp_path, {"breakage": "L2 halved", "mnist_dir": None})
+        runs.append("gate" if list(modules) == [GATE] else "ordinary")
+        return (of_gate if runs[-1] == "gate" else ordinary), "output"
+
+    monkeypatch.setattr(checks, "run_checks", run)
+    failed, _ = notice(tmp_path, breakage="L2 halved", gate_only=gate_only, mnist_dir=None)
+    assert runs == ran
+    assert failed == (of_gate if ran[-1] == "gate" else ordinary)
+
+
+def test_mutations_and_breakages_have_names_of_their_own() -> None:
+    """A table holds both."""
+    names = [m.name for m in MUTATIONS] + [b.name for b in BREAKAGES]
+    assert len(set(names)) == len(names)

@@ -1,35 +1,15 @@
-"""Would the suite notice? Broken variants of the project, and its ordinary tests on each.
+"""Broken variants of this project: each is one edit of one file of `lenet5`, in a copy.
 
-A mutation is one edit of one file of `lenet5`, in a copy of the project; the tests that run there
-know nothing of it. A mutation whose text is not found exactly once is an error: it would break
-nothing. What only a trained model shows is left to the accuracy gate, which runs with the rest.
+A mutation whose text is not found exactly once is an error: it would break nothing.
 """
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 _COPIED = ("lenet5", "bench", "tests", "conftest.py", "pyproject.toml", "README.md", "tox.ini")
-_LONGEST_SECONDS = 900.0
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
-
-# Tests that hold what is computed; those of commands, files and reports are left out.
-CHECKS = (
-    *("tests/test_architecture.py", "tests/test_recipe.py", "tests/test_data.py"),
-    *("tests/test_gradients.py", "tests/test_regularisation.py", "tests/test_training.py"),
-    *("tests/test_augmentation.py", "tests/test_early_stopping.py", "tests/test_evaluation.py"),
-    *("tests/test_run.py", "bench/test_numerics.py", "tests/test_accuracy_gate.py"),
-)
-
-# Those of them that `--seed` changes; the others have seeds of their own.
-SEEDED_CHECKS = ("tests/test_accuracy_gate.py",)
 
 
 @dataclass(frozen=True)
@@ -47,19 +27,6 @@ class Mutation:
     file: str
     old: str
     new: str
-
-
-@dataclass(frozen=True)
-class Caught:
-    """What became of a mutation.
-
-    Attributes:
-        mutation: which.
-        checks: ids of the tests that failed, the first few.
-    """
-
-    mutation: Mutation
-    checks: tuple[str, ...]
 
 
 MUTATIONS = (
@@ -196,57 +163,3 @@ def apply(mutation: Mutation, folder: Path) -> None:
             "mutation replaces: it went stale"
         )
     path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
-
-
-def run_checks(
-    folder: Path, checks: Sequence[str] = CHECKS, *, seed: int = 0, mnist_dir: str | None = None
-) -> tuple[tuple[str, ...], str]:
-    """Runs the ordinary tests in a copy of the project.
-
-    Args:
-        folder: of the copy.
-        checks: test modules.
-        seed: that the accuracy gate trains.
-        mnist_dir: folder with MNIST's four files, where it must be prepared.
-
-    Returns:
-        Ids of those that failed, three at most, and the end of what pytest printed; no id where
-        nothing failed.
-
-    Raises:
-        RuntimeError: pytest itself did not run to an end.
-    """
-    command = [sys.executable, "-m", "pytest", *checks, "-q", "-o", "addopts=", "--maxfail=3"]
-    command += ["-p", "no:cacheprovider", "-p", "no:html", f"--seed={seed}"]
-    command += [f"--mnist-dir={mnist_dir}"] if mnist_dir else []
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env={
-                **{name: v for name, v in os.environ.items() if not name.startswith("PYTEST_")},
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "PYTHONPATH": str(folder),
-            },
-            capture_output=True,
-            text=True,
-            timeout=_LONGEST_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(f"the tests did not end in {_LONGEST_SECONDS:g} s") from None
-    output = done.stdout[-3000:] + done.stderr[-1000:]
-    failed = tuple(_FAILED.findall(done.stdout))
-    # 2: a test module could not even be imported, which is listed as well.
-    if done.returncode not in (0, 1) and not (done.returncode == 2 and failed):
-        raise RuntimeError(f"pytest ended with status {done.returncode}:\n{output}")
-    return failed, output
-
-
-def table(found: Sequence[Caught]) -> str:
-    """Markdown: what each mutation was caught by."""
-    lines = ["| mutation | caught by |", "|---|---|"]
-    for caught in found:
-        ids = ", ".join(f"`{check.rpartition('/')[2]}`" for check in caught.checks)
-        lines.append(f"| {caught.mutation.name} | {ids or '**nothing**'} |")
-    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Broken copies of this project, and Keras and TensorFlow broken under it."""
