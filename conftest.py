@@ -13,8 +13,8 @@ import pytest
 from bench.report import (
     ENVIRONMENT,
     FINDINGS,
-    GATE_BOUNDS,
-    RUN_DIRECTORY,
+    GATED,
+    Gated,
     head_html,
     id_cell,
     session_throughput,
@@ -22,7 +22,7 @@ from bench.report import (
 from lenet5 import data, run_directory, runtime
 from lenet5.cli import default_data_dir, default_mnist_dir
 from lenet5.errors import InputError
-from lenet5.recipe import ENGINES, check_seed
+from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_engine, check_seed
 from lenet5.recipes import RECIPES, find_recipe
 
 # pytester: tests/test_report.py makes small reports with it.
@@ -35,11 +35,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--run-dir", type=Path, metavar="DIR", help="gate this run instead of training one"
     )
+    group.addoption(
+        "--model", type=Path, metavar="FILE", help="gate this .keras file instead of training one"
+    )
     group.addoption("--recipe", metavar="NAME", help=f"{', '.join(RECIPES)}; default: fast")
     group.addoption("--seed", type=int, metavar="N", help="default: 0")
-    group.addoption(
-        "--dataset", choices=data.DATASETS, default="mnist", help="to gate on; default: mnist"
-    )
+    group.addoption("--dataset", choices=data.DATASETS, help="to gate on; default: mnist")
     group.addoption(
         "--min-accuracy",
         type=float,
@@ -48,8 +49,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--engine",
-        choices=ENGINES,
-        help="that trains; default: both, with --seeds graph (whose seeds are paired)",
+        metavar="NAME",
+        help=f"{' or '.join(ENGINES)}: trains; default: both, with --seeds graph (paired seeds)",
     )
     group.addoption("--threads", type=int, default=1, help="TensorFlow's; default: 1")
     group.addoption(
@@ -67,29 +68,46 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         find_recipe(option.recipe or "fast")
         check_seed(option.seed or 0)
+        check_engine(option.engine or DEFAULT_ENGINE)
         if not 1 <= option.threads <= 256:
             raise InputError(f"--threads is {option.threads}, expected 1 to 256")
         least = option.min_accuracy
         if least is not None and not 0 <= least <= 1:  # catches NaN too
             raise InputError(f"--min-accuracy is {least}, expected a share from 0 to 1")
-        if option.seeds is not None and (option.dataset != "mnist" or least is not None):
+        if option.seeds is not None and (option.dataset or "mnist", least) != ("mnist", None):
             raise InputError("--seeds compares on MNIST: without --dataset and --min-accuracy")
         if option.mutations:
-            for name in ("run_dir", "recipe", "seed", "min_accuracy"):
+            for name in ("run_dir", "model", "recipe", "seed", "engine", "min_accuracy"):
                 if getattr(option, name) is not None:
                     given = f"--{name.replace('_', '-')}"
                     raise InputError(f"--mutations gates seeds of its own: without {given}")
-        if option.run_dir is not None:
-            if option.seeds is not None:
-                raise InputError("--run-dir gates one run, --seeds trains many")
-            if option.recipe is not None or option.seed is not None:
-                raise InputError("--run-dir names a run that has its recipe and seed already")
-            option.dataset = run_directory.read_run(option.run_dir).dataset
+        _check_given_model(option)
         if option.dataset != "mnist" and least is None:
             raise InputError(f"--dataset {option.dataset} has no bound, give --min-accuracy")
         runtime.check_settings()
     except InputError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+def _check_given_model(option: Any) -> None:
+    """Refuses what does not go with `--run-dir` and `--model`; fills in the run's dataset."""
+    given = [name for name in ("run_dir", "model") if getattr(option, name) is not None]
+    if len(given) > 1:
+        raise InputError("--run-dir and --model name a model each: give one of them")
+    for name in given:
+        what = f"--{name.replace('_', '-')}"
+        if option.seeds is not None:
+            raise InputError(f"{what} gates one model, --seeds trains many")
+        if any(getattr(option, other) is not None for other in ("recipe", "seed", "engine")):
+            raise InputError(
+                f"{what} names a model that is trained: without --recipe, --seed, --engine"
+            )
+        saved = run_directory.find_model(getattr(option, name))
+        if saved.run is not None:
+            if option.dataset not in (None, saved.run.dataset):
+                raise InputError(f"{what} is a run on {saved.run.dataset}, not on {option.dataset}")
+            option.dataset = saved.run.dataset
+    option.dataset = option.dataset or "mnist"
 
 
 def pytest_collection(session: pytest.Session) -> None:
@@ -121,7 +139,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what needs the real MNIST, so that `-m "not mnist"` runs the unit tests alone."""
     for item in items:
-        if {"mnist", "gated_run"} & set(getattr(item, "fixturenames", ())):
+        if {"mnist", "gated"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("mnist")
 
 
@@ -193,12 +211,12 @@ def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> N
         prefix.extend(filter(None, heads))
         return
     findings: list[str] = stash.get(FINDINGS, [])
+    gated: list[Gated] = stash.get(GATED, [])
     prefix.append(
         head_html(
             stash.get(ENVIRONMENT, {}),
-            stash.get(RUN_DIRECTORY, None),
+            gated,
             session_throughput(session.config),
-            gate_bounds=stash.get(GATE_BOUNDS, None),
             findings=findings,
             test_counts=_test_counts(session.config),
         )

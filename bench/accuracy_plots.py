@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from bench.accuracy import AccuracyDecision
+from bench.accuracy import AccuracyDecision, Trained
 from bench.flips import Flips
+from bench.gate import Quantity, hold_against
 from bench.plots import WIDTH_INCHES, png_of
 from bench.trainings import Trainings
 
 MOST_IMAGES = 40
 _COLUMNS = 10
 _POINT, _LINK, _BEYOND = "#0072B2", "#C4C4C4", "#F6E3DC"
+_LIMIT = "#B30000"
+_ENGINES = {"keras": "#0072B2", "graph": "#D55E00"}  # of Okabe & Ito (2008)
 
 
 def seeds_png(sets: Sequence[Trainings], *, paired: bool) -> bytes:
@@ -37,6 +41,66 @@ def flips_png(flips: Flips, images: np.ndarray, labels: np.ndarray) -> bytes:
 def trials_png(sets: Sequence[Trainings], protocol: str) -> bytes:
     """`trials_figure` as a PNG file."""
     return png_of(lambda: trials_figure(sets, protocol))
+
+
+def gate_png(trained: Mapping[str, tuple[Trained, Sequence[Trained]]]) -> bytes:
+    """`gate_figure` as a PNG file."""
+    return png_of(lambda: gate_figure(trained))
+
+
+def gate_figure(trained: Mapping[str, tuple[Trained, Sequence[Trained]]]) -> Figure:
+    """Curves of gated trainings, and how far each epoch is from the reference's seeds.
+
+    Args:
+        trained: by engine, a training with its curves and the seeds of its reference.
+    """
+    figure = Figure(figsize=(WIDTH_INCHES, 7.2), layout="constrained")
+    (losses, accuracies), scores = figure.subplots(2, 2)
+    for engine, (one, reference) in trained.items():
+        colour = _ENGINES.get(engine, _LINK)
+        epochs = np.arange(1, len(one.curves) + 1)
+        curves = np.array(one.curves) * [1, 100, 1, 100]
+        for part, line in (("training", "-"), ("validation", "--")):
+            place = 0 if part == "training" else 2
+            label = f"{part}, engine {engine}"
+            for axes, values in ((losses, curves[:, place]), (accuracies, curves[:, place + 1])):
+                axes.plot(epochs, values, line, color=colour, label=label, marker=".")
+        _draw_scores(scores, hold_against(one, reference), colour)
+    losses.set(title="Loss", ylabel="cross-entropy + L2 penalty (nats)", yscale="log")
+    losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    losses.yaxis.set_major_formatter("{x:g}")
+    losses.yaxis.set_minor_formatter(NullFormatter())
+    losses.legend(frameon=False)
+    accuracies.set(title="Accuracy", ylabel="images classified correctly (%)")
+    for axes, part in zip(scores, ("Training", "Validation"), strict=True):
+        axes.axhline(0, color=_LINK, linewidth=0.8)
+        axes.set(title=f"{part} against the reference", ylabel="standard errors of one more seed")
+    for axes in figure.axes:
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _draw_scores(scores: Sequence[Axes], quantities: Sequence[Quantity], colour: str) -> None:
+    """Losses as dots and accuracies as triangles, by epoch; lines where the gate fails."""
+    for axes, part in zip(scores, ("training", "validation"), strict=True):
+        limit = quantities[0].limit
+        for name, marker in (("loss", "o-"), ("accuracy", "^-")):
+            values = [q.score for q in quantities if q.name.startswith(f"{part} {name} ")]
+            shown = np.clip(values, -2 * limit, 2 * limit)
+            epochs = np.arange(1, len(values) + 1)
+            axes.plot(epochs, shown, marker, color=colour, markersize=5, linewidth=0.8, label=name)
+        for edge in (-limit, limit):
+            axes.axhline(edge, color=_LIMIT, linewidth=1, linestyle=":")
+        axes.annotate(
+            "beyond: the gate fails",
+            *((1, limit), (0, 3)),
+            textcoords="offset points",
+            color=_LIMIT,
+            fontsize=9,
+        )
+        axes.set_ylim(-2.1 * limit, 2.1 * limit)
 
 
 def trials_figure(sets: Sequence[Trainings], protocol: str) -> Figure:

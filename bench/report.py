@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
@@ -19,16 +18,38 @@ from typing import Any
 
 import pytest
 
-from lenet5.accuracy import describe_accuracy
+from bench.accuracy import Trained
+from bench.trainings import identity, read_reference
+from lenet5.errors import InputError
+from lenet5.run_directory import read_history, read_run
 
 ENVIRONMENT = pytest.StashKey[Mapping[str, object]]()
 """What this session runs in; keys as in a run's `environment.json`."""
 
-RUN_DIRECTORY = pytest.StashKey[Path]()
-"""The run whose accuracy this session gated; absent if no gate ran."""
 
-GATE_BOUNDS = pytest.StashKey[tuple[float | None, float | None]]()
-"""Lowest and highest accuracy (0 to 1) that pass; absent: those of the run's recipe."""
+@dataclass(frozen=True)
+class Gated:
+    """A model whose accuracy this session gated.
+
+    Attributes:
+        engine: that trained it; empty if that is not known.
+        run_directory: that it is of; None: it was trained elsewhere, and nothing else is known.
+        path: of the model file.
+        bounds: lowest and highest accuracy (0 to 1) that pass.
+        accuracy: on the test images in this session, 0 to 1.
+        described: the same in words, with counts and interval.
+    """
+
+    engine: str
+    run_directory: Path | None
+    path: Path
+    bounds: tuple[float, float]
+    accuracy: float
+    described: str
+
+
+GATED = pytest.StashKey[list[Gated]]()
+"""What this session gated; absent if no gate ran, or none came as far as to a model."""
 
 FINDINGS = pytest.StashKey[list[str]]()
 """Sentences that this session's measurements come to, for the report and the terminal."""
@@ -98,20 +119,6 @@ def _throughput(benchmark: Any) -> Throughput | None:
     return Throughput(name, info.get("batch_size"), info.get("threads"), rates)
 
 
-def accuracy_line(metrics: Mapping[str, Any]) -> str:
-    """`test accuracy 98.52 % (148 wrong of 10,000; 95 % interval 98.26-98.74 %)`.
-
-    Args:
-        metrics: A run's `metrics.json`; accuracy and interval are 0 to 1.
-
-    Raises:
-        LookupError, TypeError, ValueError: A number is missing, or is none.
-    """
-    low, high = metrics["test_accuracy_interval"]
-    described = describe_accuracy(metrics["test_errors"], metrics["test_images"], (low, high))
-    return f"test accuracy {described}"
-
-
 def id_cell(report: pytest.TestReport | pytest.CollectReport) -> str:
     """The cell of pytest-html's table that names the test, which it does not escape itself."""
     name = report.nodeid if report.when == "call" else f"{report.nodeid}::{report.when}"
@@ -120,10 +127,9 @@ def id_cell(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 def head_html(
     environment: Mapping[str, object],
-    run_directory: Path | None,
+    gated: Sequence[Gated],
     throughput: Sequence[Throughput],
     *,
-    gate_bounds: tuple[float | None, float | None] | None = None,
     findings: Sequence[str] = (),
     test_counts: Mapping[str, int] | None = None,
 ) -> str:
@@ -131,22 +137,22 @@ def head_html(
 
     Args:
         environment: What this session runs in; see `ENVIRONMENT`. May be empty.
-        run_directory: The gated run; None if no gate ran.
+        gated: What was gated; empty if no gate ran.
         throughput: What the session's benchmarks measured; may be empty.
-        gate_bounds: See `GATE_BOUNDS`; None takes them from the run's recipe.
         findings: See `FINDINGS`.
         test_counts: Number of tests by outcome, such as `{"passed": 12, "failed": 1}`.
     """
+    directories = [model.run_directory for model in gated if model.run_directory is not None]
     parts = [
         f"<style>{CSS}</style>",
         '<div id="lenet5-report">',
-        _headline_html(run_directory),
+        _headline_html(gated),
         _counts_html(test_counts or {}),
         '<div class="columns">',
-        _gate_html(run_directory, gate_bounds) if run_directory else "",
-        _environment_html(environment, run_directory),
+        *map(_gate_html, gated),
+        _environment_html(environment, directories[0] if directories else None),
         "</div>",
-        _plots_html(run_directory) if run_directory else "",
+        _plots_html(gated),
         _throughput_html(throughput),
         _findings_html(findings),
         '<h2 id="tests">Tests</h2>',
@@ -155,16 +161,20 @@ def head_html(
     return "\n".join(part for part in parts if part)
 
 
-def _headline_html(run_directory: Path | None) -> str:
-    if run_directory is None:
+def _headline_html(gated: Sequence[Gated]) -> str:
+    if not gated:
         return '<p class="headline">No accuracy gate ran in this session.</p>'
-    try:
-        line = accuracy_line(_read_json(run_directory / "metrics.json"))
-    except _DAMAGE as error:
-        return '<p class="headline">The accuracy of the gated run is unknown.</p>' + _damage_note(
-            run_directory / "metrics.json", error
-        )
-    return f'<p class="headline">{escape(line)}</p>'
+    lines = [
+        f"{_engine(model)}test accuracy {model.described}"
+        if len(gated) > 1
+        else f"test accuracy {model.described}"
+        for model in gated
+    ]
+    return "\n".join(f'<p class="headline">{escape(line)}</p>' for line in lines)
+
+
+def _engine(model: Gated) -> str:
+    return f"engine {model.engine}: " if model.engine else ""
 
 
 def _findings_html(findings: Sequence[str]) -> str:
@@ -189,34 +199,38 @@ def _counts_html(test_counts: Mapping[str, int]) -> str:
     return f'<p>Tests: {counts}. <a href="#tests">Every test\'s result</a></p>'
 
 
-def _gate_html(run_directory: Path, gate_bounds: tuple[float | None, float | None] | None) -> str:
+def _gate_html(model: Gated) -> str:
     """What was gated, and between which bounds."""
-    rows = []
+    low, high = model.bounds
+    rows = [("Bounds", _bounds_text(low, high)), ("Model file", str(model.path))]
     notes = ""
-    low, high = gate_bounds or (None, None)
+    if not low <= model.accuracy <= high:
+        notes += '<p class="note">The accuracy is outside the bounds.</p>'
+    title = f"Accuracy gate, engine {model.engine}" if model.engine else "Accuracy gate"
+    if model.run_directory is None:
+        rows.append(("Recipe", "not known: it was trained elsewhere"))
+        return f"<section><h2>{escape(title)}</h2>{notes}{table_html((), rows)}</section>"
+    path = model.run_directory / "recipe.json"
     try:
-        saved = _read_json(run_directory / "recipe.json")
+        saved = _read_json(path)
         recipe = saved["recipe"]
         overrides = text_of(saved.get("overrides") or {})
-        low, high = gate_bounds or (recipe["min_accuracy"], recipe["max_accuracy"])
-        rows += [
+        rows[:0] = [
             ("Recipe", f"{recipe['name']} with {overrides}" if overrides else str(recipe["name"])),
             ("Seed", text_of(saved["seed"])),
             ("Dataset", text_of(saved["dataset"])),
-            ("Bounds", _bounds_text(low, high)),
         ]
     except _DAMAGE as error:
-        notes = _damage_note(run_directory / "recipe.json", error)
-    with suppress(*_DAMAGE):  # the headline names damaged metrics
-        metrics = _read_json(run_directory / "metrics.json")
-        ended = "; training was interrupted" if metrics.get("interrupted") else ""
-        epochs = f"{metrics['epochs_run']}, the best is epoch {metrics['best_epoch']}{ended}"
+        notes += _damage_note(path, error)
+    path = model.run_directory / "metrics.json"
+    try:
+        metrics = _read_json(path)
+        epochs = f"{metrics['epochs_run']}, the best is epoch {metrics['best_epoch']}"
         rows += [("Epochs", epochs), ("Training time", f"{metrics['train_seconds']:.1f} s")]
-        if not (low or 0) <= metrics["test_accuracy"] <= (1 if high is None else high):
-            notes += '<p class="note">The accuracy is outside the bounds.</p>'
         rows.append(("Test loss", f"{metrics['test_loss']:.4f}"))
-    rows.append(("Run directory", str(run_directory)))
-    return f"<section><h2>Accuracy gate</h2>{notes}{table_html((), rows)}</section>"
+    except _DAMAGE as error:
+        notes += _damage_note(path, error)
+    return f"<section><h2>{escape(title)}</h2>{notes}{table_html((), rows)}</section>"
 
 
 def _bounds_text(low: float | None, high: float | None) -> str:
@@ -253,15 +267,60 @@ def _environment_html(environment: Mapping[str, object], run_directory: Path | N
     return f"<section><h2>Environment</h2>{note}{table_html(header, rows)}</section>"
 
 
-def _plots_html(run_directory: Path) -> str:
+def _plots_html(gated: Sequence[Gated]) -> str:
+    """The curves of all in one picture where they can be read, then the plots of each run."""
+    runs = {model.run_directory: model.engine for model in gated if model.run_directory}
+    if not runs:
+        return ""
+    curves = _gate_curves(runs)
     parts = ["<h2>Plots</h2>"]
+    if curves is not None:
+        parts.append(figure_html(curves, "Every epoch beside the reference of recipe and engine"))
+    for place, (directory, engine) in enumerate(runs.items()):
+        figures = _run_plots_html(directory, () if curves is None else ("curves.png",))
+        if len(runs) == 1:
+            parts.append(figures)
+            continue
+        opened = " open" if place == 0 else ""
+        title = f"Plots of engine {escape(engine)}"
+        parts.append(f"<details{opened}><summary>{title}</summary>{figures}</details>")
+    return "\n".join(parts)
+
+
+def _run_plots_html(directory: Path, without: Sequence[str]) -> str:
+    parts = []
     for name, caption in PLOTS.items():
-        path = run_directory / "plots" / name
+        path = directory / "plots" / name
+        if name in without:
+            continue
         try:
             parts.append(figure_html(_read_png(path), caption))
         except _DAMAGE as error:
             parts.append(_damage_note(path, error))
     return "\n".join(parts)
+
+
+def _gate_curves(directories: Iterable[Path]) -> bytes | None:
+    """The curves of runs that have a reference; None where one has none, or is damaged."""
+    trained: dict[str, tuple[Trained, Sequence[Trained]]] = {}
+    try:
+        for directory in directories:
+            run = read_run(directory)
+            reference = read_reference(run.recipe.name, run.engine)
+            if run.dataset != "mnist" or identity(reference.recipe) != identity(run.recipe):
+                return None
+            epochs = read_history(directory).epochs
+            curves = tuple(
+                (e.training_loss, e.training_accuracy, e.validation_loss, e.validation_accuracy)
+                for e in epochs
+            )
+            trained[run.engine] = Trained(run.seed, 0, 1, curves=curves), reference.seeds
+    except InputError:
+        return None
+    # matplotlib takes longer to import than most sessions without a gate run.
+    from bench.accuracy_plots import gate_png
+
+    return gate_png(trained)
 
 
 def _throughput_html(throughput: Sequence[Throughput]) -> str:
@@ -346,6 +405,8 @@ p, a { color: inherit; }
 .summary__data > h2 { display: none; }
 .headline { font-size: 20px; font-weight: 600; margin: .5rem 0; }
 .headline::first-letter { text-transform: uppercase; }
+details { margin: 1rem 0; }
+summary { cursor: pointer; font-size: 16px; font-weight: 600; }
 .note { padding: .4rem .8rem; border-left: 4px solid #d55e00; background: #fff4ec; }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr));
   gap: 0 3rem; }

@@ -1,4 +1,4 @@
-"""A saved model is read without running any code from its file, and must be one that can be scored."""
+"""A saved model: read without running any code from its file, and one that can be scored."""
 
 from __future__ import annotations
 

@@ -187,6 +187,28 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_history(directory: Path) -> History:
+    """The epochs of a run, as `history.json` has them.
+
+    Raises:
+        InputError: the file is missing or damaged, or no epoch was finished.
+    """
+    from lenet5.history import Epoch, History
+
+    path = directory / HISTORY
+    content = read_json(path)
+    try:
+        epochs = tuple(Epoch(**epoch) for epoch in content["epochs"])
+        history = History(**{**content, "epochs": epochs})
+        best = history.best_epoch
+        figures = [value for epoch in epochs for value in vars(epoch).values()]
+        if not (1 <= best <= len(epochs) and all(isinstance(v, int | float) for v in figures)):
+            raise ValueError("no epoch was finished, or one has no figures")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: damaged: {error}") from None
+    return history
+
+
 def run_content(run: Run) -> dict[str, Any]:
     """The content of `recipe.json`."""
     return {

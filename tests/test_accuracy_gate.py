@@ -1,139 +1,236 @@
-"""The accuracy gate: a model trained in this session, or an existing run, is good enough.
+"""The accuracy gate: models trained in this session, or an existing one, are good enough.
 
-`--run-dir` gates an existing run; `--recipe`, `--seed`, `--dataset` and `--min-accuracy` set the
-terms. Where the data cannot be had the gate fails: it is never skipped.
+Both engines train, unless `--engine` names one. `--run-dir` gates an existing run and `--model` a
+model file; `--recipe`, `--seed`, `--dataset` and `--min-accuracy` set the terms. Where the data
+cannot be had the gate fails: it is never skipped. What is not known of a model that was trained
+elsewhere is said in one line by the test that would need it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bench.report import FINDINGS, GATE_BOUNDS, RUN_DIRECTORY
+from bench.accuracy import Trained
+from bench.gate import hold_against
+from bench.report import FINDINGS, GATED, Gated
+from bench.seed_training import curves_of
+from bench.trainings import identity, read_reference
 from lenet5 import run_directory
 from lenet5.data import Dataset
 from lenet5.errors import InputError
 from lenet5.evaluation import Evaluation, evaluate
+from lenet5.history import DivergenceError, History
 from lenet5.loading import load_model
-from lenet5.recipes import find_recipe
+from lenet5.recipe import ENGINES
+from lenet5.recipes import RECIPES, find_recipe
 from lenet5.run import train_run
-from lenet5.run_directory import Run
-from lenet5.training import DivergenceError
+from lenet5.run_directory import Run, SavedModel
+
+GIVEN = "given"  # instead of an engine: the model that --run-dir or --model names
 
 
 @dataclass(frozen=True)
-class GatedRun:
-    """A run directory, and its model scored on the test images in this session."""
+class GatedModel:
+    """A model scored on the test images in this session, and the bounds of its accuracy."""
 
-    directory: Path
-    run: Run
+    saved: SavedModel
     dataset: Dataset
     evaluation: Evaluation
+    validation: Evaluation
+    weight_norms: tuple[float, ...]
     min_accuracy: float
     max_accuracy: float
 
+    def run(self) -> Run:
+        """The run that it comes from; says in one line where that is not known."""
+        if self.saved.run is None:
+            pytest.skip(f"{self.saved.path}: trained elsewhere, its recipe and curves are unknown")
+        return self.saved.run
+
+    def history(self) -> History:
+        """The run's epochs."""
+        self.run()
+        assert self.saved.directory is not None
+        try:
+            return run_directory.read_history(self.saved.directory)
+        except InputError as error:
+            pytest.fail(f"the run is not whole: {error}", pytrace=False)
+
+
+Gate = Callable[[], GatedModel]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test of the gate once for each engine, or once for what is given."""
+    if "gated" in metafunc.fixturenames:
+        option = metafunc.config.option
+        given = option.run_dir or option.model
+        engines = [GIVEN] if given else [option.engine] if option.engine else ENGINES
+        metafunc.parametrize("gated", engines, indirect=True, scope="session")
+
 
 @pytest.fixture(scope="session")
-def gate(
+def gated(
+    request: pytest.FixtureRequest,
     pytestconfig: pytest.Config,
     tmp_path_factory: pytest.TempPathFactory,
     load_dataset: Callable[[str], Dataset],
-) -> GatedRun | str:
-    """The run that `--run-dir` names, or one trained now; or in one line why there is none."""
+) -> Gate:
+    """Gives the model, or fails the test that asks for it: an error in a fixture is no failure."""
     option = pytestconfig.option
     try:
         dataset = load_dataset(option.dataset)
-        if option.run_dir is None:
-            directory = tmp_path_factory.mktemp("gate") / "run"
-            run = Run(find_recipe(option.recipe or "fast"), {}, option.seed or 0, option.dataset)
+        if request.param == GIVEN:
+            saved = run_directory.find_model(option.run_dir or option.model)
+        else:
+            directory = tmp_path_factory.mktemp("gate") / f"run-{request.param}"
+            recipe = find_recipe(option.recipe or "fast")
+            run = Run(recipe, {}, option.seed or 0, option.dataset, request.param)
             run_directory.create(directory, force=False)
             train_run(run, dataset, directory)
-        else:
-            directory = option.run_dir
-            run = run_directory.read_run(directory)
-        pytestconfig.stash[RUN_DIRECTORY] = directory
+            saved = run_directory.find_model(directory)
         # Scored from the file, so that what is gated is what was saved.
-        model = load_model(directory / run_directory.MODEL, run.recipe)
+        model = load_model(saved.path, None if saved.run is None else saved.run.recipe)
     except (InputError, DivergenceError) as error:
-        return str(error)
-    low = run.recipe.min_accuracy if option.min_accuracy is None else option.min_accuracy
-    high = run.recipe.max_accuracy if option.dataset == "mnist" else 1.0  # its bounds are MNIST's
-    pytestconfig.stash[GATE_BOUNDS] = (low, high)
-    return GatedRun(directory, run, dataset, evaluate(model, dataset.test), low, high)
-
-
-@pytest.fixture
-def gated_run(gate: GatedRun | str) -> Callable[[], GatedRun]:
-    """Gives the run, or fails the test that asks for it: an error in a fixture is no failure."""
-
-    def get() -> GatedRun:
-        if isinstance(gate, str):
-            pytest.fail(gate, pytrace=False)
-        return gate
-
-    return get
+        return lambda reason=str(error): pytest.fail(reason, pytrace=False)  # type: ignore[misc]
+    recipe = RECIPES["fast"] if saved.run is None else saved.run.recipe
+    low = recipe.min_accuracy if option.min_accuracy is None else option.min_accuracy
+    high = recipe.max_accuracy if option.dataset == "mnist" else 1.0  # its bounds are MNIST's
+    if saved.run is None:  # trained by other means: better than any recipe is no fault of it
+        high = 1.0
+    found = GatedModel(
+        saved,
+        dataset,
+        evaluate(model, dataset.test),
+        evaluate(model, dataset.validation),
+        tuple(float(np.linalg.norm(weight)) for weight in model.get_weights()),
+        low,
+        high,
+    )
+    pytestconfig.stash.setdefault(GATED, []).append(
+        Gated(
+            "" if saved.run is None else saved.run.engine,
+            saved.directory,
+            saved.path,
+            (low, high),
+            found.evaluation.accuracy,
+            str(found.evaluation),
+        )
+    )
+    return lambda: found
 
 
 def test_accuracy_is_at_least_the_lower_bound(
-    gated_run: Callable[[], GatedRun],
-    pytestconfig: pytest.Config,
-    record_property: Callable[[str, object], None],
+    gated: Gate, pytestconfig: pytest.Config, record_property: Callable[[str, object], None]
 ) -> None:
-    run = gated_run()
-    evaluation = run.evaluation
+    model = gated()
+    evaluation = model.evaluation
     record_property("test_errors", evaluation.errors)
     record_property("test_images", evaluation.images)
     record_property("test_accuracy", evaluation.accuracy)
-    pytestconfig.stash.setdefault(FINDINGS, []).append(
-        f"Recipe {run.run.recipe.name}, seed {run.run.seed}, {run.run.dataset}: "
-        f"test accuracy {evaluation}."
+    run = model.saved.run
+    what = (
+        f"{model.saved.path}, {model.dataset.name}"
+        if run is None
+        else f"Recipe {run.recipe.name}, engine {run.engine}, seed {run.seed}, {run.dataset}"
     )
-    assert evaluation.images == len(run.dataset.test.labels)
-    if evaluation.accuracy < run.min_accuracy:
+    pytestconfig.stash.setdefault(FINDINGS, []).append(f"{what}: test accuracy {evaluation}.")
+    assert evaluation.images == len(model.dataset.test.labels)
+    if evaluation.accuracy < model.min_accuracy:
         pytest.fail(
-            f"test accuracy {evaluation} is below {100 * run.min_accuracy:g} %", pytrace=False
+            f"test accuracy {evaluation} is below {100 * model.min_accuracy:g} %", pytrace=False
         )
 
 
-def test_accuracy_is_not_too_good_to_be_true(gated_run: Callable[[], GatedRun]) -> None:
+def test_accuracy_is_not_too_good_to_be_true(gated: Gate) -> None:
     """Above the upper bound the evaluation is broken, or training has seen the test images."""
-    run = gated_run()
-    if run.evaluation.accuracy > run.max_accuracy:
+    model = gated()
+    if model.evaluation.accuracy > model.max_accuracy:
         pytest.fail(
-            f"test accuracy {run.evaluation} is above {100 * run.max_accuracy:g} %: "
+            f"test accuracy {model.evaluation} is above {100 * model.max_accuracy:g} %: "
             "too good to be true",
             pytrace=False,
         )
 
 
-def test_run_directory_tells_what_its_model_scores(gated_run: Callable[[], GatedRun]) -> None:
-    """To the image for a run of this session; another machine's rounding may turn a few."""
-    run = gated_run()
+def test_training_went_as_in_the_reference(
+    gated: Gate, pytestconfig: pytest.Config, record_property: Callable[[str, object], None]
+) -> None:
+    """Wrong test images, every epoch's curves and the sizes of the weights are as its seeds'."""
+    model = gated()
+    run = model.run()
+    named = RECIPES.get(run.recipe.name)
+    if run.dataset != "mnist" or run.engine not in ENGINES or named is None:
+        pytest.skip(f"no reference of {run.recipe.name}, engine {run.engine}, {run.dataset}")
+    if identity(run.recipe) != identity(named):
+        pytest.skip(f"no reference of recipe {run.recipe.name} with {dict(run.overrides)}")
     try:
-        metrics = run_directory.read_json(run.directory / run_directory.METRICS)
+        reference = read_reference(run.recipe.name, run.engine, else_give="--dataset")
+    except InputError as error:
+        pytest.fail(str(error), pytrace=False)
+    if identity(reference.recipe) != identity(run.recipe):
+        pytest.fail("the reference is of an earlier recipe: python -m bench reference", False)
+    trained = Trained(
+        run.seed,
+        model.evaluation.errors,
+        model.evaluation.images,
+        curves=tuple(map(tuple, curves_of(model.history()))),
+        weight_norms=model.weight_norms,
+    )
+    quantities = hold_against(trained, reference.seeds)
+    largest = max(quantities, key=lambda quantity: abs(quantity.score))
+    record_property("quantities", len(quantities))
+    record_property("largest_score", largest.score)
+    beyond = [quantity for quantity in quantities if quantity.beyond]
+    pytestconfig.stash.setdefault(FINDINGS, []).append(
+        f"Engine {run.engine} against its reference of {len(reference.seeds)} seeds: "
+        f"{len(beyond)} of {len(quantities)} quantities are beyond it; farthest: {largest}."
+    )
+    if beyond:
+        shown = "\n".join(str(quantity) for quantity in beyond[:8])
+        pytest.fail(
+            f"{len(beyond)} of {len(quantities)} quantities are not as in the reference of "
+            f"recipe {run.recipe.name}, engine {run.engine}:\n{shown}",
+            pytrace=False,
+        )
+
+
+def test_run_directory_tells_what_its_model_scores(gated: Gate) -> None:
+    """To the image for a run of this session; another machine's rounding may turn a few."""
+    model = gated()
+    model.run()
+    directory = model.saved.directory
+    assert directory is not None
+    try:
+        metrics = run_directory.read_json(directory / run_directory.METRICS)
+        environment = run_directory.read_json(directory / run_directory.ENVIRONMENT)
     except InputError as error:
         pytest.fail(f"the run was not finished: {error}", pytrace=False)
     own = metrics["test_errors"], metrics["test_images"]
-    assert own[1] == run.evaluation.images
-    environment = run_directory.read_json(run.directory / run_directory.ENVIRONMENT)
+    assert own[1] == model.evaluation.images
     here = run_directory.describe_environment(environment["threads"], environment["keras"])
     few = 0 if here["cpu"] == environment["cpu"] else 5
-    assert abs(own[0] - run.evaluation.errors) <= few
+    assert abs(own[0] - model.evaluation.errors) <= few
 
 
-def test_the_best_epoch_was_chosen_by_the_validation_images(
-    gated_run: Callable[[], GatedRun],
-) -> None:
+def test_the_best_epoch_was_chosen_by_the_validation_images(gated: Gate) -> None:
     """The saved model scores on the validation images what history says of its best epoch."""
-    run = gated_run()
-    history = json.loads((run.directory / run_directory.HISTORY).read_text())
-    best = history["epochs"][history["best_epoch"] - 1]
-    assert best["validation_loss"] == min(e["validation_loss"] for e in history["epochs"])
-    model = load_model(run.directory / run_directory.MODEL, run.run.recipe)
-    validation = evaluate(model, run.dataset.validation)
-    assert validation.loss == pytest.approx(best["validation_loss"], rel=1e-3)
-    assert validation.accuracy == pytest.approx(best["validation_accuracy"], abs=1e-3)
+    model = gated()
+    recipe = model.run().recipe
+    history = model.history()
+    best = history.epochs[history.best_epoch - 1]
+    assert best.validation_loss == min(epoch.validation_loss for epoch in history.epochs)
+    loss = _smoothed_loss(model.validation, recipe.label_smoothing)
+    assert loss == pytest.approx(best.validation_loss, rel=1e-3)
+    assert model.validation.accuracy == pytest.approx(best.validation_accuracy, abs=1e-3)
+
+
+def _smoothed_loss(evaluation: Evaluation, label_smoothing: float) -> float:
+    """Keras's loss of a recipe, in NumPy: the entropy to smoothed labels, plus L2."""
+    of_all = -np.log(np.clip(evaluation.probabilities.astype(np.float64), 1e-7, 1)).mean()
+    own = evaluation.loss - evaluation.penalty
+    return (1 - label_smoothing) * own + label_smoothing * float(of_all) + evaluation.penalty

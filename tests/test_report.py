@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,14 +23,21 @@ from matplotlib.figure import Figure
 from bench.plots import throughput_figure
 from bench.report import (
     ENVIRONMENT,
-    GATE_BOUNDS,
+    GATED,
     PLOTS,
-    RUN_DIRECTORY,
+    Gated,
     Throughput,
     head_html,
     session_throughput,
 )
+from bench.results import Side
+from bench.trainings import Trainings
+from lenet5.history import Epoch, History
 from lenet5.plots import PLOT_FILES
+from lenet5.recipes import RECIPES
+from lenet5.run_directory import Run as RecipeRun
+from lenet5.run_directory import run_content, write_json
+from tests.bench.test_gate import drawn
 
 ROOT = Path(__file__).resolve().parents[1]
 HOOKS = (
@@ -48,7 +57,6 @@ METRICS = {
     "epochs_run": 6,
     "best_epoch": 5,
     "train_seconds": 41.25,
-    "interrupted": False,
 }
 RECIPE = {
     "recipe": {"name": "fast", "min_accuracy": 0.98, "max_accuracy": 0.992},
@@ -133,6 +141,14 @@ def report_hooks(config: pytest.Config) -> Any:
 Run = Callable[..., tuple[pytest.RunResult, Page]]
 
 
+def gated(
+    directory: Path, bounds: tuple[float, float] = (0.98, 0.992), engine: str = "keras"
+) -> Gated:
+    """A run that this session has gated."""
+    described = ACCURACY.removeprefix("test accuracy ")
+    return Gated(engine, directory, directory / "model.keras", bounds, 0.9852, described)
+
+
 @pytest.fixture
 def run(pytester: pytest.Pytester, pytestconfig: pytest.Config) -> Run:
     """Runs one test file under the root conftest's report hooks; returns result and report."""
@@ -145,14 +161,13 @@ def run(pytester: pytest.Pytester, pytestconfig: pytest.Config) -> Run:
         *arguments: str,
         run_directory: Path | None = None,
         environment: Mapping[str, object] | None = None,
-        bounds: tuple[float | None, float | None] | None = None,
+        bounds: tuple[float, float] = (0.98, 0.992),
+        others: Sequence[Gated] = (),
     ) -> tuple[pytest.RunResult, Page]:
         def pytest_sessionstart(session: pytest.Session) -> None:
             session.config.stash[ENVIRONMENT] = VERSIONS if environment is None else environment
-            if run_directory is not None:
-                session.config.stash[RUN_DIRECTORY] = run_directory
-            if bounds is not None:
-                session.config.stash[GATE_BOUNDS] = bounds
+            own = [] if run_directory is None else [gated(run_directory, bounds)]
+            session.config.stash[GATED] = [*own, *others]
 
         hooks.pytest_sessionstart = pytest_sessionstart
         pytester.makepyfile(source)
@@ -225,14 +240,14 @@ def test_the_head_says_what_was_gated_where(run: Run, run_directory: Path) -> No
 
 def test_bounds_of_the_session_replace_those_of_the_recipe(run: Run, run_directory: Path) -> None:
     """`--min-accuracy` is what the report must show, not what the recipe would have asked for."""
-    _, page = run(PASSING, run_directory=run_directory, bounds=(0.9, None))
-    assert "Bounds at least 90.00 % Epochs" in page.words
+    _, page = run(PASSING, run_directory=run_directory, bounds=(0.9, 1.0))
+    assert "Bounds at least 90.00 %, at most 100.00 %" in page.words
     assert "outside the bounds" not in page.words
 
 
-@pytest.mark.parametrize("bounds", [(0.99, None), (None, 0.98), (0.9853, 0.99)])
+@pytest.mark.parametrize("bounds", [(0.99, 1.0), (0.0, 0.98), (0.9853, 0.99)])
 def test_an_accuracy_outside_the_bounds_is_called_so(
-    run: Run, run_directory: Path, bounds: tuple[float | None, float | None]
+    run: Run, run_directory: Path, bounds: tuple[float, float]
 ) -> None:
     """The head of a report with a failed gate does not look like that of a passed one."""
     _, page = run(PASSING, run_directory=run_directory, bounds=bounds)
@@ -321,8 +336,8 @@ def test_reports_do_not_need_pytest_benchmark(run: Run) -> None:
         pytest.param("", "is damaged", id="empty"),
         pytest.param('{"test_images": 10', "is damaged", id="cut short"),
         pytest.param("[]", "is damaged", id="list"),
-        pytest.param("{}", "lacks 'test_accuracy_interval'", id="no numbers"),
-        pytest.param(json.dumps({**METRICS, "test_errors": "x"}), "is damaged", id="no number"),
+        pytest.param("{}", "lacks 'epochs_run'", id="no numbers"),
+        pytest.param(json.dumps({**METRICS, "test_loss": "x"}), "is damaged", id="no number"),
     ],
 )
 def test_damaged_metrics_are_named_and_harmless(
@@ -335,7 +350,7 @@ def test_damaged_metrics_are_named_and_harmless(
         metrics.write_text(content, encoding="utf-8")
     result, page = run(PASSING, run_directory=run_directory)
     assert result.ret == 0
-    assert "The accuracy of the gated run is unknown." in page.words
+    assert ACCURACY in page.words  # of this session, from the model
     assert f"{metrics} {complaint}" in page.words
     assert "Recipe fast" in page.words
     assert len(page.pictures) == len(PLOTS)
@@ -358,13 +373,45 @@ def test_missing_and_damaged_files_of_a_run_are_named(run: Run, run_directory: P
     assert len(page.pictures) == len(PLOTS) - 2
 
 
-def test_an_interrupted_run_is_called_so(run: Run, run_directory: Path) -> None:
-    """What half the epochs gave, or did not give, must not pass for the recipe's result."""
-    metrics = {"interrupted": True, "epochs_run": 2, "best_epoch": 2, "train_seconds": 9.0}
-    (run_directory / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+def test_two_engines_are_shown_side_by_side(run: Run, run_directory: Path, tmp_path: Path) -> None:
+    """Each with its accuracy and bounds; the second one's plots are folded."""
+    other = tmp_path / "other"
+    shutil.copytree(run_directory, other)
+    _, page = run(PASSING, run_directory=run_directory, others=[gated(other, engine="graph")])
+    for engine in ("keras", "graph"):
+        assert f"engine {engine}: {ACCURACY}" in page.words
+        assert f"Accuracy gate, engine {engine}" in page.words
+        assert f"Plots of engine {engine}" in page.words
+    assert [attributes for tag, attributes in page.tags if tag == "details"] == [{"open": None}, {}]
+
+
+def test_a_model_that_was_trained_elsewhere_is_said_to_be_unknown(run: Run, tmp_path: Path) -> None:
+    """Nothing is known but its accuracy: no recipe, no plots."""
+    _, page = run(PASSING, others=[replace(gated(tmp_path), engine="", run_directory=None)])
+    assert ACCURACY in page.words
+    assert "Recipe not known: it was trained elsewhere" in page.words
+    assert "Plots" not in page.words
+
+
+def test_curves_of_runs_with_a_reference_are_one_picture(
+    monkeypatch: pytest.MonkeyPatch, run: Run, run_directory: Path
+) -> None:
+    """Both engines' epochs beside the reference's seeds take the place of each run's curves."""
+    recipe = RECIPES["fast"]
+    seeds = tuple(drawn(seed, epochs=9) for seed in range(20))
+    reference = Trainings(recipe, "keras", "", "", Side("", ""), {}, "", seeds)
+    monkeypatch.setattr("bench.report.read_reference", lambda *_: reference)
+    epochs = tuple(
+        Epoch(epoch, row[0], row[1], row[2], row[3], learning_rate=1e-3, train_seconds=1.0)
+        for epoch, row in enumerate(seeds[0].curves, start=1)
+    )
+    history = History(epochs, best_epoch=9)
+    write_json(run_directory / "recipe.json", run_content(RecipeRun(recipe, {}, 0, "mnist")))
+    write_json(run_directory / "history.json", asdict(history))
     _, page = run(PASSING, run_directory=run_directory)
-    assert "The accuracy of the gated run is unknown." in page.words
-    assert "Epochs 2, the best is epoch 2; training was interrupted" in page.words
+    assert "Every epoch beside the reference of recipe and engine" in page.pictures
+    assert PLOTS["curves.png"] not in page.pictures
+    assert len(page.pictures) == len(PLOTS)
 
 
 def test_a_run_of_another_environment_is_shown_beside_this_one(
@@ -420,7 +467,7 @@ def test_the_table_of_throughput_shows_median_slowest_and_fastest(tmp_path: Path
     """Whole images per second beside batch, threads and number of rounds."""
     row = Throughput("fit[b32]", 32, 2, (1300.4, 1000.0, 1100.0))
     report = tmp_path / "report.html"
-    report.write_text(head_html({}, None, [row]), encoding="utf-8")
+    report.write_text(head_html({}, [], [row]), encoding="utf-8")
     assert "fit[b32] 32 2 3 1,100 1,000 1,300" in Page(report).words
 
 
@@ -450,7 +497,7 @@ def test_the_plots_of_the_report_are_those_of_a_run() -> None:
 
 def test_lines_of_a_markdown_table_become_a_table() -> None:
     findings = ["before", "| mutation | caught by |", "|---|---|", "| a <b> | `c` |", "after"]
-    head = head_html({}, None, [], findings=findings)
+    head = head_html({}, [], [], findings=findings)
     assert "<p>before</p>" in head
     assert "<p>after</p>" in head
     assert "a &lt;b&gt;" in head
