@@ -1,4 +1,4 @@
-"""Early stopping as Keras's `EarlyStopping(patience=3, restore_best_weights=True)` means it."""
+"""Early stopping: Keras's callback is asked for what a recipe means, by both engines."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 from lenet5.data import Subset
+from lenet5.early_stopping import build_early_stopping
+from lenet5.graph_engine import run_epochs
+from lenet5.history import DivergenceError, Epoch, History, TrainingInterrupted
+from lenet5.recipe import ENGINES
 from lenet5.recipes import RECIPES
-from lenet5.training import DivergenceError, History, TrainingInterrupted, run_epochs, train
+from lenet5.training import train
 
 
 class Scripted:
@@ -18,6 +22,7 @@ class Scripted:
     def __init__(self, validation_losses: list[float]) -> None:
         self.losses = validation_losses
         self.weight = 0
+        self.told: list[Epoch] = []
 
     def get_weights(self) -> list[int]:
         return [self.weight]
@@ -33,12 +38,14 @@ class Scripted:
         return self.losses[self.weight - 1], 0.5
 
     def run(self, epochs: int = 20, patience: int | None = 3) -> History:
+        recipe = RECIPES["original"].with_overrides({"epochs": epochs, "patience": patience})
         return run_epochs(
             self,
+            build_early_stopping(recipe),
             epochs=epochs,
-            patience=patience,
             train_epoch=self.train_epoch,
             validate=self.validate,
+            on_epoch=self.told.append,
             clock=lambda: 0.0,
         )
 
@@ -94,9 +101,9 @@ def test_without_patience_it_never_stops() -> None:
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_validation_loss_that_is_not_finite_ends_training_with_an_error(loss: float) -> None:
     model = Scripted([5, 4, loss, 1])
-    with pytest.raises(DivergenceError, match="epoch 3"):
+    with pytest.raises(DivergenceError, match=f"validation loss is {loss} after epoch 3"):
         model.run()
-    assert model.weight == 2
+    assert [epoch.epoch for epoch in model.told] == [1, 2]
 
 
 def test_an_interrupted_run_keeps_the_best_of_what_was_finished() -> None:
@@ -117,42 +124,52 @@ def test_an_interrupted_run_keeps_the_best_of_what_was_finished() -> None:
     assert (len(history.epochs), history.best_epoch, model.weight) == (3, 2, 2)
 
 
-def test_agrees_with_keras() -> None:
-    """The same losses, epoch for epoch, stop Keras's own callback at the same epoch."""
-    import tensorflow as tf
-
-    random = np.random.RandomState(3)
-    for _ in range(20):
-        losses = list(random.randint(1, 9, 20).astype(float))
-        callback = tf.keras.callbacks.EarlyStopping(monitor="val_loss", patience=3)
-        keras_model = tf.keras.Sequential([tf.keras.Input((1,)), tf.keras.layers.Dense(1)])
-        callback.set_model(keras_model)
-        keras_model.stop_training = False
-        callback.on_train_begin()
-        epochs = 0
-        for epoch, loss in enumerate(losses):
-            callback.on_epoch_end(epoch, {"val_loss": loss})
-            epochs += 1
-            if keras_model.stop_training:
-                break
-        assert len(Scripted(losses).run().epochs) == epochs
+MISLED = RECIPES["original"].with_overrides({"batch_size": 8, "epochs": 40})
 
 
-def test_training_watches_the_validation_loss_and_not_the_training_loss() -> None:
-    """With validation labels that are wrong, fitting makes the validation loss rise: it stops."""
-    random = np.random.RandomState(0)
+@pytest.fixture(scope="module")
+def bars() -> Subset:
+    """64 images of a bar whose place tells the digit, which is learnt at once."""
     labels = np.arange(64, dtype=np.uint8) % 10
     images = np.zeros((64, 28, 28, 1), np.uint8)
-    for image, label in zip(images, labels, strict=True):  # a bar per digit: learnt at once
+    for image, label in zip(images, labels, strict=True):
         image[2 * label : 2 * label + 4] = 255
-    training = Subset(images, labels)
-    wrong = Subset(images, (labels + 1 + random.randint(0, 9, 64).astype(np.uint8)) % 10)
-    recipe = RECIPES["original"].with_overrides({"batch_size": 8, "epochs": 40})
-    _, right = train(recipe.with_overrides({"epochs": 12}), training, training, seed=0)
-    _, misled = train(recipe, training, wrong, seed=0)
+    return Subset(images, labels)
+
+
+@pytest.fixture(scope="module")
+def misleading(bars: Subset) -> Subset:
+    """The same images with wrong labels, of which the loss rises while those are learnt."""
+    wrong = np.random.RandomState(0).randint(0, 9, 64).astype(np.uint8)
+    return Subset(bars.images, (bars.labels + 1 + wrong) % 10)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_training_watches_the_validation_loss_and_not_the_training_loss(
+    bars: Subset, misleading: Subset, engine: str
+) -> None:
+    recipe = MISLED.with_overrides({"epochs": 12})
+    _, right = train(recipe, bars, bars, seed=0, engine=engine)
+    _, misled = train(MISLED, bars, misleading, seed=0, engine=engine)
     assert not right.stopped_early
     assert misled.stopped_early
     assert len(misled.epochs) == misled.best_epoch + 3
     validation = [epoch.validation_loss for epoch in misled.epochs]
     assert misled.best_epoch == 1 + int(np.argmin(validation))
     assert misled.epochs[-1].training_loss < misled.epochs[misled.best_epoch - 1].training_loss
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("patience", [2, None])
+def test_the_model_is_that_of_the_best_epoch_whatever_ends_training(
+    bars: Subset, misleading: Subset, engine: str, patience: int | None
+) -> None:
+    """Patience or the last epoch: its bits are those of a run that ended with that epoch."""
+    recipe = MISLED.with_overrides({"epochs": 12, "patience": patience})
+    model, history = train(recipe, bars, misleading, seed=0, engine=engine)
+    assert history.stopped_early == (patience is not None)
+    assert history.best_epoch < len(history.epochs)
+    short = recipe.with_overrides({"epochs": history.best_epoch})
+    best, _ = train(short, bars, misleading, seed=0, engine=engine)
+    for ours, theirs in zip(model.get_weights(), best.get_weights(), strict=True):
+        assert ours.tobytes() == theirs.tobytes()
