@@ -276,14 +276,10 @@ def _plots_html(gated: Sequence[Gated]) -> str:
     parts = ["<h2>Plots</h2>"]
     if curves is not None:
         parts.append(figure_html(curves, "Every epoch beside the reference of recipe and engine"))
-    for place, (directory, engine) in enumerate(runs.items()):
-        figures = _run_plots_html(directory, () if curves is None else ("curves.png",))
-        if len(runs) == 1:
-            parts.append(figures)
-            continue
-        opened = " open" if place == 0 else ""
-        title = f"Plots of engine {escape(engine)}"
-        parts.append(f"<details{opened}><summary>{title}</summary>{figures}</details>")
+    for directory, engine in runs.items():
+        if len(runs) > 1:
+            parts.append(f"<h3>Engine {escape(engine)}</h3>")
+        parts.append(_run_plots_html(directory, () if curves is None else ("curves.png",)))
     return "\n".join(parts)
 
 
@@ -405,8 +401,7 @@ p, a { color: inherit; }
 .summary__data > h2 { display: none; }
 .headline { font-size: 20px; font-weight: 600; margin: .5rem 0; }
 .headline::first-letter { text-transform: uppercase; }
-details { margin: 1rem 0; }
-summary { cursor: pointer; font-size: 16px; font-weight: 600; }
+h3 { font-size: 16px; margin: 1.6rem 0 .6rem; color: #24292f; }
 .note { padding: .4rem .8rem; border-left: 4px solid #d55e00; background: #fff4ec; }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr));
   gap: 0 3rem; }

@@ -18,7 +18,7 @@ from bench.accuracy import Trained
 from bench.gate import hold_against
 from bench.report import FINDINGS, GATED, Gated
 from bench.seed_training import curves_of
-from bench.trainings import identity, read_reference
+from bench.trainings import Trainings, identity, read_reference
 from lenet5 import run_directory
 from lenet5.data import Dataset
 from lenet5.errors import InputError
@@ -168,12 +168,10 @@ def test_training_went_as_in_the_reference(
         pytest.skip(f"no reference of {run.recipe.name}, engine {run.engine}, {run.dataset}")
     if identity(run.recipe) != identity(named):
         pytest.skip(f"no reference of recipe {run.recipe.name} with {dict(run.overrides)}")
-    try:
-        reference = read_reference(run.recipe.name, run.engine, else_give="--dataset")
-    except InputError as error:
-        pytest.fail(str(error), pytrace=False)
+    reference = _reference(run)
     if identity(reference.recipe) != identity(run.recipe):
-        pytest.fail("the reference is of an earlier recipe: python -m bench reference", False)
+        command = f"python -m bench reference --recipe {run.recipe.name} --engine {run.engine}"
+        pytest.fail(f"the reference is of an earlier recipe: remove it, {command}", pytrace=False)
     trained = Trained(
         run.seed,
         model.evaluation.errors,
@@ -197,6 +195,14 @@ def test_training_went_as_in_the_reference(
             f"recipe {run.recipe.name}, engine {run.engine}:\n{shown}",
             pytrace=False,
         )
+
+
+def _reference(run: Run) -> Trainings:
+    try:
+        return read_reference(run.recipe.name, run.engine, else_give="--dataset")
+    except InputError as error:
+        reason = str(error)
+    pytest.fail(reason, pytrace=False)  # here, since within `except` both would be shown
 
 
 def test_run_directory_tells_what_its_model_scores(gated: Gate) -> None:

@@ -374,15 +374,15 @@ def test_missing_and_damaged_files_of_a_run_are_named(run: Run, run_directory: P
 
 
 def test_two_engines_are_shown_side_by_side(run: Run, run_directory: Path, tmp_path: Path) -> None:
-    """Each with its accuracy and bounds; the second one's plots are folded."""
+    """Each with its accuracy, bounds and plots."""
     other = tmp_path / "other"
     shutil.copytree(run_directory, other)
     _, page = run(PASSING, run_directory=run_directory, others=[gated(other, engine="graph")])
     for engine in ("keras", "graph"):
         assert f"engine {engine}: {ACCURACY}" in page.words
         assert f"Accuracy gate, engine {engine}" in page.words
-        assert f"Plots of engine {engine}" in page.words
-    assert [attributes for tag, attributes in page.tags if tag == "details"] == [{"open": None}, {}]
+        assert f"Engine {engine} Accuracy and loss over the epochs" in page.words
+    assert sum(tag == "img" for tag, _ in page.tags) == 2 * len(PLOTS)
 
 
 def test_a_model_that_was_trained_elsewhere_is_said_to_be_unknown(run: Run, tmp_path: Path) -> None:
