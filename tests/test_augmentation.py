@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lenet5.augmentation import augment, distort
+from lenet5.augmentation import augment, distort, distort_randomly, distorts
 from lenet5.recipes import RECIPES
 
 PLAIN = RECIPES["fast"]
@@ -41,6 +41,7 @@ def test_no_amounts_change_nothing() -> None:
 
 def test_a_recipe_without_distortions_hands_the_images_on() -> None:
     images = noise()
+    assert not distorts(PLAIN)
     assert augment(images, PLAIN, seed=0, step=step(0)) is images
 
 
@@ -91,12 +92,21 @@ def test_pixels_come_from_where_they_should(
 @pytest.mark.parametrize("amount", ["rotation_degrees", "shear_degrees", "scaling", "shift_pixels"])
 def test_amounts_are_keyed_by_seed_and_step_and_each_image_has_its_own(amount: str) -> None:
     recipe = PLAIN.with_overrides({amount: 0.2 if amount == "scaling" else 5.0})
+    assert distorts(recipe)
     same = tf.repeat(noise(1), 4, axis=0)
     first = augment(same, recipe, 1, step(7)).numpy()
     np.testing.assert_array_equal(first, augment(same, recipe, 1, step(7)).numpy())
     assert len({image.tobytes() for image in first}) == 4
     for seed, number in ((1, 8), (2, 7)):
         assert not np.array_equal(first, augment(same, recipe, seed, step(number)).numpy())
+
+
+def test_the_stream_of_a_seed_is_the_last_of_its_eight() -> None:
+    """So that neither another seed nor a kernel or dropout layer of this one draws the same."""
+    recipe = PLAIN.with_overrides({"shift_pixels": 3.0})
+    key = tf.constant([5 * 8 + 7, 9], tf.int64)
+    expected = distort_randomly(noise(), recipe, key).numpy()
+    np.testing.assert_array_equal(augment(noise(), recipe, 5, step(9)).numpy(), expected)
 
 
 def test_amounts_stay_within_the_recipes() -> None:

@@ -14,18 +14,8 @@ ROOT = Path(__file__).parent.parent
 # A module imports only modules to its left; DESIGN's order with its helpers in their places.
 ORDER = (
     *("errors", "accuracy", "images", "recipe", "recipes", "runtime", "data", "augmentation"),
-    *(
-        "convolution",
-        "saved_model",
-        "model",
-        "steps",
-        "training",
-        "evaluation",
-        "plots",
-        "run_directory",
-        "run",
-        "cli",
-    ),
+    *("history", "model", "steps", "early_stopping", "graph_engine", "keras_engine", "training"),
+    *("saved_model", "loading", "evaluation", "plots", "run_directory", "run", "cli"),
 )
 # `bench` may import TensorFlow in its workloads, which alone run inside a measurement, and where
 # it breaks TensorFlow.
@@ -39,7 +29,8 @@ HOMES = {
     ("lenet5", "tqdm"): {"cli"},
     ("lenet5", "filelock"): {"data"},
     ("lenet5", "tensorflow"): {
-        *("runtime", "augmentation", "convolution", "model", "steps", "training", "evaluation"),
+        *("runtime", "augmentation", "model", "steps", "early_stopping", "graph_engine"),
+        *("keras_engine", "training", "loading", "evaluation"),
     },
     ("bench", "matplotlib"): {"plots", "comparison_plots", "comparison_axes", "accuracy_plots"},
     ("bench", "tensorflow"): {
@@ -131,16 +122,8 @@ def test_a_measuring_worker_needs_numpy_and_tensorflow_only() -> None:
     """The packages of the left half, which run where nothing else is installed."""
     allowed = {"lenet5", "numpy", "tensorflow", *sys.stdlib_module_names}
     left = (
-        "errors",
-        "recipe",
-        "recipes",
-        "data",
-        "runtime",
-        "augmentation",
-        "convolution",
-        "saved_model",
-        "model",
-        "steps",
+        *("errors", "recipe", "recipes", "data", "runtime", "augmentation", "history", "model"),
+        *("steps", "early_stopping", "graph_engine", "keras_engine", "training"),
     )
     for module in left:
         eager = {n.split(".")[0] for n in imports_of(modules("lenet5")[module], lazy=False)}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lenet5.errors import InputError
-from lenet5.recipe import Recipe
+from lenet5.recipe import ENGINES, Recipe, check_engine
 from lenet5.recipes import RECIPES, find_recipe
 
 
@@ -107,6 +107,18 @@ def test_an_unknown_field_is_refused() -> None:
 def test_an_unknown_recipe_is_refused_with_those_that_exist() -> None:
     with pytest.raises(InputError, match="unknown recipe 'slow': choose one of original, fast"):
         find_recipe("slow")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_engines_are_known(engine: str) -> None:
+    check_engine(engine)
+
+
+@pytest.mark.parametrize("engine", ["products", "", "Keras", None, ["keras"], {"keras"}])
+def test_an_unknown_engine_is_refused_with_those_that_exist(engine: object) -> None:
+    with pytest.raises(InputError) as caught:
+        check_engine(engine)
+    assert str(caught.value) == f"unknown engine {engine!r}: choose keras or graph"
 
 
 def test_a_recipe_cannot_be_changed() -> None:

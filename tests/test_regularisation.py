@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ import tensorflow as tf
 from bench import numpy_lenet5
 from lenet5.data import Subset
 from lenet5.model import build_model
+from lenet5.recipe import ENGINES
 from lenet5.recipes import RECIPES
-from lenet5.steps import build_evaluation, build_step_loop, forward, total_loss
+from lenet5.steps import build_evaluation, forward, total_loss
+from lenet5.training import train
 
 
 @pytest.mark.parametrize("l2", [1e-3, 0.02])
@@ -26,18 +30,23 @@ def test_losses_are_l2_times_the_sum_of_squared_kernels(l2: float) -> None:
     np.testing.assert_allclose([float(loss) for loss in model.losses], l2 * np.array(squares), 1e-5)
 
 
-def test_the_loss_that_training_minimises_contains_the_penalty(noise: Subset) -> None:
-    """The same step with and without L2 differs by exactly the penalty."""
-    losses = {}
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_loss_that_training_minimises_contains_the_penalty(noise: Subset, engine: str) -> None:
+    """The same step with and without L2 differs by exactly the penalty, and gives other weights."""
+    losses, kernels = {}, {}
     for l2 in (0.0, 1e-3):
-        model = build_model(l2=l2, dropout=0.0, seed=1)
-        loop = build_step_loop(model, RECIPES["fast"], *_arrays(noise), seed=1)
-        order = np.arange(len(noise.labels), dtype=np.int32)
-        step_losses, _ = loop(order, np.full(1, 1e-3, np.float32), 0, 1)
-        losses[l2] = float(step_losses[0])
-    kernels = build_model(seed=1).get_weights()
-    penalty = 1e-3 * sum(float((kernels[k] ** 2).sum()) for k in numpy_lenet5.L2_KERNELS)
+        losses[l2], kernels[l2] = _first_step(noise, engine, l2=l2, dropout=0.0)
+    weights = build_model(seed=1).get_weights()
+    penalty = 1e-3 * sum(float((weights[k] ** 2).sum()) for k in numpy_lenet5.L2_KERNELS)
     assert losses[1e-3] - losses[0.0] == pytest.approx(penalty, rel=1e-4)
+    assert np.abs(kernels[1e-3] - kernels[0.0]).max() > 1e-4
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_training_drops(noise: Subset, engine: str) -> None:
+    """The first step's loss depends on the rate of the recipe."""
+    none, half = (_first_step(noise, engine, l2=0.0, dropout=rate)[0] for rate in (0.0, 0.5))
+    assert none != pytest.approx(half, rel=1e-3)
 
 
 def test_the_validation_loss_contains_the_penalty(noise: Subset) -> None:
@@ -50,37 +59,46 @@ def test_the_validation_loss_contains_the_penalty(noise: Subset) -> None:
     assert loss == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("rate", [0.5, 0.2])
-def test_training_drops_its_rate_and_scales_what_it_keeps(rate: float) -> None:
+def test_training_drops_its_rate_and_scales_what_it_keeps(rate: float, engine: str) -> None:
     """Held against NumPy with the masks that the layers' outputs reveal."""
     model = build_model(dropout=rate, seed=1)
     images = np.random.RandomState(0).rand(400, 28, 28, 1).astype(np.float32)
-    seen: dict[int, np.ndarray] = {}
-    outputs = _dropout_outputs(model, images, step=5)
-    for index, (before, after) in outputs.items():
+    outputs = _dropout_outputs(model, images, engine, step=5)
+    assert len(outputs) == 2
+    for before, after in outputs:
         kept = after != 0
-        seen[index] = kept
-        count, expected = kept.size, 1 - rate
-        error = np.sqrt(rate * (1 - rate) / count)
-        assert kept.mean() == pytest.approx(expected, abs=5 * error)
+        error = np.sqrt(rate * (1 - rate) / kept.size)
+        assert kept.mean() == pytest.approx(1 - rate, abs=5 * error)
         np.testing.assert_allclose(after[kept], before[kept] / (1 - rate), rtol=1e-5)
-    assert list(seen) == [0, 1]
 
 
-def test_masks_differ_between_steps_seeds_and_layers_and_repeat_for_the_same() -> None:
+def test_the_graphs_masks_differ_between_steps_seeds_and_layers_and_repeat_for_the_same() -> None:
     model = build_model(seed=1)
     images = np.random.RandomState(0).rand(50, 28, 28, 1).astype(np.float32)
 
     def masks(seed: int, step: int) -> list[np.ndarray]:
-        pairs = _dropout_outputs(model, images, step, seed).values()
-        return [after != 0 for _, after in pairs]
+        return [after != 0 for _, after in _dropout_outputs(model, images, "graph", step, seed)]
 
     first, again, next_step, next_seed = masks(1, 0), masks(1, 0), masks(1, 1), masks(2, 0)
     assert (first[0] == again[0]).all()
     assert (first[1] == again[1]).all()
     for other in (next_step, next_seed):
-        assert (first[0] == other[0]).mean() == pytest.approx(0.5, abs=0.05)
-        assert (first[1] == other[1]).mean() == pytest.approx(0.5, abs=0.05)
+        _assert_unlike(first, other)
+    assert (first[0][:, :84] == first[1]).mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_keras_masks_differ_between_steps_seeds_and_layers() -> None:
+    images = np.random.RandomState(0).rand(50, 28, 28, 1).astype(np.float32)
+    model, of_next_seed = build_model(seed=1), build_model(seed=2)
+
+    def masks(model: tf.keras.Model) -> list[np.ndarray]:
+        return [after != 0 for _, after in _dropout_outputs(model, images, "keras")]
+
+    first, next_step, next_seed = masks(model), masks(model), masks(of_next_seed)
+    for other in (next_step, next_seed):
+        _assert_unlike(first, other)
     assert (first[0][:, :84] == first[1]).mean() == pytest.approx(0.5, abs=0.05)
 
 
@@ -113,12 +131,30 @@ def _arrays(subset: Subset) -> tuple[np.ndarray, np.ndarray]:
     return subset.images.astype(np.float32) / 255, subset.labels.astype(np.int32)
 
 
-def _dropout_outputs(
-    model: tf.keras.Model, images: np.ndarray, step: int, seed: int = 1
-) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Input and output of each dropout in the training loop's own forward pass.
+def _first_step(
+    subset: Subset, engine: str, *, l2: float, dropout: float
+) -> tuple[float, np.ndarray]:
+    """Loss of a step on all images at once, with seed 1, and the first dense kernel after it."""
+    changes = {"epochs": 1, "batch_size": len(subset.labels), "l2": l2, "dropout": dropout}
+    recipe = RECIPES["fast"].with_overrides(changes)
+    model, history = train(recipe, subset, subset, seed=1, engine=engine)
+    return history.epochs[0].training_loss, model.get_weights()[4]
 
-    The layers after each dropout are replaced by ones that record what they are given.
+
+def _assert_unlike(masks: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> None:
+    """Independent masks of rate 0.5 agree in half of their places."""
+    for mask, other in zip(masks, others, strict=True):
+        assert (mask == other).mean() == pytest.approx(0.5, abs=0.05)
+
+
+def _dropout_outputs(
+    model: tf.keras.Model, images: np.ndarray, engine: str, step: int = 0, seed: int = 1
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Input and output of each dropout in a forward pass of training.
+
+    With the engine `graph` that is the loop's own; the layers after each dropout are replaced by
+    ones that record what they are given. With `keras` it is what a model does in training, a layer
+    after the other.
     """
     recorded: list[np.ndarray] = []
 
@@ -126,15 +162,20 @@ def _dropout_outputs(
         def __init__(self, layer: tf.keras.layers.Layer) -> None:
             self.layer = layer
 
-        def __call__(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
+        def __call__(self, inputs: Any, training: bool) -> Any:
             outputs = self.layer(inputs, training=training)
             recorded.extend([inputs.numpy(), outputs.numpy()])
             return outputs
 
-    layers = [
-        layer if isinstance(layer, tf.keras.layers.Dropout) else Recorder(layer)
-        for layer in model.layers
-    ]
-    forward(SimpleNamespace(layers=layers), tf.constant(images), seed, tf.constant(step, tf.int64))
-    # recorded: input and output of the layers 0-5, 7 and 9; the dropouts are 6 and 8.
-    return {0: (recorded[11], recorded[12]), 1: (recorded[13], recorded[14])}
+    dropout = tf.keras.layers.Dropout
+    if engine == "graph":
+        layers = [x if isinstance(x, dropout) else Recorder(x) for x in model.layers]
+        key = tf.constant(step, tf.int64)
+        forward(SimpleNamespace(layers=layers), tf.constant(images), seed, key)
+        # recorded: input and output of the layers 0-5, 7 and 9; the dropouts are 6 and 8.
+        return [(recorded[11], recorded[12]), (recorded[13], recorded[14])]
+    outputs = tf.constant(images)
+    for layer in model.layers:
+        call = Recorder(layer) if isinstance(layer, dropout) else layer
+        outputs = call(outputs, training=True)
+    return [(recorded[0], recorded[1]), (recorded[2], recorded[3])]

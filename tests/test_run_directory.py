@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,9 +19,10 @@ import tensorflow as tf
 from lenet5 import __version__, run_directory
 from lenet5.errors import InputError
 from lenet5.evaluation import Evaluation
+from lenet5.history import Epoch, History
+from lenet5.recipe import ENGINES
 from lenet5.recipes import RECIPES
 from lenet5.run_directory import Run
-from lenet5.training import Epoch, History
 
 RUN = Run(RECIPES["fast"].with_overrides({"epochs": 2}), {"epochs": 2}, seed=7, dataset="digits")
 FILES = (
@@ -237,9 +238,24 @@ def test_unreadable_json_is_told_in_one_line(
 # ---- recipe.json and metrics.json
 
 
-def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
-    write_recipe(tmp_path, run_directory.run_content(RUN))
-    assert run_directory.read_run(tmp_path) == RUN
+@pytest.mark.parametrize("engine", [*ENGINES, "products"])
+def test_a_run_is_read_as_it_was_written(tmp_path: Path, engine: str) -> None:
+    """Also one that was trained before there were engines, and is written anew."""
+    run = replace(RUN, engine=engine)
+    write_recipe(tmp_path, run_directory.run_content(run))
+    assert run_directory.read_json(tmp_path / "recipe.json")["engine"] == engine
+    assert run_directory.read_run(tmp_path) == run
+
+
+def test_a_run_is_of_the_engine_keras_unless_another_is_said() -> None:
+    assert RUN.engine == "keras"
+
+
+def test_a_run_without_an_entry_was_trained_before_there_were_engines(tmp_path: Path) -> None:
+    content = run_directory.run_content(RUN)
+    del content["engine"]
+    write_recipe(tmp_path, content)
+    assert run_directory.read_run(tmp_path) == replace(RUN, engine="products")
 
 
 def test_a_folder_without_recipe_is_no_run(tmp_path: Path) -> None:
@@ -256,6 +272,9 @@ RECIPE = asdict(RUN.recipe)
     [
         ({"dataset": "cifar"}, "damaged: unknown dataset 'cifar'"),
         ({"dataset": ["mnist"]}, "damaged: unknown dataset ['mnist']"),
+        ({"engine": "torch"}, "damaged: unknown engine 'torch': choose keras or graph"),
+        ({"engine": None}, "damaged: unknown engine None: choose keras or graph"),
+        ({"engine": ["keras"]}, "damaged: unknown engine ['keras']: choose keras or graph"),
         ({"seed": "7"}, "damaged: seed is '7', expected a whole number from 0 to 536870911"),
         ({"seed": -1}, "damaged: seed is -1, expected a whole number from 0 to 536870911"),
         (
@@ -311,8 +330,7 @@ def test_metrics_count_every_class() -> None:
     probabilities = np.full((5, 10), 0.02, np.float32)
     probabilities[np.arange(5), [0, 3, 1, 1, 1]] = 0.82
     evaluation = Evaluation(np.array([0, 0, 1, 1, 1], np.uint8), probabilities, penalty=0.25)
-    epochs = tuple(Epoch(n, 1.0, 0.5, 1.0 / n, 0.5, 1e-3, 2.0) for n in (1, 2))
-    metrics = run_directory.metrics_content(evaluation, History(epochs, 2, train_seconds=4.5))
+    metrics = run_directory.metrics_content(evaluation, HISTORY, "graph")
 
     assert metrics["test_images"] == 5
     assert metrics["test_errors"] == 1
@@ -326,10 +344,51 @@ def test_metrics_count_every_class() -> None:
     assert metrics["per_class"][1] == {"digit": 1, "images": 3, "errors": 0, "auc": 1.0}
     assert metrics["per_class"][2] == {"digit": 2, "images": 0, "errors": 0, "auc": None}
     assert metrics["confusion"][0] == [1, 0, 0, 1, 0, 0, 0, 0, 0, 0]
+    assert metrics["engine"] == "graph"
     assert metrics["epochs_run"] == 2
     assert metrics["best_epoch"] == 2
     assert metrics["train_seconds"] == 4.5
     assert json.loads(json.dumps(metrics)) == metrics  # plain numbers, none of NumPy's
+
+
+# ---- history.json
+
+
+EPOCHS = tuple(Epoch(n, 1.0, 0.5, 1.0 / n, 0.5, 1e-3, 2.0) for n in (1, 2))
+HISTORY = History(EPOCHS, best_epoch=2, train_seconds=4.5, stopped_early=True)
+
+
+def test_a_history_is_read_as_it_was_written(tmp_path: Path) -> None:
+    run_directory.write_json(tmp_path / "history.json", asdict(HISTORY))
+    assert run_directory.read_history(tmp_path) == HISTORY
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"best_epoch": 0},
+        {"best_epoch": 3},
+        {"epochs": []},
+        {"epochs": None},
+        {"epochs": [asdict(EPOCHS[0]), {"epoch": 2}]},
+        {"epochs": [asdict(EPOCHS[0]), {**asdict(EPOCHS[1]), "training_loss": None}]},
+        {"unheard_of": 1},
+    ],
+)
+def test_a_damaged_history_is_told_in_one_line(tmp_path: Path, damage: dict[str, Any]) -> None:
+    """Also one of a run without a finished epoch, which has nothing to tell."""
+    path = tmp_path / "history.json"
+    run_directory.write_json(path, asdict(HISTORY) | damage)
+    with pytest.raises(InputError) as caught:
+        run_directory.read_history(tmp_path)
+    assert str(caught.value).startswith(f"{path}: damaged: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_history_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        run_directory.read_history(tmp_path)
+    assert str(caught.value) == f"{tmp_path / 'history.json'}: No such file or directory"
 
 
 # ---- environment.json
