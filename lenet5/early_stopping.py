@@ -23,21 +23,26 @@ def build_early_stopping(recipe: Recipe) -> Any:
     )
 
 
-def restore_best_weights(callback: Any, model: tf.keras.Model, *, interrupted: bool) -> int:
+def restore_best_weights(
+    callback: Any, model: tf.keras.Model, *, interrupted: bool, averaged: bool = False
+) -> int:
     """Makes up for what Keras does not restore: an interrupted run, and on Keras 2 a whole one.
 
-    Keras 2 restores the best weights only where patience ran out, not where the epochs did.
+    Keras 2 restores the best weights where patience runs out, and not where the epochs do; and
+    `fit` then writes the optimiser's weight averages over them.
 
     Args:
         callback: made by `build_early_stopping`, after training.
         model: that was trained.
         interrupted: whether training was cut off, so that Keras never ended it.
+        averaged: whether `fit` ended with weight averages.
 
     Returns:
         The best epoch, counted from 1; 0: none was finished.
     """
     if callback.best_weights is None:
         return 0
-    if interrupted or not (callback.stopped_epoch > 0 or restores_best_weights_at_the_end()):
+    restored = restores_best_weights_at_the_end() or (callback.stopped_epoch > 0 and not averaged)
+    if interrupted or not restored:
         model.set_weights(callback.best_weights)
     return int(callback.best_epoch) + 1

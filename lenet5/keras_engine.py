@@ -91,7 +91,9 @@ def train(
     epochs = tuple(recorder.epochs)
     history = History(
         epochs=epochs,
-        best_epoch=restore_best_weights(early_stopping, model, interrupted=interrupted),
+        best_epoch=restore_best_weights(
+            early_stopping, model, interrupted=interrupted, averaged=bool(averages)
+        ),
         train_seconds=train_seconds,
         stopped_early=early_stopping.stopped_epoch > 0 and len(epochs) < recipe.epochs,
         interrupted=interrupted,
@@ -246,11 +248,11 @@ class _Recorder(tf.keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         loss, accuracy = float(logs["loss"]), float(logs["accuracy"])
+        images = self._blank.images_in_epoch
+        step = min(batch + 1, math.ceil(images / self._batch_size))  # of a call that is cut short
         if not math.isfinite(loss):
-            raise DivergenceError(
-                f"the loss is {loss} in epoch {self._blank.epoch}, step {batch + 1}"
-            )
-        seen = min((batch + 1) * self._batch_size, self._blank.images_in_epoch)
+            raise DivergenceError(f"the loss is {loss} in epoch {self._blank.epoch}, step {step}")
+        seen = min(step * self._batch_size, images)
         self._on_progress(replace(self._blank, images=seen, loss=loss, accuracy=accuracy))
 
     def on_test_begin(self, logs: Any = None) -> None:  # noqa: ARG002 - Keras's names
