@@ -66,13 +66,13 @@ def test_what_is_written_is_read_again(path: Path) -> None:
 
 
 def test_the_published_results_keep_their_labels() -> None:
-    """Of 21 environments, as their file has them and as they are made anew."""
+    """As their file has them they are made anew, all different."""
     path = Path(results.__file__).parent / "results" / "results.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     stored = [side["label"] for side in (content["baseline"], *content["candidates"])]
     found = results.read(path)
     assert [side.label for side in (found.baseline, *found.candidates)] == stored
-    assert len(set(stored)) == 22
+    assert len(set(stored)) == len(stored) > 1
 
 
 OLD = Side(
