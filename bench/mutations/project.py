@@ -40,11 +40,18 @@ MUTATIONS = (
     ),
     Mutation("pixels not normalised", "data.py", "np.float32) / np.float32(255)", "np.float32)"),
     Mutation(
-        "2 % wrong labels",
-        "training.py",
+        "2 % wrong labels, engine graph",
+        "graph_engine.py",
         "labels = normalise(training.images), training.labels.astype(np.int32)",
         "labels = normalise(training.images), np.where(np.arange(len(training.labels)) % 50, "
         "training.labels, (training.labels + 1) % 10).astype(np.int32)",
+    ),
+    Mutation(
+        "2 % wrong labels, engine keras",
+        "keras_engine.py",
+        "targets(recipe, subset.labels)",
+        "targets(recipe, np.where(np.arange(len(subset.labels)) % 50, subset.labels, "
+        "(subset.labels + 1) % 10))",
     ),
     Mutation(
         "evaluation on training images",
@@ -91,10 +98,16 @@ MUTATIONS = (
         "images = normalise(subset.images).transpose(0, 2, 1, 3)",
     ),
     Mutation(
-        "the last partial batch dropped in training",
-        "training.py",
+        "the last partial batch dropped, engine graph",
+        "graph_engine.py",
         "steps_per_epoch = math.ceil(len(labels) / recipe.batch_size)",
         "steps_per_epoch = max(1, len(labels) // recipe.batch_size)",
+    ),
+    Mutation(
+        "the last partial batch dropped, engine keras",
+        "keras_engine.py",
+        "order.batch(recipe.batch_size)",
+        "order.batch(recipe.batch_size, len(subset.labels) > recipe.batch_size)",
     ),
     Mutation(
         "the last partial batch dropped in evaluation",
@@ -106,24 +119,59 @@ MUTATIONS = (
     ),
     Mutation(
         "early stopping watching the training loss",
-        "training.py",
-        "if loss < best_loss:\n                best_loss, best_weights, best_epoch = loss,",
-        "if training_loss < best_loss:\n"
-        "                best_loss, best_weights, best_epoch = training_loss,",
+        "early_stopping.py",
+        'monitor="val_loss"',
+        'monitor="loss"',
     ),
     Mutation("early stopping on the test set", "run.py", "dataset.validation,", "dataset.test,"),
     Mutation(
         "weights of the last epoch",
-        "training.py",
-        "            model.set_weights(best_weights)",
-        "            pass",
+        "early_stopping.py",
+        "restore_best_weights=True",
+        "restore_best_weights=False",
     ),
     Mutation("Adam epsilon 1e-3", "steps.py", "epsilon=recipe.adam_epsilon", "epsilon=1e-3"),
     Mutation(
         "float16 rounding of weights",
-        "training.py",
-        "model.set_weights(best_weights)",
-        "model.set_weights([np.asarray(w, np.float16) for w in best_weights])",
+        "keras_engine.py",
+        "plain.set_weights(model.get_weights())",
+        "plain.set_weights([np.asarray(w, np.float16) for w in model.get_weights()])",
+    ),
+    Mutation(
+        "patience one epoch too long",
+        "early_stopping.py",
+        "else recipe.patience,",
+        "else recipe.patience + 1,",
+    ),
+    Mutation(
+        "no shuffling, engine keras",
+        "keras_engine.py",
+        ".shuffle(len(subset.labels), seed=seed)",
+        "",
+    ),
+    Mutation(
+        "the same order in every epoch, engine keras",
+        "keras_engine.py",
+        ".shuffle(len(subset.labels), seed=seed)",
+        ".shuffle(len(subset.labels), seed=seed, reshuffle_each_iteration=False)",
+    ),
+    Mutation(
+        "a schedule over twice the steps, engine keras",
+        "keras_engine.py",
+        "learning_rate=learning_rate(recipe, steps),",
+        "learning_rate=learning_rate(recipe, 2 * steps),",
+    ),
+    Mutation(
+        "no label smoothing, engine keras",
+        "keras_engine.py",
+        "label_smoothing=recipe.label_smoothing)",
+        "label_smoothing=0.0)",
+    ),
+    Mutation(
+        "weight averages of the optimiser left out",
+        "keras_engine.py",
+        "**(average if recipe.average_decay > 0 else {}),",
+        "",
     ),
     Mutation(
         "gradients of one layer zeroed",
