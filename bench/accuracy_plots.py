@@ -75,6 +75,12 @@ def gate_figure(trained: Mapping[str, tuple[Trained, Sequence[Trained]]]) -> Fig
     for axes, part in zip(scores, ("Training", "Validation"), strict=True):
         axes.axhline(0, color=_LINK, linewidth=0.8)
         axes.set(title=f"{part} against the reference", ylabel="standard errors of one more seed")
+        axes.text(
+            *(0.02, 0.97, "● loss  ▲ accuracy; beyond the dotted lines the gate fails"),
+            transform=axes.transAxes,
+            va="top",
+            fontsize=9,
+        )
     for axes in figure.axes:
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -83,23 +89,16 @@ def gate_figure(trained: Mapping[str, tuple[Trained, Sequence[Trained]]]) -> Fig
 
 
 def _draw_scores(scores: Sequence[Axes], quantities: Sequence[Quantity], colour: str) -> None:
-    """Losses as dots and accuracies as triangles, by epoch; lines where the gate fails."""
+    """Losses as dots and accuracies as triangles, by epoch; what is far beyond is at the edge."""
+    limit = quantities[0].limit
     for axes, part in zip(scores, ("training", "validation"), strict=True):
-        limit = quantities[0].limit
         for name, marker in (("loss", "o-"), ("accuracy", "^-")):
             values = [q.score for q in quantities if q.name.startswith(f"{part} {name} ")]
-            shown = np.clip(values, -2 * limit, 2 * limit)
+            shown = np.clip(np.nan_to_num(values, nan=np.inf), -2 * limit, 2 * limit)
             epochs = np.arange(1, len(values) + 1)
-            axes.plot(epochs, shown, marker, color=colour, markersize=5, linewidth=0.8, label=name)
+            axes.plot(epochs, shown, marker, color=colour, markersize=5, linewidth=0.8)
         for edge in (-limit, limit):
             axes.axhline(edge, color=_LIMIT, linewidth=1, linestyle=":")
-        axes.annotate(
-            "beyond: the gate fails",
-            *((1, limit), (0, 3)),
-            textcoords="offset points",
-            color=_LIMIT,
-            fontsize=9,
-        )
         axes.set_ylim(-2.1 * limit, 2.1 * limit)
 
 

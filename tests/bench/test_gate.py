@@ -103,3 +103,18 @@ def test_seeds_without_curves_are_no_reference() -> None:
         hold_against(drawn(99), [replace(seed, curves=()) for seed in REFERENCE])
     with pytest.raises(ValueError, match="2 seeds"):
         hold_against(drawn(99), REFERENCE[:2])
+
+
+def test_the_picture_shows_every_epoch_beside_the_limit() -> None:
+    """Curves above; below, scores by epoch, and what is far beyond the limit at the edge."""
+    from bench.accuracy_plots import gate_figure
+
+    broken = drawn(99, shift=0.5)
+    losses, accuracies, training, validation = gate_figure({"keras": (broken, REFERENCE)}).axes
+    first, second = losses.lines
+    assert list(first.get_ydata()) == [row[0] for row in broken.curves]
+    assert list(second.get_ydata()) == [row[2] for row in broken.curves]
+    assert list(accuracies.lines[0].get_ydata()) == [100 * row[1] for row in broken.curves]
+    limit = hold_against(broken, REFERENCE)[0].limit
+    assert list(training.lines[0].get_ydata()) == [2 * limit] * EPOCHS
+    assert max(abs(score) for score in validation.lines[0].get_ydata()) < limit
