@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,7 +111,8 @@ def test_the_picture_shows_every_epoch_beside_the_limit() -> None:
     from bench.accuracy_plots import gate_figure
 
     broken = drawn(99, shift=0.5)
-    losses, accuracies, training, validation = gate_figure({"keras": (broken, REFERENCE)}).axes
+    panels: Any = gate_figure({"keras": (broken, REFERENCE)}).axes
+    losses, accuracies, training, validation = panels
     first, second = losses.lines
     assert list(first.get_ydata()) == [row[0] for row in broken.curves]
     assert list(second.get_ydata()) == [row[2] for row in broken.curves]
