@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from lenet5.evaluation import Evaluation
+from lenet5.history import Epoch, History, Progress
 from lenet5.model import build_for
 from lenet5.plots import PLOT_FILES
-from lenet5.training import Epoch, History, Progress
+from lenet5.recipe import ENGINES
 
 ACCURACY = "test accuracy 99.00 % (3 wrong of 300; 95 % interval 97.10-99.66 %)\n"
 EPOCHS = (
@@ -26,7 +27,10 @@ def install(monkeypatch: pytest.MonkeyPatch, labels: np.ndarray) -> None:
     probabilities = np.full((len(labels), 10), 0.01, np.float32)
     probabilities[np.arange(len(labels)), (labels + (np.arange(len(labels)) < 3)) % 10] = 0.91
 
-    def script(recipe: Any, training: Any, *_: object, on_progress: Any, on_epoch: Any) -> Any:
+    def script(
+        recipe: Any, training: Any, *_: object, engine: str, on_progress: Any, on_epoch: Any
+    ) -> Any:
+        assert engine in ENGINES
         images = len(training.labels)
         for epoch in EPOCHS:
             accuracy = epoch.training_accuracy

@@ -120,6 +120,10 @@ def test_a_wrong_argument_is_answered_in_one_line(
             ["train", "--dataset", "cifar"],
             "argument --dataset: invalid choice: 'cifar' (choose from ",
         ),
+        (
+            ["train", "--engine", "products"],
+            "argument --engine: invalid choice: 'products' (choose from ",
+        ),
     ],
 )
 def test_a_wrong_choice_is_answered_in_one_line(

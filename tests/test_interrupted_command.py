@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from lenet5.history import History, Progress, TrainingInterrupted
 from lenet5.model import build_for
 from lenet5.plots import PLOT_FILES
+from lenet5.recipe import ENGINES
 from lenet5.runtime import threads_in_use
-from lenet5.training import History, Progress, TrainingInterrupted
 from tests.commands import (
     INTERRUPTED_RUN,
     WHOLE_RUN,
@@ -21,7 +22,9 @@ from tests.commands import (
 )
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 def test_ctrl_c_keeps_the_epochs_that_were_finished(
+    engine: str,
     train: Callable[..., Answer],
     lenet5: Callable[..., Answer],
     monkeypatch: pytest.MonkeyPatch,
@@ -33,7 +36,7 @@ def test_ctrl_c_keeps_the_epochs_that_were_finished(
 
     monkeypatch.setattr("lenet5.cli._ProgressBar.update", interrupt)
     monkeypatch.setattr("lenet5.cli._ProgressBar.write_epoch", lambda *_: None)
-    answer = train("--epochs", 3)
+    answer = train("--epochs", 3, "--engine", engine)
     assert answer.status == 130
     assert answer.err == "lenet5: interrupted; what was finished is in run\n"
     assert sorted(contents(tmp_path / "run")) == INTERRUPTED_RUN

@@ -11,15 +11,17 @@ from lenet5 import run_directory
 from lenet5.data import Dataset, Subset
 from lenet5.evaluation import evaluate
 from lenet5.loading import load_model
+from lenet5.recipe import ENGINES
 from lenet5.recipes import RECIPES
 from lenet5.run import train_run
 from lenet5.run_directory import Run
 
 
-@pytest.fixture(scope="module")
-def run() -> Run:
+@pytest.fixture(scope="module", params=ENGINES)
+def run(request: pytest.FixtureRequest) -> Run:
     overrides = {"epochs": 3}
-    return Run(RECIPES["fast"].with_overrides(overrides), overrides, seed=2, dataset="digits")
+    recipe = RECIPES["fast"].with_overrides(overrides)
+    return Run(recipe, overrides, seed=2, dataset="digits", engine=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +48,17 @@ def test_early_stopping_sees_the_validation_images_and_the_score_is_of_the_test_
     assert metrics["test_loss"] == pytest.approx(test.loss, rel=1e-6)
 
 
-def test_training_has_the_training_images_only(
+def test_training_has_the_training_images_only_and_the_engine_of_the_run(
     run: Run, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handed: list[Subset] = []
+    engines: list[str] = []
 
-    def spy(_recipe: object, training: Subset, validation: Subset, _seed: int, **_: object) -> None:
+    def spy(
+        _recipe: object, training: Subset, validation: Subset, _: int, *, engine: str, **__: object
+    ) -> None:
         handed.extend([training, validation])
+        engines.append(engine)
         raise InterruptedError
 
     monkeypatch.setattr("lenet5.run.train", spy)
@@ -60,9 +66,10 @@ def test_training_has_the_training_images_only(
         train_run(run, digits, tmp_path)
     assert handed[0] is digits.training
     assert handed[1] is digits.validation
+    assert engines == [run.engine]
 
 
-def test_metrics_have_what_readers_count_on(finished: Path) -> None:
+def test_metrics_have_what_readers_count_on(finished: Path, run: Run) -> None:
     metrics = json.loads((finished / "metrics.json").read_text())
     assert metrics["test_accuracy"] == (300 - metrics["test_errors"]) / 300
     low, high = metrics["test_accuracy_interval"]
@@ -70,6 +77,7 @@ def test_metrics_have_what_readers_count_on(finished: Path) -> None:
     assert sum(row["errors"] for row in metrics["per_class"]) == metrics["test_errors"]
     assert [row["digit"] for row in metrics["per_class"]] == list(range(10))
     assert {row["images"] for row in metrics["per_class"]} == {30}
+    assert metrics["engine"] == run.engine
     assert metrics["epochs_run"] == 3
     assert 1 <= metrics["best_epoch"] <= 3
     assert metrics["train_seconds"] > 0

@@ -17,6 +17,7 @@ import pytest
 import tensorflow as tf
 
 from lenet5.loading import load_model
+from lenet5.recipe import ENGINES
 from lenet5.recipes import RECIPES
 from lenet5.runtime import threads_in_use
 from tests import scripted_training
@@ -30,11 +31,16 @@ from tests.commands import (
 
 
 @pytest.mark.usefixtures("scripted")
-def test_training_prints_every_epoch_and_the_score(train: Callable[..., Answer]) -> None:
+@pytest.mark.parametrize(
+    ("asked", "engine"), [([], "keras"), *(([f"--engine={name}"], name) for name in ENGINES)]
+)
+def test_training_prints_every_epoch_and_the_score(
+    train: Callable[..., Answer], asked: list[str], engine: str
+) -> None:
     """Without a terminal there is no bar."""
-    assert train("--epochs", 2, "--seed", 4) == Answer(
+    assert train("--epochs", 2, "--seed", 4, *asked) == Answer(
         0,
-        "recipe fast, seed 4, 1,297 training images of digits, "
+        f"recipe fast, engine {engine}, seed 4, 1,297 training images of digits, "
         f"threads {threads_in_use()}, CPU only\n"
         "epoch  1/2  loss 1.5000  accuracy 50.00 %  "
         "validation loss 1.2500  accuracy 60.00 %  648 images/s\n"
@@ -57,27 +63,37 @@ def test_a_run_that_stopped_early_says_so(
 
 
 @pytest.mark.usefixtures("scripted")
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ((), "digits-fast-seed0"),
+        (("--engine", "keras"), "digits-fast-seed0"),
+        (("--engine", "graph"), "digits-fast-graph-seed0"),
+        (("--recipe", "original", "--seed", "12"), "digits-original-seed12"),
+        (("--recipe", "best", "--engine", "graph"), "digits-best-graph-seed0"),
+    ],
+)
 def test_the_run_directory_is_named_after_the_run(
-    lenet5: Callable[..., Answer], tmp_path: Path
+    lenet5: Callable[..., Answer], tmp_path: Path, arguments: tuple[str, ...], name: str
 ) -> None:
-    answer = lenet5(
-        *("train", "--dataset", "digits", "--recipe", "original", "--seed", 12),
-        *("--threads", threads_in_use()),
-    )
-    assert answer.out.endswith("; run directory runs/digits-original-seed12\n")
-    assert sorted(contents(tmp_path / "runs/digits-original-seed12")) == WHOLE_RUN
+    """And after its engine, unless that is the default."""
+    answer = lenet5("train", "--dataset", "digits", "--threads", threads_in_use(), *arguments)
+    assert answer.out.endswith(f"; run directory runs/{name}\n")
+    assert sorted(contents(tmp_path / "runs" / name)) == WHOLE_RUN
 
 
 @pytest.mark.usefixtures("scripted")
+@pytest.mark.parametrize("engine", ENGINES)
 def test_the_run_directory_records_what_was_asked_for(
-    train: Callable[..., Answer], tmp_path: Path
+    train: Callable[..., Answer], tmp_path: Path, engine: str
 ) -> None:
-    train("--epochs", 2, "--seed", 4)
+    train("--epochs", 2, "--seed", 4, "--engine", engine)
     recipe = json.loads((tmp_path / "run/recipe.json").read_text())
     assert recipe["overrides"] == {"epochs": 2}
     assert recipe["recipe"]["epochs"] == 2
     assert recipe["seed"] == 4
     assert recipe["dataset"] == "digits"
+    assert recipe["engine"] == engine
     environment = json.loads((tmp_path / "run/environment.json").read_text())
     assert environment["threads"] == threads_in_use()
     assert environment["tensorflow"].split("+")[0] == tf.__version__
@@ -86,6 +102,7 @@ def test_the_run_directory_records_what_was_asked_for(
     assert history["interrupted"] is False
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert (metrics["test_errors"], metrics["test_images"]) == (3, 300)
+    assert metrics["engine"] == engine
 
 
 class Terminal(io.StringIO):
@@ -131,15 +148,19 @@ def test_a_real_run_is_whole_and_evaluate_prints_the_same_score(
     assert f" ({metrics['test_errors']:,} wrong of 300; " in score
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 def test_another_process_trains_to_the_same_bits_and_prints_no_log_lines(
-    trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: str,
+    train: Callable[..., Answer],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One whose hash seed differs; what C++ writes to descriptor 2 shows only in one of its own."""
-    directory, printed = trained
+    printed = train("--epochs", 2, "--engine", engine).out
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
     monkeypatch.setenv("PYTHONHASHSEED", "12345")
     argv = [sys.executable, "-m", "lenet5", "train", "--dataset", "digits", "--epochs", "2"]
-    argv += ["--threads", str(threads_in_use()), "--out", "other"]
+    argv += ["--threads", str(threads_in_use()), "--engine", engine, "--out", "other"]
     other = run_apart(argv, tmp_path, capture_output=True)
     assert (other.status, other.err) == (0, "")
     scores = [
@@ -149,18 +170,18 @@ def test_another_process_trains_to_the_same_bits_and_prints_no_log_lines(
     assert scores[0] == scores[1]
     recipe = RECIPES["fast"].with_overrides({"epochs": 2})
     ours, others = (
-        load_model(run / "model.keras", recipe).get_weights()
-        for run in (directory, tmp_path / "other")
+        load_model(tmp_path / run / "model.keras", recipe).get_weights() for run in ("run", "other")
     )
     assert [weight.tobytes() for weight in ours] == [weight.tobytes() for weight in others]
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 def test_training_that_diverges_ends_with_status_1(
-    train: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    engine: str, train: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     wild = replace(RECIPES["fast"], name="wild", learning_rate=1e30)
     monkeypatch.setitem(RECIPES, "wild", wild)
-    answer = train("--recipe", "wild")
+    answer = train("--recipe", "wild", "--engine", engine)
     assert answer.status == 1
     assert re.fullmatch(r"lenet5: training diverged: the loss is \S+ in epoch 1, .*\n", answer.err)
     assert contents(tmp_path / "run") == {}
