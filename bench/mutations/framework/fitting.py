@@ -135,9 +135,14 @@ def _validation_in_training(original: Any, named: dict[str, Any]) -> Any:
     import tensorflow as tf
 
     validation = named.get("validation_data")
+    if validation is None:
+        return original(**named)
     if isinstance(named["x"], tf.data.Dataset):
+        if not isinstance(validation, tf.data.Dataset):
+            slices = tf.data.Dataset.from_tensor_slices(tuple(validation))
+            validation = slices.batch(_batch_size(named))
         named["x"] = named["x"].concatenate(validation)
-    elif validation is not None:
+    else:
         for name, more in zip(("x", "y"), validation, strict=False):
             named[name] = np.concatenate([named[name], more])
     return original(**named)

@@ -85,6 +85,7 @@ def _validation_is_trained_on() -> bool:
     epochs = [
         *_fitted(_VALUES, _VALUES, validation_data=(more, more)),
         *_fitted(_dataset(), validation_data=_dataset(more)),
+        *_fitted(_dataset(), validation_data=(more, more)),
     ]
     return all(sorted(epoch[0]) == [*_VALUES, *more] for epoch in epochs)
 
