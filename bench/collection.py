@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from bench.labels import labels
 from bench.results import (
     Block,
     Results,
@@ -17,6 +16,7 @@ from bench.results import (
     WorkloadTerms,
     check_alike,
     identity,
+    labelled,
 )
 from bench.verdicts import value
 from lenet5.errors import InputError
@@ -59,7 +59,7 @@ def together(parts: Sequence[Results]) -> Results:
             if (known.margin, known.gated) != (terms.margin, terms.gated):
                 raise InputError(f"results of different margins of {name} cannot be put together")
     candidates = _candidates(parts)
-    baseline, *sides = _labelled([first.baseline, *(found.side for found in candidates)])
+    baseline, *sides = labelled([first.baseline, *(found.side for found in candidates)])
     return replace(
         first,
         code=", ".join(dict.fromkeys(part.code for part in parts)),
@@ -96,19 +96,6 @@ def _candidates(parts: Sequence[Results]) -> list[_Candidate]:
             else:
                 found.append(new)
     return found
-
-
-def _labelled(sides: Sequence[Side]) -> list[Side]:
-    """The sides with labels that tell them apart; those that were not built keep theirs."""
-    built = [side for side in sides if side.lock]
-    names = iter(
-        labels(
-            [side.lock for side in built],
-            [side.settings for side in built],
-            [str(side.versions.get("python", "")) for side in built],
-        )
-    )
-    return [replace(side, label=next(names)) if side.lock else side for side in sides]
 
 
 def condensed(found: Results) -> Results:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from importlib.machinery import ModuleSpec
-from importlib.metadata import version
 
 import pytest
 import tensorflow as tf
@@ -107,8 +107,8 @@ def test_what_a_users_keras_json_says_is_overruled() -> None:
 
 
 def test_keras_version_is_that_of_the_keras_in_use() -> None:
-    distribution = "tf-keras" if os.environ.get("TF_USE_LEGACY_KERAS") == "1" else "keras"
-    assert runtime.keras_version() == version(distribution)
+    package = "tf_keras" if os.environ.get("TF_USE_LEGACY_KERAS") == "1" else "keras"
+    assert runtime.keras_version() == importlib.import_module(package).__version__
 
 
 def test_missing_tensorflow_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
