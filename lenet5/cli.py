@@ -182,7 +182,7 @@ def _predict(options: argparse.Namespace) -> int:
     from lenet5.loading import load_model
 
     model = load_model(saved.path, saved.run.recipe if saved.run else None)
-    answers = model.predict(data.normalise(images), verbose=0)
+    answers = np.asarray(model.predict(data.normalise(images), verbose=0), dtype=np.float32)
     for image, probabilities in zip(options.images, answers, strict=True):
         listed = " ".join(f"{digit}:{p:.3f}" for digit, p in enumerate(probabilities))
         print(f"{image}: {probabilities.argmax()} ({100 * probabilities.max():.1f} %)  {listed}")

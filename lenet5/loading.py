@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ _LEAST_SCALE = 1e-2  # of pixels in [0, 1]; 1/255 and 1/127.5 are of those up to
 def load_model(path: Path, recipe: Recipe | None = None) -> tf.keras.Model:
     """Reads a saved model without running any code from the file.
 
-    Whatever the model was compiled with is left out: it may be anything.
+    What the model was compiled with is left out, since it may be anything. So are penalties of
+    activations: they have a value in a training step only.
 
     Args:
         path: a `.keras` file.
@@ -71,14 +73,14 @@ def _is_model_of(recipe: Recipe, model: tf.keras.Model) -> bool:
 
 def _shape_complaint(model: tf.keras.Model) -> str | None:
     """Why the model cannot be scored, by what it takes and gives."""
-    takes, gives = _shapes(model.inputs), _shapes(model.outputs)
+    takes, gives = _shapes(model, "inputs"), _shapes(model, "outputs")
     if len(takes) != 1 or not _fits(takes[0], _IMAGE):
         return f"takes images of shape {_named(takes)}, a LeNet-5 takes {_IMAGE}"
     dtype = tf.as_dtype(model.inputs[0].dtype)
     if not dtype.is_floating:
         return f"takes images as {dtype.name}, a LeNet-5 takes float32 in [0, 1]"
-    scales = [abs(layer.scale) for layer in model.layers if type(layer).__name__ == "Rescaling"]
-    if any(np.max(scale) < _LEAST_SCALE for scale in scales):
+    rescaling = [layer for layer in _layers(model) if type(layer).__name__ == "Rescaling"]
+    if any(np.max(np.abs(layer.scale)) < _LEAST_SCALE for layer in rescaling):
         return "takes pixels from 0 to 255, which it rescales; a LeNet-5 takes float32 in [0, 1]"
     if gives != [(_CLASSES,)]:
         return f"gives values of shape {_named(gives)}, a LeNet-5 gives ({_CLASSES},)"
@@ -99,9 +101,17 @@ def _answer_complaint(model: tf.keras.Model) -> str | None:
     return None
 
 
-def _shapes(tensors: Any) -> list[tuple[int | None, ...]]:
-    """Without the batch dimension; none for a model that was never built."""
-    return [tuple(tensor.shape)[1:] for tensor in tensors or ()]
+def _layers(model: tf.keras.Model) -> Iterator[Any]:
+    """Every layer, those of a model within the model too."""
+    for layer in model.layers:
+        yield layer
+        if hasattr(layer, "layers"):
+            yield from _layers(layer)
+
+
+def _shapes(model: tf.keras.Model, side: str) -> list[tuple[int | None, ...]]:
+    """Of its inputs or outputs, without the batch dimension; none if it was never built."""
+    return [tuple(tensor.shape)[1:] for tensor in getattr(model, side, None) or ()]
 
 
 def _fits(shape: tuple[int | None, ...], wanted: tuple[int, ...]) -> bool:

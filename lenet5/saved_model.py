@@ -6,7 +6,8 @@ imported. Reading only what is known to be harmless, and writing that anew, leav
 - Layers, initialisers, regularisers, constraints and policies of data types: those listed below.
 - Activations: names listed below; a function that TensorFlow or Keras has is given by its name.
 - `compile_config` (optimiser, loss, metrics): left out. A score needs nothing of it, and Keras 2.12
-  to 3.16 would make that of a model within a model even for `compile=False`.
+  to 3.16 would make that of a model within a model even for `compile=False`. `activity_regularizer`
+  too: what it adds to the loss has a value in a training step only.
 - Members of the archive: config.json, metadata.json, model.weights.h5. Keras 2.12 to 3.4 at least
   unpickle a model.weights.npz, and unpack to disk whatever else there is.
 - HDF5, which Keras 2.12 writes under the name `.keras`: Keras 2 reads it without a safe mode.
@@ -18,11 +19,13 @@ import json
 import re
 import shutil
 import zipfile
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from lenet5.errors import InputError
+from lenet5.runtime import keras_version
 
 LARGEST_FILE = 2**30  # bytes, unpacked; LeNet-5 with two averages per weight takes half a million
 
@@ -37,8 +40,8 @@ _LAYERS = (
     *("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "ThresholdedReLU", "Softmax"),
     *("Dropout", "SpatialDropout2D", "AlphaDropout", "GaussianDropout", "GaussianNoise"),
     *("BatchNormalization", "LayerNormalization", "GroupNormalization", "UnitNormalization"),
-    *("RMSNormalization", "ActivityRegularization"),
-    *("Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract"),
+    *("RMSNormalization", "Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"),
+    "Concatenate",
     *("Rescaling", "Normalization", "Resizing", "CenterCrop", "RandomCrop", "RandomFlip"),
     *("RandomRotation", "RandomTranslation", "RandomZoom", "RandomContrast", "RandomBrightness"),
 )
@@ -60,6 +63,7 @@ _ACTIVATIONS = frozenset(
         *("soft_shrink", "hard_shrink", "tanh_shrink", "threshold", "squareplus", "sparse_plus"),
     ]
 )
+_OF_TRAINING = ("compile_config", "activity_regularizer")
 _TENSORFLOWS_NAMES = {"softmax_v2": "softmax", "log_softmax_v2": "log_softmax"}
 
 
@@ -160,11 +164,12 @@ def _checked(config: Any) -> Any:
         return _function_name(config)
     if "class_name" in config:
         _check_class(config)
-        config = {key: value for key, value in config.items() if key != "compile_config"}
+        if config["class_name"] == "Functional":
+            _check_order(config["config"]["layers"])
     for key, value in config.items():
         if key.endswith("activation") and isinstance(value, str) and value not in _ACTIVATIONS:
             raise _refusal(value)  # Keras 2 takes any function of its module
-    return {key: _checked(value) for key, value in config.items()}
+    return {key: _checked(value) for key, value in config.items() if key not in _OF_TRAINING}
 
 
 def _check_class(config: dict[str, Any]) -> None:
@@ -180,6 +185,41 @@ def _check_class(config: dict[str, Any]) -> None:
         raise _refusal(config["registered_name"])
 
 
+def _check_order(layers: list[dict[str, Any]]) -> None:
+    """Refuses layers that wait for each other: Keras 2.12 to 3.11 would try without end."""
+    # Keras 2 counts a model's making as its first call, and Keras 3 waits for one more then.
+    own = 1 if keras_version().startswith("2.") else 0
+    kinds = {layer["name"]: layer["class_name"] for layer in layers}
+    calls = dict.fromkeys(kinds, 0)
+
+    def is_there(name: str, call: int) -> bool:
+        more = {"InputLayer": 1, "Sequential": own, "Functional": own}.get(kinds[name], 0)
+        return call < calls[name] + more
+
+    before = -1
+    while before < sum(calls.values()):
+        before = sum(calls.values())
+        for layer in layers:
+            waiting = layer["inbound_nodes"][calls[layer["name"]] :]
+            for node in waiting:
+                if not all(is_there(*call) for call in _calls_in(node, kinds)):
+                    break
+                calls[layer["name"]] += 1
+    if any(calls[layer["name"]] < len(layer["inbound_nodes"]) for layer in layers):
+        raise InputError(f"Keras {keras_version()} cannot put its layers in an order")
+
+
+def _calls_in(node: Any, names: Container[str]) -> list[tuple[str, int]]:
+    """The calls of other layers, by name and number, whose results a call takes."""
+    if isinstance(node, dict):
+        node = list(node.values())
+    if not isinstance(node, list):
+        return []
+    if len(node) > 1 and isinstance(node[0], str) and node[0] in names and type(node[1]) is int:
+        return [(node[0], node[1])]
+    return [call for item in node for call in _calls_in(item, names)]
+
+
 def _function_name(config: dict[str, Any]) -> str:
     """An activation that was given as a function: its name, which Keras finds among its own."""
     given = str(config.get("config"))
@@ -193,4 +233,4 @@ def _function_name(config: dict[str, Any]) -> str:
 
 
 def _refusal(name: Any) -> InputError:
-    return InputError(f"refused, {str(name)[:80]!r} might run code of its own")
+    return InputError(f"refused, {str(name)[:80]!r} is not known to be harmless")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,6 +116,104 @@ def test_a_file_name_that_is_no_text_is_printed_escaped(
     answer = lenet5("predict", trained[0], strange, "--threads", threads_in_use())
     assert answer.status == 0
     assert answer.out.startswith(f"{digit.parent}/\\udcff.png: ")
+
+
+# ---- a model file without a run
+
+
+UNKNOWN = "recipe, seed, engine and training data are unknown"
+
+
+@pytest.fixture
+def alone(trained: tuple[Path, str], tmp_path: Path) -> Path:
+    """A trained model under another name, in a folder with nothing else but notes."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("trained by hand")
+    (folder / ".mine.1.partial.keras").write_text("being written")
+    return Path(shutil.copy(trained[0] / "model.keras", folder / "mine.keras"))
+
+
+@pytest.mark.parametrize("by_folder", [False, True])
+def test_evaluate_scores_a_model_file_and_says_what_is_unknown(
+    by_folder: bool, alone: Path, trained: tuple[Path, str], lenet5: Callable[..., Answer]
+) -> None:
+    path = alone.parent if by_folder else alone
+    answer = lenet5("evaluate", path, "--dataset", "digits", "--threads", threads_in_use())
+    score = next(line for line in trained[1].splitlines() if line.startswith("test accuracy "))
+    note = f"lenet5: note: {alone}: {UNKNOWN}; it was scored on digits\n"
+    assert answer == Answer(0, f"{score}\n", note)
+
+
+def test_a_model_file_is_scored_on_mnist_unless_another_dataset_is_named(
+    alone: Path, digits: Dataset, lenet5: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def load(name: str, **_: object) -> Dataset:
+        asked.append(name)
+        return digits
+
+    monkeypatch.setattr("lenet5.data.load_dataset", load)
+    answer = lenet5("evaluate", alone, "--threads", threads_in_use())
+    assert (answer.status, asked) == (0, ["mnist"])
+    assert answer.err == (
+        f"lenet5: note: {alone}: {UNKNOWN}; it was scored on mnist, --dataset names another\n"
+    )
+
+
+def test_the_model_file_of_a_run_is_that_run(
+    trained: tuple[Path, str], lenet5: Callable[..., Answer]
+) -> None:
+    directory = trained[0]
+    answers = [
+        lenet5("evaluate", path, "--threads", threads_in_use())
+        for path in (directory, directory / "model.keras")
+    ]
+    assert answers[0].status == 0
+    assert answers[0] == answers[1]
+
+
+def test_a_run_is_not_scored_on_another_dataset(
+    trained: tuple[Path, str], lenet5: Callable[..., Answer]
+) -> None:
+    assert lenet5("evaluate", trained[0], "--dataset", "mnist") == Answer(
+        2, "", f"lenet5: error: {trained[0]}: a run on digits, not on mnist\n"
+    )
+
+
+def test_predict_reads_with_a_model_file(
+    alone: Path, trained: tuple[Path, str], lenet5: Callable[..., Answer], digit: Path
+) -> None:
+    threads = ("--threads", threads_in_use())
+    expected = lenet5("predict", trained[0], digit, *threads)
+    note = f"lenet5: note: {alone}: {UNKNOWN}; it was given pixels from 0 to 1\n"
+    for path in (alone, alone.parent):
+        assert lenet5("predict", path, digit, *threads) == Answer(0, expected.out, note)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_several_model_files_are_answered_in_one_line(
+    command: str, alone: Path, lenet5: Callable[..., Answer], digit: Path
+) -> None:
+    shutil.copy(alone, alone.with_name("other.keras"))
+    images = [digit] if command == "predict" else []
+    assert lenet5(command, alone.parent, *images) == Answer(
+        2,
+        "",
+        f"lenet5: error: {alone.parent}: has 2 .keras files, name one of them: "
+        "mine.keras, other.keras\n",
+    )
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_a_model_file_that_cannot_be_scored_is_answered_in_one_line(
+    command: str, alone: Path, lenet5: Callable[..., Answer], digit: Path
+) -> None:
+    alone.write_bytes(alone.read_bytes()[:1000])
+    images = [digit] if command == "predict" else []
+    answer = lenet5(command, alone, *images, "--threads", threads_in_use())
+    assert answer == Answer(2, "", f"lenet5: error: {alone}: not a whole Keras model file\n")
 
 
 def test_data_says_what_there_is_and_where(lenet5: Callable[..., Answer]) -> None:
