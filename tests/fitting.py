@@ -1,0 +1,209 @@
+"""What the tests that look through `fit` share: problems, and their solutions in NumPy float64.
+
+Two models: LeNet-5, whose truth is `bench.numpy_lenet5`, and a softmax regression, which is small
+enough to try every option on it, with its truth below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bench import numpy_lenet5
+from bench.numpy_lenet5 import Weights
+from lenet5.keras_engine import compile_model
+from lenet5.model import build_for
+from lenet5.recipe import Recipe
+from lenet5.recipes import RECIPES
+from lenet5.runtime import keras_version
+
+Batch = tuple[np.ndarray, np.ndarray]  # inputs and one-hot targets, of any float type
+Gradients = Callable[[Weights, np.ndarray, np.ndarray], Weights]
+
+FEATURES, CLASSES = 6, 4  # of the softmax regression
+
+
+def draw_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images of uneven brightness and contrast, float32 (n, 28, 28, 1), and labels, int32 (n,)."""
+    random = np.random.RandomState(seed)
+    coarse = random.rand(count, 7, 7, 1).repeat(4, axis=1).repeat(4, axis=2)
+    images = (0.6 * coarse + 0.4 * random.rand(count, 28, 28, 1)) ** 2
+    return images.astype(np.float32), random.randint(0, 10, count).astype(np.int32)
+
+
+def draw_weights(seed: int, scale: float = 1.0) -> Weights:
+    """Float32 weights of LeNet-5, Glorot's spread times a scale, with biases that are not 0."""
+    random = np.random.RandomState(seed)
+    shapes = ((5, 5, 1, 6), (6,), (5, 5, 6, 16), (16,), (256, 120), (120,))
+    weights = []
+    for shape in (*shapes, (120, 84), (84,), (84, 10), (10,)):
+        spread = 0.2
+        if len(shape) > 1:
+            field = np.prod(shape[:-2])
+            spread = scale * np.sqrt(2 / (field * (shape[-1] + shape[-2])))
+        weights.append((spread * random.randn(*shape)).astype(np.float32))
+    return weights
+
+
+def draw_features(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs of the softmax regression, float32 (n, FEATURES), and labels, int32 (n,)."""
+    random = np.random.RandomState(seed)
+    features = random.randn(count, FEATURES).astype(np.float32)
+    return features, random.randint(0, CLASSES, count).astype(np.int32)
+
+
+def one_hot(labels: np.ndarray, classes: int, smoothing: float = 0.0) -> np.ndarray:
+    """Float64 targets (n, classes); smoothing spreads its share evenly over all classes."""
+    return np.eye(classes)[labels] * (1 - smoothing) + smoothing / classes
+
+
+def split(inputs: np.ndarray, targets: np.ndarray, size: int, epochs: int = 1) -> Iterator[Batch]:
+    """Batches in order, epoch after epoch; an epoch's last one is as large as what is left."""
+    for _ in range(epochs):
+        for first in range(0, len(inputs), size):
+            yield inputs[first : first + size], targets[first : first + size]
+
+
+def cross_entropies(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Of every image, float64 (n,)."""
+    return np.asarray(-(targets * np.log(probabilities)).sum(axis=1))
+
+
+def lenet5_losses(weights: Weights, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """LeNet-5's cross-entropy of every image, without the penalty."""
+    return cross_entropies(numpy_lenet5.forward(weights, images).probabilities, targets)
+
+
+def lenet5_penalty(weights: Weights, l2: float) -> float:
+    """LeNet-5's L2 penalty."""
+    kernels = (weights[kernel].astype(np.float64) for kernel in numpy_lenet5.L2_KERNELS)
+    return float(l2 * sum((kernel**2).sum() for kernel in kernels))
+
+
+def lenet5_gradients(l2: float) -> Gradients:
+    """LeNet-5's gradients for targets that need not be all of one class."""
+
+    def gradients(weights: Weights, images: np.ndarray, targets: np.ndarray) -> Weights:
+        labels = targets.argmax(axis=1)
+        activations = numpy_lenet5.forward(weights, images)
+        # The function takes 1 off at the label; what the targets take off more goes on before.
+        excess = np.eye(10)[labels] - targets
+        moved = replace(activations, probabilities=activations.probabilities + excess)
+        return numpy_lenet5.gradients(weights, moved, labels, l2)
+
+    return gradients
+
+
+def regression_probabilities(weights: Weights, features: np.ndarray) -> np.ndarray:
+    """The softmax regression's output, float64 (n, CLASSES)."""
+    powers = np.exp(features.astype(np.float64) @ weights[0] + weights[1])
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def regression_gradients(l2: float) -> Gradients:
+    """The softmax regression's gradients, with an L2 penalty of its kernel."""
+
+    def gradients(weights: Weights, features: np.ndarray, targets: np.ndarray) -> Weights:
+        error = (regression_probabilities(weights, features) - targets) / len(targets)
+        return [features.T.astype(np.float64) @ error + 2 * l2 * weights[0], error.sum(axis=0)]
+
+    return gradients
+
+
+def descend(
+    weights: Weights, batches: Iterator[Batch], gradients: Gradients, rate: float
+) -> Iterator[Weights]:
+    """Plain gradient descent: the weights after every step."""
+    now = [np.asarray(weight, np.float64) for weight in weights]
+    for inputs, targets in batches:
+        grads = gradients(now, inputs, targets)
+        now = [weight - rate * grad for weight, grad in zip(now, grads, strict=True)]
+        yield now
+
+
+def adapt(
+    weights: Weights,
+    batches: Iterator[Batch],
+    gradients: Gradients,
+    rates: Sequence[float] | np.ndarray,
+    adam: numpy_lenet5.Adam,
+) -> Iterator[Weights]:
+    """Adam: the weights after every step, whose rates are given."""
+    now = [np.asarray(weight, np.float64) for weight in weights]
+    moments = adam.start(now)
+    for step, ((inputs, targets), rate) in enumerate(zip(batches, rates, strict=True)):
+        grads = gradients(now, inputs, targets)
+        now = adam.step(now, grads, moments, step + 1, float(rate))
+        yield now
+
+
+def averages(weights: Weights, steps: Sequence[Weights], momentum: float) -> list[Weights]:
+    """An optimiser's moving averages after every step, from the weights before and after them.
+
+    Keras 2's start as the weights that training begins with, Keras 3's as those after step 1.
+    """
+    starts_before = keras_version().startswith("2.")
+    average = [np.asarray(w, np.float64) for w in (weights if starts_before else steps[0])]
+    told = []
+    for now in steps:
+        pairs = zip(average, now, strict=True)
+        average = [momentum * old + (1 - momentum) * new for old, new in pairs]
+        told.append(average)
+    return told
+
+
+def lenet5_recipe(**fields: Any) -> Recipe:
+    """A recipe without dropout, schedule and patience, but for what is given."""
+    return RECIPES["original"].with_overrides({"dropout": 0.0, "patience": None, **fields})
+
+
+def build_lenet5(recipe: Recipe, steps: int, weights: Weights) -> tf.keras.Model:
+    """LeNet-5 with these weights, compiled as the engine does for a run of so many steps."""
+    model = build_for(recipe, seed=0)
+    compile_model(model, recipe, steps)
+    model.set_weights(weights)
+    return model
+
+
+def build_regression(
+    *, l2: float = 0.0, activation: str = "softmax", seed: int = 1
+) -> tf.keras.Model:
+    """The softmax regression with weights that are not 0, not compiled."""
+    layer = tf.keras.layers.Dense(
+        CLASSES, activation=activation, kernel_regularizer=tf.keras.regularizers.L2(l2)
+    )
+    model = tf.keras.Sequential([tf.keras.Input((FEATURES,)), layer])
+    random = np.random.RandomState(seed)
+    model.set_weights([random.randn(FEATURES, CLASSES), random.randn(CLASSES)])
+    return model
+
+
+def assert_weights(
+    computed: Sequence[np.ndarray], exact: Weights, *, largest: float, mean: float
+) -> None:
+    """Every weight deviates by at most `largest`, and each array's on average by at most `mean`."""
+    for place, (ours, truth) in enumerate(zip(computed, exact, strict=True)):
+        error = np.abs(ours - truth)
+        assert error.max() <= largest, f"weight {place}: {error.max()}"
+        assert error.mean() <= mean, f"weight {place}, mean: {error.mean()}"
+
+
+class Recorder(tf.keras.callbacks.Callback):  # type: ignore[misc]  # TensorFlow has no types
+    """Notes what `fit` says and the weights, after every step and every epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step_logs: list[dict[str, float]] = []
+        self.step_weights: list[list[np.ndarray]] = []
+        self.epoch_logs: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002  # Keras's
+        self.step_logs.append({name: float(value) for name, value in logs.items()})
+        self.step_weights.append(self.model.get_weights())
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002  # Keras's
+        self.epoch_logs.append({name: float(value) for name, value in logs.items()})
