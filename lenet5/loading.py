@@ -111,7 +111,10 @@ def _layers(model: tf.keras.Model) -> Iterator[Any]:
 
 def _shapes(model: tf.keras.Model, side: str) -> list[tuple[int | None, ...]]:
     """Of its inputs or outputs, without the batch dimension; none if it was never built."""
-    return [tuple(tensor.shape)[1:] for tensor in getattr(model, side, None) or ()]
+    try:
+        return [tuple(tensor.shape)[1:] for tensor in getattr(model, side) or ()]
+    except (AttributeError, ValueError):  # some Keras 3 raise the one, some the other
+        return []
 
 
 def _fits(shape: tuple[int | None, ...], wanted: tuple[int, ...]) -> bool:
