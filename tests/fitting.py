@@ -58,7 +58,7 @@ def draw_features(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def one_hot(labels: np.ndarray, classes: int, smoothing: float = 0.0) -> np.ndarray:
     """Float64 targets (n, classes); smoothing spreads its share evenly over all classes."""
-    return np.eye(classes)[labels] * (1 - smoothing) + smoothing / classes
+    return np.asarray(np.eye(classes)[labels] * (1 - smoothing) + smoothing / classes)
 
 
 def split(inputs: np.ndarray, targets: np.ndarray, size: int, epochs: int = 1) -> Iterator[Batch]:

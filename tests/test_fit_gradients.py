@@ -42,7 +42,7 @@ def smooth() -> tf.keras.Model:
     return _compiled(l2=0.0, loss=tf.keras.losses.CategoricalCrossentropy(label_smoothing=0.2))
 
 
-@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("scale", [0.5, 1.5, 4.0])
 def test_a_step_moves_every_weight_by_its_gradient(smooth: tf.keras.Model, scale: float) -> None:
     """From the almost linear to the saturated tanh, with labels smoothed and without L2."""
     images, labels = draw_images(24, seed=3)
@@ -201,11 +201,8 @@ def test_weighted_images_count_by_their_weight() -> None:
         regression_gradients(0.0)(weights, features[[i]], one_hot(labels[[i]], 4))
         for i in range(20)
     ]
-    exact = [
-        sum(share * grad for share, grad in zip(shares, grads, strict=True)) / 20
-        for grads in zip(*alone, strict=True)
-    ]
-    _assert_gradients(moved, [np.asarray(grad) for grad in exact], weights)
+    exact = [np.tensordot(shares, np.array(grads), 1) / 20 for grads in zip(*alone, strict=True)]
+    _assert_gradients(moved, exact, weights)
 
 
 def _compiled(*, l2: float, loss: Any) -> tf.keras.Model:
