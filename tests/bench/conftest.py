@@ -26,6 +26,7 @@ def pytest_addoption(parser):
     parser.addoption("--mnist-dir", default=None)
     parser.addoption("--recipe", default=None)
     parser.addoption("--seed", type=int, default=None)
+    parser.addoption("--engine", choices=("keras", "graph"), default=None)
 """
 
 Run = Callable[..., pytest.RunResult]

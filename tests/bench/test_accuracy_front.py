@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from bench import machine, seeds, trainings, trials
 from bench.accuracy import Trained
 from bench.results import Side
 from bench.trainings import Trainings, read_trainings, reference_path, write_trainings
+from lenet5.recipe import ENGINES
 from lenet5.recipes import find_recipe
 
 Run = Callable[..., pytest.RunResult]
@@ -25,21 +27,29 @@ pytestmark = pytest.mark.usefixtures("black_images", "short_blocks")
 
 @pytest.fixture(autouse=True)
 def references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of references of its own, with one of `fast` whose margin is 0.15 points."""
+    """A folder of references of its own, with those of `fast`.
+
+    Their margins are 0.15 points with the engine `graph`, and 0.29 with `keras`.
+    """
     folder = tmp_path / "references"
     folder.mkdir()
     for module in (trainings, command):
-        monkeypatch.setattr(module, "reference_path", lambda name: reference_path(name, folder))
-    seeds_of_it = tuple(Trained(seed, 142 + 16 * (seed % 2), 10_000) for seed in range(20))
-    reference = Trainings(find_recipe("fast"), "", "", Side("", ""), {}, "", seeds_of_it)
-    write_trainings(folder / "fast.json", [reference])
+        monkeypatch.setattr(
+            module, "reference_path", lambda recipe, engine: reference_path(recipe, engine, folder)
+        )
+    for engine, spread in (("graph", 8), ("keras", 16)):
+        counts = [150 - spread, 150 + spread] * 10
+        found = tuple(Trained(seed, wrong, 10_000) for seed, wrong in enumerate(counts))
+        reference = Trainings(find_recipe("fast"), engine, "", "", Side("", ""), {}, "", found)
+        write_trainings(reference_path("fast", engine, folder), [reference])
     return folder
 
 
 @pytest.fixture
 def no_reference(references: Path) -> None:
     """As it is before one was trained."""
-    (references / "fast.json").unlink()
+    for path in references.iterdir():
+        path.unlink()
 
 
 def test_without_seeds_accuracy_is_not_collected(run: Run) -> None:
@@ -56,7 +66,39 @@ def test_equal_sides_are_identical_and_nothing_else_runs(
     baseline, candidate = read_trainings(path)
     assert [t.seed for t in candidate.seeds] == list(range(10))  # decided at the first look
     assert [t.wrong for t in candidate.seeds] == [t.wrong for t in baseline.seeds]
-    done.stdout.fnmatch_lines(["accuracy: *, recipe fast, up to 20 seeds, margin 0.15 points*"])
+    assert (baseline.engine, candidate.engine) == ("graph", "graph")
+    done.stdout.fnmatch_lines(
+        ["accuracy: *, recipe fast, engine graph, up to 20 seeds (paired), margin 0.15 points*"]
+    )
+
+
+def test_with_the_engine_keras_seeds_are_no_pairs(
+    run: Run, stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Header, margin and finding are its own, and equal seeds are no pass by themselves."""
+    path = str(tmp_path / "accuracy.json")
+    sides = ("--baseline", stub, "--candidate", stub)
+    done = run("--seeds", "10", "--engine", "keras", *sides, "--results", path)
+    assert done.ret == 0
+    done.stdout.fnmatch_lines(
+        ["accuracy: *, recipe fast, engine keras, up to 10 seeds (unpaired), margin 0.29 points*"]
+    )
+    capsys.readouterr()
+    assert command.main(["verdict", path]) == 0
+    assert capsys.readouterr().out == (
+        "PASS: accuracy[fast]: 9.9.0 again loses 0.000 points against 9.9.0 "
+        "(97 % interval of the loss -0.037 to +0.037, 10 seeds, unpaired, engine keras), "
+        "margin 0.29, detects 0.046\n"
+    )
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_reference_is_of_other_seeds_with_either_engine(run: Run, stub: str, engine: str) -> None:
+    """It was trained at another time, so that no seed has a partner, not even with `graph`."""
+    done = run("--seeds", "10", "--candidate", stub, "--engine", engine)
+    done.stdout.fnmatch_lines(
+        [f"accuracy: * against the stored reference, *, engine {engine}, * (unpaired), *"]
+    )
 
 
 def test_a_loss_fails_with_a_finding(run: Run, stub: str) -> None:
@@ -66,7 +108,8 @@ def test_a_loss_fails_with_a_finding(run: Run, stub: str) -> None:
     done.stdout.fnmatch_lines(
         [
             "accuracy[[]fast]: 9.9.0 TF_STUB_LOSS=30.4 loses 0.300 points against 9.9.0 "
-            "(97 % interval of the loss +0.300 to +0.300, 10 seeds), margin 0.15, detects 0.000"
+            "(97 % interval of the loss +0.300 to +0.300, 10 seeds, paired, engine graph), "
+            "margin 0.15, detects 0.000"
         ]
     )
     done.stdout.no_fnmatch_line("*Traceback*")
@@ -121,6 +164,7 @@ def test_speed_may_be_compared_after_accuracy(run: Run, stub: str) -> None:
         (("--seeds", "10", "--summary", "summary.md"), "--summary is of speed"),
         (("--seeds", "10", "--accuracy-margin", "0"), "--accuracy-margin is 0"),
         (("--seeds", "10", "--recipe", "slow"), "unknown recipe 'slow'"),
+        (("--seeds", "10", "--engine", "products"), "argument --engine: invalid choice"),
         (("--seeds", "10", "--speed"), "--speed needs --baseline"),
         (("--accuracy-margin", "0.2"), "--accuracy-margin needs --seeds"),
         (("--speed",), "--speed adds speed tests to --seeds"),
@@ -136,26 +180,61 @@ def test_options_that_make_no_sense_are_exit_4(
 
 
 @pytest.mark.usefixtures("no_reference")
+@pytest.mark.parametrize(
+    ("asked", "engine"), [([], "keras"), *((["--engine", name], name) for name in ENGINES)]
+)
 def test_a_reference_is_trained_and_held_against(
-    run: Run, stub: str, references: Path, capsys: pytest.CaptureFixture[str]
+    run: Run,
+    stub: str,
+    references: Path,
+    capsys: pytest.CaptureFixture[str],
+    asked: list[str],
+    engine: str,
 ) -> None:
-    """Twenty seeds, where no other number is asked for."""
-    assert command.main(["reference", "--environment", stub]) == 0
+    """Twenty seeds with the engine `keras`, where nothing else is asked for."""
+    assert command.main(["reference", "--environment", stub, *asked]) == 0
     assert "| fast | 20 | 98." in capsys.readouterr().out
-    (found,) = read_trainings(references / "fast.json")
+    assert [path.name for path in references.iterdir()] == [f"fast-{engine}.json"]
+    (found,) = read_trainings(references / f"fast-{engine}.json")
+    assert found.engine == engine
     assert [trained.seed for trained in found.seeds] == list(range(20))
-    done = run("--seeds", "10", "--candidate", stub)
+    done = run("--seeds", "10", "--candidate", stub, "--engine", engine)
     assert done.ret == 0
+
+
+def test_a_reference_of_an_unknown_engine_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["reference", "--engine", "products"]) == 4
+    assert "argument --engine: invalid choice: 'products'" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_reference")
 def test_a_reference_that_is_not_whole_is_refused(run: Run, stub: str, references: Path) -> None:
-    assert command.main(["reference", "--environment", stub, "--seeds", "12"]) == 0
-    assert (references / "fast.json").exists()
+    reference = ["reference", "--environment", stub, "--engine", "graph", "--seeds", "12"]
+    assert command.main(reference) == 0
+    assert (references / "fast-graph.json").exists()
     done = run("--seeds", "10", "--candidate", stub)
     assert done.ret == 4
     said = done.stdout.str() + done.stderr.str()
-    assert "fast.json has 12 of 20 seeds: go on with python -m bench reference" in said
+    told = "go on with python -m bench reference --recipe fast --engine graph"
+    assert f"fast-graph.json has 12 of 20 seeds: {told}" in said
+
+
+def test_a_reference_from_before_there_were_engines_is_refused_in_one_line(
+    run: Run, stub: str, references: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = references / "fast-graph.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "schema": 1}))
+    message = f"{path}: holds 'trainings' of schema 1, not 'trainings' of 2"
+    for terms in ((), ("--accuracy-margin", "0.2")):
+        done = run("--seeds", "10", "--candidate", stub, *terms)
+        assert done.ret == 4
+        assert message in done.stdout.str() + done.stderr.str()
+        done.stderr.no_fnmatch_line("*Traceback*")
+    capsys.readouterr()
+    for arguments in (["verdict", str(path)], ["reference", "--out", str(path)]):
+        assert command.main(arguments) == 4
+        assert capsys.readouterr().err == f"bench: error: {message}\n"
 
 
 @pytest.mark.usefixtures("no_reference")
@@ -174,7 +253,7 @@ def test_a_seed_that_failed_is_not_kept_in_a_reference(
     monkeypatch.setattr(trials, "train_seeds", train)
     assert command.main(["reference", "--environment", stub, "--seeds", "3"]) == 1
     assert "seed 1 is missing: killed" in capsys.readouterr().out
-    (found,) = read_trainings(references / "fast.json")
+    (found,) = read_trainings(references / "fast-keras.json")
     assert [trained.seed for trained in found.seeds] == [0, 2]
 
 
@@ -194,11 +273,11 @@ def test_a_reference_goes_on_where_it_was_left(
     monkeypatch.setattr(trials, "train_seeds", watched)
     assert command.main([*reference, "5"]) == 0
     assert len(trained) == 2
-    (found,) = read_trainings(references / "fast.json")
+    (found,) = read_trainings(references / "fast-keras.json")
     assert len(found.seeds) == 5
 
 
-def test_a_reference_of_another_recipe_is_not_gone_on_with(
+def test_a_reference_of_another_recipe_or_engine_is_not_gone_on_with(
     stub: str, references: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(references / "mine.json")
@@ -206,16 +285,27 @@ def test_a_reference_of_another_recipe_is_not_gone_on_with(
     assert command.main(reference) == 0
     assert command.main([*reference, "--recipe", "original"]) == 4
     assert "is of another recipe: remove it" in capsys.readouterr().err
+    assert command.main([*reference, "--engine", "graph"]) == 4
+    assert "another engine: remove it" in capsys.readouterr().err
+    assert read_trainings(references / "mine.json")[0].engine == "keras"
 
 
-@pytest.mark.usefixtures("no_reference")
-def test_without_a_reference_one_line_says_so(run: Run, stub: str) -> None:
-    done = run("--seeds", "10", "--candidate", stub)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_without_a_reference_one_line_says_so(
+    run: Run, stub: str, references: Path, engine: str
+) -> None:
+    """That of the other engine is none."""
+    reference_path("fast", engine, references).unlink()
+    terms = ("--seeds", "10", "--candidate", stub, "--engine", engine)
+    done = run(*terms)
     assert done.ret == 4
     said = done.stdout.str() + done.stderr.str()
-    told = "no reference of recipe fast: python -m bench reference --recipe fast, or give"
+    told = (
+        f"no reference of recipe fast and engine {engine}: "
+        f"python -m bench reference --recipe fast --engine {engine}, or give"
+    )
     assert f"{told} --accuracy-margin" in said
-    done = run("--seeds", "10", "--candidate", stub, "--accuracy-margin", "0.2")
+    done = run(*terms, "--accuracy-margin", "0.2")
     assert f"{told} --baseline" in done.stdout.str() + done.stderr.str()
 
 
@@ -262,9 +352,10 @@ def test_a_full_disk_is_one_line(run: Run, stub: str, monkeypatch: pytest.Monkey
     assert "cannot be written: No space left on device" in done.stdout.str() + done.stderr.str()
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
     ("candidate", "status", "word"),
-    [("", 0, "PASS"), (" TF_STUB_LOSS=30.4", 1, "FAIL"), (" TF_STUB_FAULT=start_-_raise", 7, "IN")],
+    [("", 0, "PASS"), (" TF_STUB_LOSS=38", 1, "FAIL"), (" TF_STUB_FAULT=start_-_raise", 7, "IN")],
 )
 def test_results_give_the_same_verdict_again(
     run: Run,
@@ -274,9 +365,10 @@ def test_results_give_the_same_verdict_again(
     candidate: str,
     status: int,
     word: str,
+    engine: str,
 ) -> None:
     path = str(tmp_path / "accuracy.json")
-    sides = ("--baseline", stub, "--candidate", stub + candidate)
+    sides = ("--baseline", stub, "--candidate", stub + candidate, "--engine", engine)
     assert run("--seeds", "10", *sides, "--results", path).ret == status
     capsys.readouterr()
     assert command.main(["verdict", path]) == status
@@ -288,7 +380,7 @@ def test_results_give_the_same_verdict_again(
 def test_seeds_of_no_comparison_have_no_verdict(
     references: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = str(references / "fast.json")
+    path = str(references / "fast-graph.json")
     assert command.main(["verdict", path]) == 4
     assert "holds seeds, but of no comparison" in capsys.readouterr().err
     assert command.main(["verdict", path, path]) == 4
@@ -296,12 +388,13 @@ def test_seeds_of_no_comparison_have_no_verdict(
 
 
 def test_the_margin_is_not_of_an_earlier_recipe(run: Run, stub: str, references: Path) -> None:
-    (reference,) = read_trainings(references / "fast.json")
+    (reference,) = read_trainings(references / "fast-graph.json")
     earlier = replace(reference, recipe=replace(reference.recipe, epochs=3))
-    write_trainings(references / "fast.json", [earlier])
+    write_trainings(references / "fast-graph.json", [earlier])
     done = run("--seeds", "10", "--baseline", stub, "--candidate", stub)
     assert done.ret == 4
-    assert "the reference of recipe fast is of an earlier one" in done.stderr.str()
+    told = "the reference of recipe fast is of an earlier one: python -m bench reference"
+    assert f"{told} --recipe fast --engine graph once it is removed" in done.stderr.str()
 
 
 def test_a_reference_is_not_gone_on_with_on_another_machine(
@@ -319,6 +412,6 @@ def test_a_reference_is_not_gone_on_with_on_another_machine(
 def test_speed_is_not_read_out_of_accuracy_results(
     references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = str(references / "fast.json")
+    path = str(references / "fast-graph.json")
     assert command.main(["report", path, "--out", str(tmp_path)]) == 4
     assert "is of accuracy, expected results of speed" in capsys.readouterr().err

@@ -24,7 +24,7 @@ def pool(loss_points: float, count: int = 60, stream: int = 0, first_seed: int =
     seeds = tuple(
         Trained(seed, round(number), 10_000) for seed, number in enumerate(wrong, first_seed)
     )
-    return Trainings(find_recipe("fast"), "", "", Side("", ""), {}, "", seeds)
+    return Trainings(find_recipe("fast"), "graph", "", "", Side("", ""), {}, "", seeds)
 
 
 @pytest.mark.parametrize(

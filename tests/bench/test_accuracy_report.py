@@ -13,7 +13,7 @@ from bench.accuracy_comparison import decide_all
 from bench.accuracy_plots import losses_figure
 from bench.accuracy_report import accuracy_html, table_rows
 from bench.results import Side
-from bench.trainings import Trainings
+from bench.trainings import Comparison, Trainings
 from lenet5.data import Subset
 from lenet5.recipes import find_recipe
 
@@ -22,6 +22,7 @@ TEST = Subset(
     (np.arange(200) % 10).astype(np.uint8),
 )
 RECIPE = find_recipe("fast").with_overrides({"min_accuracy": 0.5})
+PAIRED = Comparison(0.15, paired=True, beside=True)
 
 
 def trainings(label: str, wrong_image: int) -> Trainings:
@@ -32,7 +33,7 @@ def trainings(label: str, wrong_image: int) -> Trainings:
         digits[[seed + 100, wrong_image]] += 1
         text = "".join(str(digit % 10) for digit in digits)
         seeds.append(Trained(seed, 2, 200, text, train_seconds=8.5, best_epoch=6, epochs=6))
-    return Trainings(RECIPE, "", "", Side("", label), {}, "", tuple(seeds))
+    return Trainings(RECIPE, "graph", "", "", Side("", label), {}, "", tuple(seeds))
 
 
 @pytest.fixture
@@ -40,16 +41,19 @@ def sets() -> list[Trainings]:
     return [trainings("2.15.1", 7), trainings("<b>mine</b>", 9)]
 
 
-def test_the_page_has_verdict_seeds_and_flips(sets: list[Trainings]) -> None:
-    page = accuracy_html(sets, decide_all(sets, 0.15, paired=True), TEST, paired=True)
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_page_has_verdict_seeds_and_flips(sets: list[Trainings], paired: bool) -> None:
+    decisions = decide_all(sets, replace(PAIRED, paired=paired))
+    page = accuracy_html(sets, decisions, TEST, paired=paired)
     assert "PASS: accuracy[fast]: &lt;b&gt;mine&lt;/b&gt; loses 0.000 points" in page
+    assert f"10 seeds, {'paired' if paired else 'unpaired'}, engine graph" in page
     assert "<b>mine" not in page
     assert "1 images lost and 1 gained in at least 8 of 10 seeds" in page
     assert page.count('src="data:image/png;base64,') == 3
 
 
 def test_the_table_has_a_row_a_side(sets: list[Trainings]) -> None:
-    baseline, candidate = table_rows(sets, decide_all(sets, 0.15, paired=True))
+    baseline, candidate = table_rows(sets, decide_all(sets, PAIRED))
     assert baseline == ("2.15.1", "baseline", "99.000 ± 0.000", "", "", "10", "", "8.5")
     assert candidate[1:] == (
         *("PASS", "99.000 ± 0.000", "+0.000", "+0.000 to +0.000", "10", "-", "8.5"),
@@ -58,7 +62,7 @@ def test_the_table_has_a_row_a_side(sets: list[Trainings]) -> None:
 
 def test_losses_are_drawn_with_their_intervals_and_the_margin(sets: list[Trainings]) -> None:
     worse = replace(sets[1], seeds=tuple(replace(t, wrong=3 + t.seed % 2) for t in sets[1].seeds))
-    (decision,) = decide_all([sets[0], worse], 0.15, paired=True)
+    (decision,) = decide_all([sets[0], worse], PAIRED)
     axes: Any = losses_figure([sets[0], worse], [decision]).axes[0]
     interval, point = axes.lines[:2]
     assert list(interval.get_xdata()) == [decision.low, decision.high]
@@ -69,5 +73,5 @@ def test_losses_are_drawn_with_their_intervals_and_the_margin(sets: list[Trainin
 
 def test_before_the_first_seed_there_is_an_empty_row(sets: list[Trainings]) -> None:
     nothing = [replace(item, seeds=()) for item in sets]
-    decisions = decide_all(nothing, 0.15, paired=True)
+    decisions = decide_all(nothing, PAIRED)
     assert "INCONCLUSIVE" in accuracy_html(nothing, decisions, TEST, paired=True)

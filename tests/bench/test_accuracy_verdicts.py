@@ -39,10 +39,13 @@ def decided(
     baseline: Counts,
     *,
     paired: bool = True,
+    beside: bool | None = None,
     margin: float = MARGIN,
     recipe: Recipe = RECIPE,
 ) -> AccuracyDecision:
-    return decide_accuracy(seeds(candidate), seeds(baseline), recipe, margin, paired=paired)
+    return decide_accuracy(
+        seeds(candidate), seeds(baseline), recipe, margin, paired=paired, beside=beside
+    )
 
 
 def drawn(random: np.random.RandomState, count: int, loss: float = 0.0) -> np.ndarray:
@@ -93,16 +96,18 @@ def test_bounds_are_those_of_a_pooled_t_test_against_a_reference() -> None:
     assert (decision.low, decision.high) == pytest.approx((interval.low, interval.high))
 
 
-@pytest.mark.parametrize("paired", [True, False])
+# Pairs, against a reference, and against a baseline's seeds that are trained beside but no pairs.
+@pytest.mark.parametrize(("paired", "beside"), [(True, True), (False, False), (False, True)])
 @pytest.mark.parametrize(("loss", "wrong"), [(MARGIN, "either"), (0.0, Verdict.FAIL)])
-def test_verdicts_err_no_more_often_than_they_say(paired: bool, loss: float, wrong: object) -> None:
+def test_verdicts_err_no_more_often_than_they_say(
+    paired: bool, beside: bool, loss: float, wrong: object
+) -> None:
     """At the margin PASS and FAIL are wrong, at most 2.5 % each; equal sides never FAIL here."""
     random = np.random.RandomState(0)
     counts = dict.fromkeys(Verdict, 0)
     for _ in range(1000):
-        decision = decided(
-            drawn(random, 20, loss), drawn(random, 20), paired=paired, recipe=NO_FLOOR
-        )
+        ours, theirs = drawn(random, 20, loss), drawn(random, 20)
+        decision = decided(ours, theirs, paired=paired, beside=beside, recipe=NO_FLOOR)
         counts[decision.verdict] += 1
     most = stats.binom.isf(0.001, 1000, 0.025)
     if wrong == "either":
@@ -169,25 +174,80 @@ def test_the_margin_is_one_and_a_half_deviations_at_their_upper_bound() -> None:
     assert margin_points(seeds([150, 150, 150])) == 0.01
 
 
-@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize(("paired", "beside"), [(True, True), (False, False), (False, True)])
 @pytest.mark.parametrize("size", [10, 20])
-def test_with_that_margin_equal_independent_sides_pass(size: int, *, paired: bool) -> None:
+def test_with_that_margin_equal_independent_sides_pass(
+    size: int, *, paired: bool, beside: bool
+) -> None:
     """In 95 % of runs of 20 seeds on average over references, whose deviation is by chance too."""
     random = np.random.RandomState(0)
     verdicts = []
     for _ in range(400):
         reference = drawn(random, size)
         margin = margin_points(seeds(reference))
-        other = drawn(random, 20) if paired else reference
-        verdicts.append(decided(drawn(random, 20), other, margin=margin, paired=paired).verdict)
+        other = drawn(random, 20) if beside else reference
+        ours = drawn(random, 20)
+        verdicts.append(decided(ours, other, margin=margin, paired=paired, beside=beside).verdict)
     assert verdicts.count(Verdict.PASS) >= 0.95 * 400 - 4.4  # one standard error
     assert verdicts.count(Verdict.FAIL) <= 2
 
 
-def test_a_verdict_stands_when_the_baseline_fails_later_for_another_candidate() -> None:
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_verdict_stands_when_the_baseline_fails_later_for_another_candidate(
+    paired: bool,
+) -> None:
     baseline = [150] * 12 + [None]
-    assert decided([190 + seed for seed in range(10)], baseline).verdict is Verdict.FAIL
-    assert decided(range(145, 157), baseline).verdict is Verdict.INCONCLUSIVE
+    first, second = [190 + seed for seed in range(10)], range(145, 157)
+    assert decided(first, baseline, paired=paired, beside=True).verdict is Verdict.FAIL
+    undecided = decided(second, baseline, paired=paired, beside=True)
+    assert undecided.verdict is Verdict.INCONCLUSIVE
+    assert undecided.reason == "the baseline fails: seed 12 diverged"
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("later", [100, 200, 205])
+def test_what_the_baseline_did_later_is_no_part_of_a_verdict(later: int, *, paired: bool) -> None:
+    """Its seeds 10 to 19, trained for another candidate: better, worse, or below the floor."""
+    random = np.random.RandomState(6)
+    ours, theirs = drawn(random, 10), drawn(random, 10)
+    then = decided(ours, theirs, paired=paired, beside=True, margin=0.5)
+    now = decided(ours, [*theirs, *[later] * 10], paired=paired, beside=True, margin=0.5)
+    assert then.verdict is Verdict.PASS
+    assert now == then
+
+
+def test_all_of_a_reference_is_part_of_a_verdict() -> None:
+    random = np.random.RandomState(6)
+    ours, theirs = drawn(random, 10), drawn(random, 10)
+    ten = decided(ours, theirs, paired=False, margin=0.5)
+    twenty = decided(ours, [*theirs, *[200] * 10], paired=False, margin=0.5)
+    assert (ten.seeds, twenty.seeds) == (10, 10)
+    assert twenty.difference == pytest.approx(
+        ten.difference - (200 - theirs.mean()) / 200, abs=0.01
+    )
+
+
+def test_seeds_that_are_no_pairs_are_tested_with_as_many_of_the_baseline_at_each_look() -> None:
+    """Of 20 seeds a side the verdict falls with 10, and is that of a pooled test of those."""
+    random = np.random.RandomState(7)
+    ours, theirs = np.round(drawn(random, 20)), np.round(drawn(random, 20))
+    decision = decided(ours, theirs, paired=False, beside=True, margin=0.5)
+    interval = stats.ttest_ind(ours[:10] / 100, theirs[:10] / 100).confidence_interval(0.97)
+    assert (decision.low, decision.high) == pytest.approx((interval.low, interval.high))
+    assert (decision.verdict, decision.seeds) == (Verdict.PASS, 10)
+    narrow = decided(ours, theirs, paired=False, beside=True, margin=decision.high - 1e-3)
+    assert narrow.seeds > 10
+    interval = stats.ttest_ind(
+        ours[: narrow.seeds] / 100, theirs[: narrow.seeds] / 100
+    ).confidence_interval(narrow.confidence)
+    assert (narrow.low, narrow.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_equal_answers_of_seeds_that_are_no_pairs_are_not_identical() -> None:
+    wrong = list(range(140, 150))
+    decision = decided(wrong, wrong, paired=False, beside=True)
+    assert (decision.verdict, decision.reason) == (Verdict.PASS, "")
+    assert decision.low < 0 < decision.high
 
 
 def test_a_crash_is_no_loss_of_98_points() -> None:

@@ -37,7 +37,6 @@ GATED = [
 ]
 INFORMATIONAL = [
     "train_step[loop,b512]",
-    "train_step[products,b128]",
     "train_step[xla,b128]",
     "train_step[raw,b128]",
     "fit[b128]",

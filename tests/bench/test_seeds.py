@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from bench.accuracy import Trained
 from bench.process import Interpreter, Worker
 from bench.seeds import Job, prepare_training_folder, train_seeds
 from lenet5.data import Dataset, Subset
+from lenet5.recipe import ENGINES
 from lenet5.recipes import find_recipe
 from tests.bench.stub_worker import stub_python
 
@@ -37,7 +39,7 @@ def side(tmp_path: Path, **settings: str) -> Mapping[str, Interpreter]:
 def test_a_training_that_hangs_twice_is_given_up(folder: Path, tmp_path: Path) -> None:
     found: list[Trained] = []
     train_seeds(
-        [Job("", seed, RECIPE) for seed in range(3)],
+        [Job("", seed, RECIPE, "graph") for seed in range(3)],
         side(tmp_path, TF_STUB_FAULT="train - hang"),
         folder,
         processes=1,
@@ -47,6 +49,34 @@ def test_a_training_that_hangs_twice_is_given_up(folder: Path, tmp_path: Path) -
     (hung,) = found  # the others are not tried
     assert (hung.wrong, hung.crashed, hung.started) == (None, True, True)
     assert hung.problem == "gave no answer in 0.5 s"
+
+
+def test_a_worker_is_told_recipe_seed_and_engine_of_its_job(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    class Watched(Worker):
+        def ask(self, seconds: float, do: str, **arguments: Any) -> dict[str, Any]:
+            if do == "train":
+                asked.append(arguments)
+            return super().ask(seconds, do, **arguments)
+
+    monkeypatch.setattr(seeds, "Worker", Watched)
+    jobs = [Job("", seed, RECIPE, engine) for seed, engine in enumerate(ENGINES)]
+    told: list[Job] = []
+    train_seeds(
+        jobs,
+        side(tmp_path),
+        folder,
+        processes=1,
+        on_trained=lambda job, _, __: told.append(job),
+    )
+    assert told == jobs
+    assert asked == [
+        {"recipe": asdict(RECIPE), "seed": seed, "engine": engine}
+        for seed, engine in enumerate(ENGINES)
+    ]
 
 
 def test_ctrl_c_ends_every_process_and_begins_no_other(
@@ -65,7 +95,7 @@ def test_ctrl_c_ends_every_process_and_begins_no_other(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(seeds, "Worker", Watched)
-    jobs = [Job("", seed, RECIPE) for seed in range(40)]
+    jobs = [Job("", seed, RECIPE, "graph") for seed in range(40)]
     with pytest.raises(KeyboardInterrupt):
         train_seeds(jobs, side(tmp_path), folder, processes=2, on_trained=on_trained)
     assert len(told) == 1

@@ -1,10 +1,9 @@
-"""What `bench` times is what it says: every image once, in turns, on a clock that is handed in."""
+"""What `bench` times is what it says: real training, every image once, and nothing else."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 import tensorflow as tf
 
 from bench import workloads
-from bench.loop_versus_original import alternate
 from bench.worker import Side
 from bench.workloads import Workload
 from lenet5.data import Dataset, Subset
@@ -22,47 +20,6 @@ from lenet5.data import Dataset, Subset
 @pytest.fixture(scope="module")
 def images(digits: Dataset) -> Subset:
     return workloads.first_images(digits.training, 80)
-
-
-def test_alternating_sides_take_turns_in_swapped_order_after_a_warm_up() -> None:
-    calls: list[str] = []
-    now = 0.0
-
-    def side(name: str, seconds: float) -> None:
-        nonlocal now
-        calls.append(name)
-        now += seconds
-
-    sides = {"loop": lambda: side("loop", 2.0), "original": lambda: side("original", 5.0)}
-    measured = alternate(sides, images=100, rounds=range(4, 9), clock=lambda: now)
-    assert calls == ["loop", "original", *2 * ["loop", "original", "original", "loop"]]
-    assert measured == {"loop": [50.0] * 4, "original": [20.0] * 4, "ratio": 2.5}
-
-
-@pytest.mark.parametrize(
-    ("loop", "rounds"),
-    [
-        pytest.param([2, 2, 2, 2, 2], 2, id="far-enough-apart"),
-        pytest.param([4, 4, 4, 2, 2], 4, id="slow-at-first"),
-        pytest.param([2, 4, 4, 4, 4], 2, id="one-undisturbed-round-is-enough"),
-        pytest.param([4, 4, 4, 4, 4], 5, id="never"),
-    ],
-)
-def test_ratio_is_of_the_best_rounds_and_more_are_timed_until_it_is_reached(
-    loop: list[float], rounds: int
-) -> None:
-    durations = {"loop": iter([9.0, *loop]), "original": iter([9.0] + [5.0] * 5)}
-    now = 0.0
-
-    def side(name: str) -> None:
-        nonlocal now
-        now += next(durations[name])
-
-    sides = {"loop": partial(side, "loop"), "original": partial(side, "original")}
-    measured = alternate(sides, images=10, rounds=range(2, 6), clock=lambda: now)
-    assert measured["loop"] == [10 / seconds for seconds in loop[:rounds]]
-    assert measured["original"] == [2.0] * rounds
-    assert measured["ratio"] == 5.0 / min(loop[:rounds])
 
 
 BUILDERS: dict[str, Callable[[Subset], Workload]] = {

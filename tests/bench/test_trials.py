@@ -21,6 +21,7 @@ from bench.seeds import Job
 from bench.trainings import Trainings, only_writer, read_trainings
 from lenet5.data import Dataset, Subset
 from lenet5.errors import InputError
+from lenet5.recipe import ENGINES
 from lenet5.recipes import find_recipe
 
 pytestmark = pytest.mark.usefixtures("black_images")
@@ -50,7 +51,7 @@ def trained(seconds: float, *wrong: int, name: str = "fast") -> Trainings:
         Trained(seed, count, 10_000, train_seconds=seconds, epochs=6)
         for seed, count in enumerate(wrong)
     )
-    return Trainings(recipe, "", "", Side("", ""), {}, "", seeds)
+    return Trainings(recipe, "keras", "", "", Side("", ""), {}, "", seeds)
 
 
 def changed(item: Trainings, **changes: object) -> Trainings:
@@ -116,20 +117,41 @@ def test_trials_are_gone_on_with(
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_trials_are_gone_on_with_by_the_same_engine_only(
+    write: Write, stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], engine: str
+) -> None:
+    """Keras unless another is asked for."""
+    path, out = str(write([{"recipe": "fast"}])), tmp_path / "trials.json"
+    arguments = ["trials", path, "--out", str(out), "--environment", stub]
+    asked = [] if engine == "keras" else ["--engine", engine]
+    assert command.main([*arguments, *asked]) == 0
+    assert [item.engine for item in read_trainings(out)] == [engine]
+    (other,) = set(ENGINES) - {engine}
+    assert command.main([*arguments, "--engine", other, "--seeds", "2"]) == 4
+    assert "of another engine: remove it" in capsys.readouterr().err
+    assert command.main([*arguments, "--engine", engine, "--seeds", "2"]) == 0
+    assert [(item.engine, len(item.seeds)) for item in read_trainings(out)] == [(engine, 2)]
+
+
 def test_a_seed_of_every_recipe_is_trained_before_the_next_seed(
     write: Write, stub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that an hour in which the machine is slow falls on all."""
     begun: list[tuple[int, int]] = []
+    engines: set[str] = set()
 
     def note(jobs: Sequence[Job], *_: object, **__: object) -> None:
         begun.extend((job.seed, job.recipe.epochs) for job in jobs)
+        engines.update(job.engine for job in jobs)
 
     monkeypatch.setattr(trials, "train_seeds", note)
     path = str(write([{"recipe": "fast", "epochs": epochs} for epochs in (3, 2)]))
     arguments = ["trials", path, "--out", str(tmp_path / "trials.json"), "--seeds", "2"]
-    assert command.main([*arguments, "--environment", stub]) == 1  # none of them was trained
+    arguments += ["--engine", "graph", "--environment", stub]
+    assert command.main(arguments) == 1  # none of them was trained
     assert begun == [(0, 3), (0, 2), (1, 3), (1, 2)]
+    assert engines == {"graph"}
 
 
 def test_a_file_is_added_to_by_one_process_at_a_time(
