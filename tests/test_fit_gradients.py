@@ -218,7 +218,7 @@ def _step(
     model.set_weights(weights)
     model.fit(inputs, aims, batch_size=len(inputs), epochs=1, verbose=0, **options)
     pairs = zip(weights, model.get_weights(), strict=True)
-    return [np.float64(old) - np.float64(new) for old, new in pairs]
+    return [np.asarray(old, np.float64) - np.asarray(new, np.float64) for old, new in pairs]
 
 
 def _assert_gradients(moved: list[np.ndarray], exact: Weights, weights: Weights) -> None:
