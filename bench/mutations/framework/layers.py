@@ -50,19 +50,30 @@ def _tanh_gradient(patch: pytest.MonkeyPatch) -> None:
     around_gradient(patch, "Tanh", make)
 
 
-def _dense_bias_without_gradient(patch: pytest.MonkeyPatch) -> None:
+def _with_bias(layer: str, change: Callable[[Any], Any]) -> Install:
+    """A layer that computes with another bias; without a gradient at all, training would fail."""
+
+    def install(patch: pytest.MonkeyPatch) -> None:
+        import tensorflow as tf
+
+        def make(original: Any) -> Any:
+            def call(self: Any, inputs: Any) -> Any:
+                if self.bias is None:
+                    return original(self, inputs)
+                other = {"bias": change(tf.convert_to_tensor(self.bias))}
+                return with_attributes(self, other, lambda: original(self, inputs))
+
+            return call
+
+        around(patch, getattr(tf.keras.layers, layer), "call", make)
+
+    return install
+
+
+def _constant(value: Any) -> Any:
     import tensorflow as tf
 
-    def make(original: Any) -> Any:
-        def call(self: Any, inputs: Any) -> Any:
-            if self.bias is None:
-                return original(self, inputs)
-            constant = tf.stop_gradient(tf.convert_to_tensor(self.bias))
-            return with_attributes(self, {"bias": constant}, lambda: original(self, inputs))
-
-        return call
-
-    around(patch, tf.keras.layers.Dense, "call", make)
+    return tf.stop_gradient(value) + 0.0 * value
 
 
 def _dropout_straight_through(patch: pytest.MonkeyPatch) -> None:
@@ -87,18 +98,6 @@ def _max_for_average(patch: pytest.MonkeyPatch) -> None:
         return call
 
     around(patch, tf.keras.layers.AveragePooling2D, "call", make)
-
-
-def _convolution_without_bias(patch: pytest.MonkeyPatch) -> None:
-    import tensorflow as tf
-
-    def make(original: Any) -> Any:
-        def call(self: Any, inputs: Any) -> Any:
-            return with_attributes(self, {"use_bias": False}, lambda: original(self, inputs))
-
-        return call
-
-    around(patch, tf.keras.layers.Conv2D, "call", make)
 
 
 def _flipped_kernels(patch: pytest.MonkeyPatch) -> None:
@@ -264,10 +263,10 @@ BREAKAGES = (
         _gradient("AvgPool", lambda _, of: [0.5 * of[0]]),
     ),
     Breakage("gradient of tanh is 1 - y", "gradient", _tanh_gradient),
-    Breakage("Dense biases without gradient", "gradient", _dense_bias_without_gradient),
+    Breakage("gradient of Dense biases is 0", "gradient", _with_bias("Dense", _constant)),
     Breakage("gradient of dropout is that of its input", "gradient", _dropout_straight_through),
     Breakage("average pooling takes the maximum", "layer", _max_for_average),
-    Breakage("Conv2D without bias", "layer", _convolution_without_bias),
+    Breakage("Conv2D without bias", "layer", _with_bias("Conv2D", lambda bias: 0.0 * bias)),
     Breakage("Conv2D turns its kernels around", "layer", _flipped_kernels),
     Breakage("inputs of Dense and Conv2D rounded to bfloat16", "layer", _bfloat16),
     Breakage("Flatten takes channels first", "layer", _flatten_channels_first),
