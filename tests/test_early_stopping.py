@@ -160,12 +160,16 @@ def test_training_watches_the_validation_loss_and_not_the_training_loss(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("patience", [2, None])
+@pytest.mark.parametrize(("patience", "decay"), [(2, 0.0), (None, 0.0), (2, 0.5)])
 def test_the_model_is_that_of_the_best_epoch_whatever_ends_training(
-    bars: Subset, misleading: Subset, engine: str, patience: int | None
+    bars: Subset, misleading: Subset, engine: str, patience: int | None, decay: float
 ) -> None:
-    """Patience or the last epoch: its bits are those of a run that ended with that epoch."""
-    recipe = MISLED.with_overrides({"epochs": 12, "patience": patience})
+    """Patience or the last epoch: its bits are those of a run that ended with the best one.
+
+    Also where the weights are averages, which `fit` of Keras 2 writes over those that it restored.
+    """
+    changes = {"epochs": 12, "patience": patience, "average_decay": decay}
+    recipe = MISLED.with_overrides(changes)
     model, history = train(recipe, bars, misleading, seed=0, engine=engine)
     assert history.stopped_early == (patience is not None)
     assert history.best_epoch < len(history.epochs)
