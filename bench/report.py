@@ -38,6 +38,7 @@ class Gated:
         bounds: lowest and highest accuracy (0 to 1) that pass.
         accuracy: on the test images in this session, 0 to 1.
         described: the same in words, with counts and interval.
+        weight_norms: root of the sum of squares of every weight, in Keras's order.
     """
 
     engine: str
@@ -46,6 +47,7 @@ class Gated:
     bounds: tuple[float, float]
     accuracy: float
     described: str
+    weight_norms: tuple[float, ...]
 
 
 GATED = pytest.StashKey[list[Gated]]()
@@ -269,16 +271,16 @@ def _environment_html(environment: Mapping[str, object], run_directory: Path | N
 
 def _plots_html(gated: Sequence[Gated]) -> str:
     """The curves of all in one picture where they can be read, then the plots of each run."""
-    runs = {model.run_directory: model.engine for model in gated if model.run_directory}
+    runs = {model.run_directory: model for model in gated if model.run_directory}
     if not runs:
         return ""
     curves = _gate_curves(runs)
     parts = ["<h2>Plots</h2>"]
     if curves is not None:
         parts.append(figure_html(curves, "Every epoch beside the reference of recipe and engine"))
-    for directory, engine in runs.items():
+    for directory, model in runs.items():
         if len(runs) > 1:
-            parts.append(f"<h3>Engine {escape(engine)}</h3>")
+            parts.append(f"<h3>Engine {escape(model.engine)}</h3>")
         parts.append(_run_plots_html(directory, () if curves is None else ("curves.png",)))
     return "\n".join(parts)
 
@@ -296,11 +298,11 @@ def _run_plots_html(directory: Path, without: Sequence[str]) -> str:
     return "\n".join(parts)
 
 
-def _gate_curves(directories: Iterable[Path]) -> bytes | None:
+def _gate_curves(runs: Mapping[Path, Gated]) -> bytes | None:
     """The curves of runs that have a reference; None where one has none, or is damaged."""
     trained: dict[str, tuple[Trained, Sequence[Trained]]] = {}
     try:
-        for directory in directories:
+        for directory, model in runs.items():
             run = read_run(directory)
             reference = read_reference(run.recipe.name, run.engine)
             if run.dataset != "mnist" or identity(reference.recipe) != identity(run.recipe):
@@ -310,13 +312,14 @@ def _gate_curves(directories: Iterable[Path]) -> bytes | None:
                 (e.training_loss, e.training_accuracy, e.validation_loss, e.validation_accuracy)
                 for e in epochs
             )
-            trained[run.engine] = Trained(run.seed, 0, 1, curves=curves), reference.seeds
-    except InputError:
-        return None
-    # matplotlib takes longer to import than most sessions without a gate run.
-    from bench.accuracy_plots import gate_png
+            one = Trained(run.seed, 0, 1, curves=curves, weight_norms=model.weight_norms)
+            trained[run.engine] = one, reference.seeds
+        # matplotlib takes longer to import than most sessions without a gate run.
+        from bench.accuracy_plots import gate_png
 
-    return gate_png(trained)
+        return gate_png(trained)
+    except (InputError, ValueError):  # ValueError: a reference without curves
+        return None
 
 
 def _throughput_html(throughput: Sequence[Throughput]) -> str:

@@ -119,6 +119,7 @@ def gated(
             (low, high),
             found.evaluation.accuracy,
             str(found.evaluation),
+            found.weight_norms,
         )
     )
     return lambda: found
