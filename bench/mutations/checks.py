@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_LONGEST_SECONDS = 900.0
+_LONGEST_SECONDS = 1800.0
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
 _TESTS_OF_FIT = "tests/test_fit_"
