@@ -140,7 +140,7 @@ def decide_accuracy(
         common = {t.seed for t in candidate} & {t.seed for t in baseline}
         candidate = [trained for trained in candidate if trained.seed in common]
         baseline = [trained for trained in baseline if trained.seed in common]
-    surprise = _surprise(candidate, baseline, recipe, paired=paired)
+    surprise = _surprise(candidate, baseline, recipe, beside=beside)
     reason, verdict = surprise, Verdict.FAIL if surprise else Verdict.INCONCLUSIVE
     test = _Test(math.nan, math.nan, math.nan, 1.0, 0)
     for look in LOOKS:
@@ -210,12 +210,13 @@ class _Test:
 
 
 def _surprise(
-    candidate: Sequence[Trained], baseline: Sequence[Trained], recipe: Recipe, *, paired: bool
+    candidate: Sequence[Trained], baseline: Sequence[Trained], recipe: Recipe, *, beside: bool
 ) -> str:
     """Why no test is needed: a run below the recipe's floor, or above what can be."""
     floor = recipe.min_accuracy
-    for place, trained in enumerate(candidate):
-        excused = trained.wrong is not None and paired and baseline[place].accuracy < floor
+    low = {trained.seed for trained in baseline if trained.accuracy < floor} if beside else set()
+    for trained in candidate:
+        excused = trained.wrong is not None and trained.seed in low
         if trained.accuracy < floor and not excused:
             told = trained.problem or f"reached {100 * trained.accuracy:.2f} %"
             return f"{'fails' if trained.crashed else 'diverged'}: seed {trained.seed} {told}"

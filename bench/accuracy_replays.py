@@ -68,6 +68,7 @@ def replay(
     for what, one, other in (
         ("images", baseline.split, candidate.split),
         ("code", baseline.code, candidate.code),
+        ("engines", baseline.engine, candidate.engine),
     ):
         if one != other:
             raise InputError(f"the two files are of unlike {what}")

@@ -269,3 +269,12 @@ def test_nothing_passes_against_a_baseline_below_its_floor() -> None:
 
 def test_test_images_that_leaked_on_both_sides_are_too_good() -> None:
     assert decided([5] * 10, [5] * 10).reason == "too good: seed 0 reached 99.95 %"
+
+
+def test_a_seed_below_the_floor_on_both_sides_is_no_divergence_of_the_candidate() -> None:
+    """Paired or not: the baseline, trained beside, fails as well, so nothing is decided."""
+    both = [Trained(seed, 9_020 if seed == 3 else 130 + seed, 10_000) for seed in range(10)]
+    for paired in (True, False):
+        decision = decide_accuracy(both, both, RECIPE, 50.0, paired=paired, beside=True)
+        assert decision.verdict is Verdict.INCONCLUSIVE
+        assert decision.reason == "the baseline's seed 3 is below the floor"
