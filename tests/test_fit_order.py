@@ -121,6 +121,11 @@ def numbers_of(images: list[np.ndarray]) -> np.ndarray:
     return np.asarray(np.rint(np.concatenate(images)[:, 14, 14, 0] * 255), int)
 
 
+def same_places(one: Any, other: Any) -> int:
+    """In how many places two orders agree: 1 on average by chance, above 9 once in ten million."""
+    return int((np.asarray(one) == np.asarray(other)).sum())
+
+
 @each_recipe
 def test_the_engines_batches_have_each_image_once_an_epoch_with_its_label(
     on_images: Filmed, numbered: Subset, recipe: Recipe
@@ -142,11 +147,10 @@ def test_the_engines_batches_have_each_image_once_an_epoch_with_its_label(
 def test_the_engines_order_changes_with_epoch_and_seed_and_repeats_for_the_same(
     on_images: Filmed, numbered: Subset, recipe: Recipe
 ) -> None:
-    """Of two orders of 250 images about one place in 250 agrees, and hardly ever six."""
     orders = [numbers_of(engine_fit(on_images, recipe, numbered, seed)) for seed in (1, 2, 1)]
     first, second = orders[0].reshape(2, COUNT)
     for other in (second, orders[1][:COUNT], np.arange(COUNT)):
-        assert (first == other).sum() <= 6
+        assert same_places(first, other) <= 9
     np.testing.assert_array_equal(orders[2], orders[0])
 
 
@@ -187,28 +191,34 @@ def test_training_sees_each_training_image_once_an_epoch_and_validates_on_the_ot
     assert [len(batch) for batch in tape.trained] == [100, 100, 30] * 2
     first, second = numbers_of(tape.trained).reshape(2, 230)
     assert sorted(first) == sorted(second) == list(range(230))
-    assert (first == second).sum() <= 6
+    assert same_places(first, second) <= 9
     assert numbers_of(tape.tested).tolist() == [*range(230, 250)] * 2
 
 
 def test_arrays_are_visited_each_once_in_another_order_than_given(on_numbers: Filmed) -> None:
-    """Keras 3 repeats one order once a seed is set (findings/); Keras 2 draws a new one."""
+    """In Keras 2 a new one each epoch; in Keras up to 3.15 another one with another seed.
+
+    Keras 3 repeats one order once a seed is set (findings/keras_fit_repeats_its_order.sh), and the
+    3.16 in development has one for all seeds, which it draws from the number 0.
+    """
     tf.keras.utils.set_random_seed(1)
     first, second = array_fit(on_numbers, shuffle=True)
     for epoch in (first, second):
         assert sorted(epoch) == list(range(COUNT))
-        assert sum(number == place for place, number in enumerate(epoch)) <= 6
-    if keras_version().startswith("2."):
-        assert sum(one == other for one, other in zip(first, second, strict=True)) <= 6
+        assert same_places(epoch, list(range(COUNT))) <= 9
     tf.keras.utils.set_random_seed(2)
     other_seed, _ = array_fit(on_numbers, shuffle=True)
-    assert sum(one == other for one, other in zip(first, other_seed, strict=True)) <= 6
+    version = tuple(int(part) for part in keras_version().split(".")[:2])
+    if version < (3, 0):
+        assert same_places(first, second) <= 9
+    if version < (3, 16):
+        assert same_places(first, other_seed) <= 9
 
 
 def test_arrays_are_shuffled_unless_told_otherwise(on_numbers: Filmed) -> None:
     tf.keras.utils.set_random_seed(3)
     epoch, _ = array_fit(on_numbers)
-    assert sum(number == place for place, number in enumerate(epoch)) <= 6
+    assert same_places(epoch, list(range(COUNT))) <= 9
 
 
 def test_arrays_keep_their_order_without_shuffling(on_numbers: Filmed) -> None:
@@ -239,9 +249,9 @@ def test_datasets_are_shuffled_anew_each_epoch_unless_told_otherwise(
     on_numbers.model.fit(shuffled, epochs=2, shuffle=False, verbose=0)
     first, second = epochs_of(on_numbers)
     assert sorted(first) == sorted(second) == list(range(COUNT))
-    assert sum(number == place for place, number in enumerate(first)) <= 6
-    same = sum(one == other for one, other in zip(first, second, strict=True))
-    assert same <= 6 if anew else same == COUNT
+    assert same_places(first, list(range(COUNT))) <= 9
+    same = same_places(first, second)
+    assert same <= 9 if anew else same == COUNT
 
 
 def test_datasets_keep_their_order_and_their_batches(on_numbers: Filmed) -> None:
