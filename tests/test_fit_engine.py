@@ -142,27 +142,22 @@ def test_another_seed_gives_other_bits(trained: Trained) -> None:
 
 
 def test_ctrl_c_in_the_second_epoch_gives_the_averages_of_the_first() -> None:
-    """To the bit those of a run of one epoch."""
-    recipe = SHORT.with_overrides({"average_decay": 0.9})
+    """Not what was trained since, nor the weights that were averaged; the loss is by NumPy."""
 
     def interrupt(progress: Progress) -> None:
         if progress.epoch == 2:
             raise KeyboardInterrupt
 
+    recipe = SHORT.with_overrides({"average_decay": 0.9})
     with pytest.raises(TrainingInterrupted) as caught:
-        train(
-            recipe,
-            TRAINING,
-            VALIDATION,
-            seed=5,
-            on_progress=interrupt,
-            clock=lambda: 0.0,
-        )
-    short = run(recipe.with_overrides({"epochs": 1}))
-    assert bits(caught.value.model) == bits(short.model)
+        train(recipe, TRAINING, VALIDATION, seed=5, on_progress=interrupt)
     history = caught.value.history
-    assert history.epochs == short.history.epochs
     assert (history.best_epoch, history.interrupted, history.stopped_early) == (1, True, False)
+    (epoch,) = history.epochs
+    weights = caught.value.model.get_weights()
+    truth = numpy_lenet5.forward(weights, VALIDATION.images / 255).probabilities
+    loss = numpy_lenet5.loss(weights, truth, VALIDATION.labels, SHORT.l2)
+    assert epoch.validation_loss == pytest.approx(loss, rel=1e-5)
 
 
 def test_a_loss_that_is_not_finite_is_told_with_its_epoch_and_step(
