@@ -7,7 +7,7 @@ Keras 3 visits the images in one and the same order in every epoch once a seed i
 
 Images a second by what `fit` is given (2 cores of an AMD EPYC with AVX-512, one thread, 19,200
 images an epoch, median of 3 epochs; batch 32 and 128, TensorFlow 2.21.0 with Keras 3.15.1 and
-2.15.1, 2026-11-27, nothing beside; single epochs scatter by up to a fifth):
+2.15.1, 2026-11-27, no other TensorFlow beside; single epochs scatter by up to half):
 
 steps_per_execution                    1                16                64
 2.21.0 arrays              13,606 18,352     14,984 21,501     17,474 21,471
@@ -80,8 +80,9 @@ def train(
             epochs=recipe.epochs,
             validation_data=(normalise(validation.images), targets(recipe, validation.labels)),
             validation_batch_size=_VALIDATION_BATCH,
-            # Averages are in the model before a validation is recorded, and then kept as the best.
-            callbacks=[*averages, recorder, early_stopping],
+            # Averages come first: they are what is kept as the best. The recorder comes last: what
+            # it reports is kept already, if Ctrl-C falls into the report.
+            callbacks=[*averages, early_stopping, recorder],
             shuffle=False,  # the batches are shuffled
             verbose=0,
         )

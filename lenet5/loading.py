@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from lenet5.data import CLASSES
 from lenet5.errors import InputError
 from lenet5.model import build_for, summarise
 from lenet5.recipe import Recipe
@@ -17,7 +18,6 @@ from lenet5.runtime import keras_version
 from lenet5.saved_model import checked_copy
 
 _IMAGE = (28, 28, 1)
-_CLASSES = 10
 _ROUNDING = 1e-2  # of a sum of probabilities, in half precision
 _LEAST_SCALE = 1e-2  # of pixels in [0, 1]; 1/255 and 1/127.5 are of those up to 255
 
@@ -82,8 +82,8 @@ def _shape_complaint(model: tf.keras.Model) -> str | None:
     rescaling = [layer for layer in _layers(model) if type(layer).__name__ == "Rescaling"]
     if any(np.max(np.abs(layer.scale)) < _LEAST_SCALE for layer in rescaling):
         return "takes pixels from 0 to 255, which it rescales; a LeNet-5 takes float32 in [0, 1]"
-    if gives != [(_CLASSES,)]:
-        return f"gives values of shape {_named(gives)}, a LeNet-5 gives ({_CLASSES},)"
+    if gives != [(CLASSES,)]:
+        return f"gives values of shape {_named(gives)}, a LeNet-5 gives ({CLASSES},)"
     return None
 
 

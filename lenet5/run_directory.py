@@ -73,14 +73,11 @@ class SavedModel:
         run: what the `recipe.json` beside it says; None: the recipe, the seed and the rest are not
             known, since the model was trained elsewhere or by other means.
         directory: of the run; None without one.
-        parts: which of a run's other files are there: of `RECIPE`, `ENVIRONMENT`, `HISTORY` and
-            `METRICS`; none without a run.
     """
 
     path: Path
     run: Run | None
     directory: Path | None
-    parts: frozenset[str]
 
 
 def create(directory: Path, *, force: bool) -> None:
@@ -274,21 +271,18 @@ def find_model(path: Path) -> SavedModel:
         if path.name == MODEL and (path.parent / RECIPE).is_file():
             return _model_of_run(path.parent)
         if path.is_dir():
-            return SavedModel(_only_model(path), run=None, directory=None, parts=frozenset())
+            return SavedModel(_only_model(path), run=None, directory=None)
         if path.suffix != Path(MODEL).suffix:
             raise InputError(f"{path}: not a run directory, it has no {RECIPE}")
         if not path.exists():
             raise InputError(f"{path}: no such file")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    return SavedModel(path, run=None, directory=None, parts=frozenset())
+    return SavedModel(path, run=None, directory=None)
 
 
 def _model_of_run(directory: Path) -> SavedModel:
-    run = read_run(directory)
-    names = (RECIPE, ENVIRONMENT, HISTORY, METRICS)
-    parts = frozenset(name for name in names if (directory / name).is_file())
-    return SavedModel(model_file(directory), run, directory, parts)
+    return SavedModel(model_file(directory), read_run(directory), directory)
 
 
 def _only_model(folder: Path) -> Path:

@@ -101,8 +101,8 @@ def trainable_tensors(model: Any) -> list[Any]:
 def steps_per_execution(wanted: int) -> int:
     """Steps of `fit` in one call into the graph: what is wanted, or 1 where that miscounts.
 
-    Keras 3.0 to 3.6 report wrong losses where a call has more steps than batches are left
-    (findings/keras_steps_per_execution_remainder.sh).
+    Keras 3.4 reports wrong losses where a call has more steps than batches are left
+    (findings/keras_steps_per_execution_remainder.sh); by its source Keras asks since 3.7.
     """
     version = tuple(int(part) for part in keras_version().split(".")[:2])
     return 1 if (3, 0) <= version < (3, 7) else wanted

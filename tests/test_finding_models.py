@@ -34,8 +34,7 @@ def complaint(path: Path) -> str:
 
 
 def test_a_run_directory_means_its_model(run: Path) -> None:
-    parts = frozenset(["recipe.json", "history.json"])
-    assert find_model(run) == SavedModel(run / "model.keras", RUN, run, parts)
+    assert find_model(run) == SavedModel(run / "model.keras", RUN, run)
 
 
 def test_the_model_of_a_run_directory_means_the_run(run: Path) -> None:
@@ -50,20 +49,10 @@ def test_the_model_of_the_run_that_one_is_in_means_the_run(
     assert find_model(Path()).path == Path("model.keras")
 
 
-def test_scores_count_as_a_part_of_the_run(run: Path) -> None:
-    (run / "metrics.json").touch()
-    (run / "environment.json").touch()
-    assert find_model(run).parts == {
-        *("recipe.json", "environment.json", "history.json", "metrics.json")
-    }
-
-
 def test_other_models_beside_a_run_are_not_the_runs(run: Path) -> None:
     (run / "other.keras").touch()
     assert find_model(run).path == run / "model.keras"
-    assert find_model(run / "other.keras") == SavedModel(
-        run / "other.keras", None, None, frozenset()
-    )
+    assert find_model(run / "other.keras") == SavedModel(run / "other.keras", None, None)
 
 
 @pytest.mark.parametrize("name", ["model.keras", "mine.keras"])
@@ -73,7 +62,7 @@ def test_a_folder_with_nothing_but_a_model_means_it(tmp_path: Path, name: str) -
     (tmp_path / "metrics.json").touch()  # of whatever: without a recipe it is no run
     (tmp_path / ".x.1.partial.keras").touch()
     (tmp_path / "folder.keras").mkdir()
-    expected = SavedModel(path, None, None, frozenset())
+    expected = SavedModel(path, None, None)
     assert find_model(tmp_path) == expected
     assert find_model(path) == expected
 

@@ -239,6 +239,23 @@ def test_ctrl_c_keeps_the_finished_epochs(small: tuple[Subset, Subset], trained:
 
 
 @each_engine
+def test_ctrl_c_while_an_epoch_is_reported_keeps_that_epoch(
+    small: tuple[Subset, Subset], engine: str
+) -> None:
+    """History and model agree: the epoch that was just told of is finished, and is the best."""
+
+    def interrupt(_: Epoch) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(TrainingInterrupted) as caught:
+        train(SHORT, *small, seed=5, engine=engine, on_epoch=interrupt)
+    history = caught.value.history
+    assert (len(history.epochs), history.best_epoch, history.interrupted) == (1, 1, True)
+    weights = caught.value.model.get_weights()
+    assert _validation(history.epochs[0]) == _approximately(weights, small[1])
+
+
+@each_engine
 def test_ctrl_c_in_the_first_epoch_has_no_best_one(
     small: tuple[Subset, Subset], engine: str
 ) -> None:
