@@ -108,6 +108,15 @@ class AccuracyDecision:
     margin: float
 
 
+def pairs_seeds(engine: str) -> bool:
+    """Whether a seed of two environments is one pair.
+
+    It is with the engine `graph`, where both sides have batches and masks in common; Keras's random
+    streams may differ between its versions.
+    """
+    return engine == "graph"
+
+
 def decide_accuracy(
     candidate: Sequence[Trained],
     baseline: Sequence[Trained],

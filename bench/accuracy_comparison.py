@@ -8,7 +8,14 @@ from datetime import datetime, timezone
 from typing import Any
 
 from bench import machine
-from bench.accuracy import LOOKS, AccuracyDecision, Trained, decide_accuracy, margin_points
+from bench.accuracy import (
+    LOOKS,
+    AccuracyDecision,
+    Trained,
+    decide_accuracy,
+    margin_points,
+    pairs_seeds,
+)
 from bench.comparison import interpreter_of, named_sides
 from bench.environments import Built, EnvironmentProblem
 from bench.process import private_folder
@@ -49,13 +56,9 @@ class AccuracyTerms:
 
     @property
     def comparison(self) -> Comparison:
-        """What verdicts are made by.
-
-        Seeds are compared one by one with the engine `graph`, where both sides of a seed have
-        batches and masks in common; Keras's random streams may differ between its versions.
-        """
+        """What verdicts are made by."""
         beside = self.baseline is not None
-        return Comparison(self.margin_points, beside and self.engine == "graph", beside)
+        return Comparison(self.margin_points, beside and pairs_seeds(self.engine), beside)
 
 
 def read_accuracy_terms(

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.accuracy import LOOKS, Trained, decide_accuracy
+from bench.accuracy import LOOKS, Trained, decide_accuracy, pairs_seeds
 from bench.statistics import Verdict
-from bench.trainings import Trainings, reference_seeds
+from bench.trainings import Comparison, Trainings, reference_seeds
 from lenet5.errors import InputError
 from lenet5.recipe import Recipe
 
@@ -28,8 +28,9 @@ class Replays:
 
     Attributes:
         pool: seeds that were trained on each side.
-        paired: whether they are the same seeds, as against a baseline environment; or others, as
+        beside: whether they are the same seeds, as against a baseline environment; or others, as
             against a reference.
+        paired: whether they are compared one by one.
         loss_points: accuracy lost by the candidate over all of them, in percentage points.
         deviation_points: standard deviation of that loss between seeds.
         counts: of runs by verdict.
@@ -37,6 +38,7 @@ class Replays:
     """
 
     pool: int
+    beside: bool
     paired: bool
     loss_points: float
     deviation_points: float
@@ -72,16 +74,17 @@ def replay(
     ):
         if one != other:
             raise InputError(f"the two files are of unlike {what}")
-    theirs, ours, paired = _pools(baseline, candidate)
+    theirs, ours, beside = _pools(baseline, candidate)
+    terms = Comparison(margin_points, beside and pairs_seeds(baseline.engine), beside)
     random = np.random.RandomState(seed)
     counts = dict.fromkeys(Verdict, 0)
     seeds = 0
-    reference = reference_seeds(baseline.recipe.name)
+    drawn = _LONGEST if beside else reference_seeds(baseline.recipe.name)
     for _ in range(replays):
         places = random.randint(len(ours), size=_LONGEST)
-        others = places if paired else random.randint(len(theirs), size=reference)
+        others = places if terms.paired else random.randint(len(theirs), size=drawn)
         run = [ours[place] for place in places], [theirs[place] for place in others]
-        verdict, taken = _decide(*run, candidate.recipe, margin_points, paired=paired)
+        verdict, taken = _decide(*run, candidate.recipe, terms)
         counts[verdict] += 1
         seeds += taken
     our_loss, their_loss = (
@@ -89,12 +92,13 @@ def replay(
     )
     variance = (
         np.var(our_loss - their_loss, ddof=1)
-        if paired
+        if terms.paired
         else np.var(our_loss, ddof=1) + np.var(their_loss, ddof=1)
     )
     return Replays(
         min(len(ours), len(theirs)),
-        paired,
+        beside,
+        terms.paired,
         float(np.mean(our_loss) - np.mean(their_loss)),
         float(np.sqrt(variance)),
         counts,
@@ -105,16 +109,17 @@ def replay(
 def table(rows: Mapping[str, Replays]) -> str:
     """Markdown: a row for each pair of files."""
     lines = [
-        "| candidate | seeds | the baseline's | loses, points | standard deviation | runs "
-        f"| {' | '.join(verdict.value for verdict in Verdict)} | seeds a run |",
-        f"|---|---|---|---|---|---|{'---|' * len(Verdict)}---|",
+        "| candidate | seeds | the baseline's | compared | loses, points | standard deviation "
+        f"| runs | {' | '.join(verdict.value for verdict in Verdict)} | seeds a run |",
+        f"|---|---|---|---|---|---|---|{'---|' * len(Verdict)}---|",
     ]
     for name, row in rows.items():
         total = sum(row.counts.values())
         shares = [f"{100 * row.counts[verdict] / total:.1f} %" for verdict in Verdict]
-        theirs = "the same" if row.paired else "others"
+        theirs = "the same" if row.beside else "others"
+        compared = "one by one" if row.paired else "means"
         points = f"{row.loss_points:.3f}", f"{row.deviation_points:.3f}"
-        cells = [name, row.pool, theirs, *points, total, *shares, f"{row.mean_seeds:.1f}"]
+        cells = [name, row.pool, theirs, compared, *points, total, *shares, f"{row.mean_seeds:.1f}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
@@ -122,7 +127,7 @@ def table(rows: Mapping[str, Replays]) -> str:
 def _pools(
     baseline: Trainings, candidate: Trainings
 ) -> tuple[Sequence[Trained], Sequence[Trained], bool]:
-    """Seeds of the baseline and the candidate to draw from, and whether they are pairs."""
+    """Seeds of the baseline and the candidate to draw from, and whether they are the same."""
     ours = {trained.seed: trained for trained in candidate.seeds}
     pairs = [(base, ours[base.seed]) for base in baseline.seeds if base.seed in ours]
     if pairs:
@@ -139,15 +144,20 @@ def _decide(
     ours: Sequence[Trained],
     theirs: Sequence[Trained],
     recipe: Recipe,
-    margin_points: float,
-    *,
-    paired: bool,
+    terms: Comparison,
 ) -> tuple[Verdict, int]:
     """The verdict of a run that ends at the look that decides it, and that look's seeds."""
     for look in LOOKS:
         taken = ours[: look.blocks]
-        others = theirs[: look.blocks] if paired else theirs
-        decision = decide_accuracy(taken, others, recipe, margin_points, paired=paired)
+        others = theirs[: look.blocks] if terms.beside else theirs
+        decision = decide_accuracy(
+            taken,
+            others,
+            recipe,
+            terms.margin_points,
+            paired=terms.paired,
+            beside=terms.beside,
+        )
         if decision.verdict is not Verdict.INCONCLUSIVE:
             break
     return decision.verdict, len(taken)

@@ -43,6 +43,7 @@ def test_files_of_other_seeds_are_held_against_each_other_as_with_a_reference(
 ) -> None:
     others = pool(loss, stream=1, first_seed=100)
     found = replay(pool(0.0), others, margin_points=0.15, replays=50, seed=0)
+    assert not found.beside
     assert not found.paired
     assert found.counts[verdict] >= 45
     assert found.loss_points == pytest.approx(loss, abs=0.05)
@@ -73,6 +74,16 @@ def test_the_same_seeds_on_both_sides_are_identical() -> None:
     assert found.mean_seeds == 10
 
 
+def test_the_engine_keras_has_no_pairs() -> None:
+    """Equal seeds would be identical as pairs; as two sets they scatter twice over."""
+    fitted = replace(pool(0.0), engine="keras")
+    found = replay(fitted, fitted, margin_points=0.1, replays=200, seed=0)
+    assert found.beside
+    assert not found.paired
+    assert 20 < found.counts[Verdict.PASS] < 198
+    assert found.deviation_points == pytest.approx(0.08 * 2**0.5, rel=0.2)
+
+
 def test_too_few_seeds_are_refused() -> None:
     with pytest.raises(InputError, match="20 seeds are common to both files, 30 are needed"):
         replay(pool(0.0), pool(0.0, count=20), margin_points=0.15, replays=10, seed=0)
@@ -95,7 +106,8 @@ def test_the_command_prints_a_row_a_file(
 def test_the_table_has_shares_of_runs() -> None:
     found = replay(pool(0.0), pool(0.0), margin_points=0.15, replays=10, seed=0)
     assert table({"equal": found}).splitlines()[-1] == (
-        "| equal | 60 | the same | 0.000 | 0.000 | 10 | 100.0 % | 0.0 % | 0.0 % | 10.0 |"
+        "| equal | 60 | the same | one by one "
+        "| 0.000 | 0.000 | 10 | 100.0 % | 0.0 % | 0.0 % | 10.0 |"
     )
 
 
