@@ -6,6 +6,8 @@ Tolerances are for float32 arithmetic. The largest deviations seen with TensorFl
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -126,6 +128,24 @@ def test_adam_agrees_with_keras(batch: tuple[np.ndarray, np.ndarray]) -> None:
     theirs.fit(images, labels, batch_size=48, epochs=5, shuffle=False, verbose=0)
     for mine, keras in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(mine, keras, rtol=0, atol=2e-5)
+
+
+def test_the_masks_of_the_loop_keep_their_share_and_are_drawn_apart() -> None:
+    """Half is dropped and the rest doubled; no step, layer or image has another one's mask."""
+    masks = [mask for step in (0, 1, 2) for mask in _masks(0.5, step, 48)]
+    assert all(set(np.unique(mask)) == {0.0, 2.0} for mask in masks)
+    drawn = [mask[:, :84].ravel() - 1 for mask in masks]
+    assert np.concatenate(drawn).mean() == pytest.approx(0, abs=5 / np.sqrt(6 * drawn[0].size))
+    for one, other in itertools.combinations(drawn, 2):
+        assert abs((one * other).mean()) <= 5 / np.sqrt(one.size)
+    images = np.concatenate([mask - 1 for mask in masks[::2]])
+    alike = np.abs(images @ images.T / images.shape[1] - np.eye(len(images)))
+    assert alike.max() <= 7 / np.sqrt(images.shape[1])  # of 10,296 pairs
+    for rate in (0.1, 0.8):
+        mask, _ = _masks(rate, 0, 480)
+        error = np.sqrt(rate * (1 - rate) / mask.size)
+        assert (mask == 0).mean() == pytest.approx(rate, abs=5 * error)
+        np.testing.assert_allclose(mask[mask != 0], 1 / (1 - rate), rtol=1e-6)
 
 
 def _masks(rate: float, step: int, images: int) -> tuple[np.ndarray | float, np.ndarray | float]:
