@@ -124,6 +124,27 @@ def test_adam_takes_the_settings_that_it_is_given(settings: dict[str, float]) ->
         assert_weights(ours, truth, largest=2e-5, mean=4e-6)
 
 
+def test_adam_takes_gradients_of_every_size_as_they_are() -> None:
+    """From 1e-5 to 1e5, next to each other and from step to step: none is clipped or lost."""
+    random = np.random.RandomState(28)
+    slopes = 10 ** random.uniform(-5, 5, (40, 6)) * random.choice([-1, 1], (40, 6))
+    layer = tf.keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
+    model = tf.keras.Sequential([tf.keras.Input((6,)), layer])
+    model.compile(optimizer=tf.keras.optimizers.Adam(0.1), loss=lambda _, outputs: outputs)
+    recorder = Recorder()
+    inputs = slopes.astype(np.float32)
+    model.fit(inputs, inputs[:, :1], batch_size=1, shuffle=False, callbacks=[recorder], verbose=0)
+    exact = adapt(
+        [np.zeros((6, 1))],
+        split(inputs, inputs[:, :1], 1),
+        lambda _, batch, __: [batch.astype(np.float64).T],  # a weight's gradient is its input
+        [0.1] * 40,
+        Adam(),
+    )
+    for ours, truth in zip(recorder.step_weights, exact, strict=True):
+        assert_weights(ours, truth, largest=2e-5, mean=1e-5)
+
+
 def test_adam_by_its_name_has_the_published_settings() -> None:
     """The string `adam`: rate 0.001, beta_1 0.9, beta_2 0.999, epsilon 1e-7."""
     computed, exact = _regression_steps(build_regression(), "adam", [1e-3] * 40, Adam(), l2=0.0)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _LONGEST_SECONDS = 1800.0
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)  # ids may have blanks
 
 _TESTS_OF_FIT = "tests/test_fit_"
 # Tests that hold what is computed; those of commands, files and reports are left out.

@@ -70,6 +70,13 @@ def pytest_addoption(parser):
 """
 
 
+PARAMETRIZED = """
+import pytest
+@pytest.mark.parametrize("l2", [1, 2], ids=["l2", "no l2"])
+def test_c(l2): assert l2 == 1, "a - b"
+"""
+
+
 def checked(folder: Path, content: str, breakage: str | None = None) -> tuple[tuple[str, ...], str]:
     """Runs one test module of that content."""
     (folder / "conftest.py").write_text(CONFTEST)
@@ -83,6 +90,7 @@ def checked(folder: Path, content: str, breakage: str | None = None) -> tuple[tu
         ("def test_a(): pass\ndef test_b(): assert 1 == 2", ("test_it.py::test_b",)),
         ("def test_a(): pass", ()),
         ("import no_such_module", ("test_it.py",)),
+        (PARAMETRIZED, ("test_it.py::test_c[no l2]",)),
     ],
 )
 def test_checks_that_fail_are_named(tmp_path: Path, content: str, failed: tuple[str, ...]) -> None:
