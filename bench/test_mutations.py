@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.mutations.checks import GATE, Noticed, notice, ordinary_checks, run_checks, table
+from bench.mutations.checks import GATE, ORDINARY_CHECKS, Noticed, notice, run_checks, table
 from bench.mutations.framework import BREAKAGES
 from bench.mutations.framework.breakage import Breakage
 from bench.mutations.project import MUTATIONS, Mutation, apply, copy_project
@@ -39,7 +39,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def unbroken(pytestconfig: pytest.Config, copy: Path) -> str:
     """What fails where nothing is broken: then nothing that fails otherwise means anything."""
-    checks = [*ordinary_checks(copy), GATE]
+    checks = [*ORDINARY_CHECKS, GATE]
     failed, output = run_checks(copy, checks, mnist_dir=pytestconfig.option.mnist_dir)
     return output if failed else ""
 

@@ -17,14 +17,23 @@ from pathlib import Path
 _LONGEST_SECONDS = 1800.0
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)  # ids may have blanks
 
-_TESTS_OF_FIT = "tests/test_fit_"
-# Tests that hold what is computed; those of commands, files and reports are left out.
+_OF_FIT = "tests/test_fit_"
+_TESTS_OF_FIT = tuple(  # quickest first
+    f"{_OF_FIT}{name}.py"
+    for name in (
+        *("forward", "weights", "gradients", "dropout", "metrics", "saving"),
+        *("loss", "early_stopping", "order", "engine", "steps"),
+    )
+)
+# Those that hold what is computed; those of commands, files and reports are left out.
 _OTHER_TESTS = (
     *("tests/test_architecture.py", "tests/test_recipe.py", "tests/test_data.py"),
     *("tests/test_gradients.py", "tests/test_regularisation.py", "tests/test_training.py"),
     *("tests/test_augmentation.py", "tests/test_early_stopping.py", "tests/test_evaluation.py"),
     *("tests/test_run.py", "tests/test_saved_models.py", "bench/test_numerics.py"),
 )
+# What runs on what is broken, without the gate.
+ORDINARY_CHECKS = (*_TESTS_OF_FIT, *_OTHER_TESTS)
 GATE = "tests/test_accuracy_gate.py"
 
 
@@ -47,15 +56,9 @@ class Noticed:
         """Which sort of test was the first to fail."""
         if not self.tests:
             return "**nothing**"
-        if self.tests[0].startswith(_TESTS_OF_FIT):
+        if self.tests[0].startswith(_OF_FIT):
             return "a test of fit"
         return "the gate alone" if self.tests[0].startswith(GATE) else "another test"
-
-
-def ordinary_checks(root: Path) -> tuple[str, ...]:
-    """The test modules that run on what is broken, without the gate: those of `fit` come first."""
-    of_fit = sorted((root / _TESTS_OF_FIT).parent.glob(f"{Path(_TESTS_OF_FIT).name}*.py"))
-    return (*(f"{Path(_TESTS_OF_FIT).parent}/{path.name}" for path in of_fit), *_OTHER_TESTS)
 
 
 def notice(
@@ -77,8 +80,7 @@ def notice(
     """
     failed: tuple[str, ...] = ()
     if not gate_only:
-        checks = ordinary_checks(folder)
-        failed, output = run_checks(folder, checks, breakage=breakage, mnist_dir=mnist_dir)
+        failed, output = run_checks(folder, ORDINARY_CHECKS, breakage=breakage, mnist_dir=mnist_dir)
     if not failed:
         failed, output = run_checks(folder, [GATE], breakage=breakage, mnist_dir=mnist_dir)
     return failed, output

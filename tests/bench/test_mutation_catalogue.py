@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.mutations import checks
-from bench.mutations.checks import GATE, Noticed, notice, ordinary_checks, run_checks, table
+from bench.mutations.checks import GATE, ORDINARY_CHECKS, Noticed, notice, run_checks, table
 from bench.mutations.framework import BREAKAGES
 from bench.mutations.project import MUTATIONS, Mutation, apply
 
@@ -35,18 +35,15 @@ def test_a_stale_mutation_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_checks_are_there_and_know_nothing_of_what_is_broken() -> None:
-    for check in (*ordinary_checks(ROOT), GATE):
+    for check in (*ORDINARY_CHECKS, GATE):
         assert "bench.mutations" not in (ROOT / check).read_text()
 
 
-def test_tests_of_fit_run_first_and_the_gate_is_none_of_the_ordinary_tests(tmp_path: Path) -> None:
-    (tmp_path / "tests").mkdir()
-    for name in ("test_fit_b.py", "test_fit_a.py", "test_other.py"):
-        (tmp_path / "tests" / name).touch()
-    found = ordinary_checks(tmp_path)
-    assert found[:2] == ("tests/test_fit_a.py", "tests/test_fit_b.py")
-    assert "tests/test_gradients.py" in found
-    assert not {"tests/test_other.py", GATE} & set(found)
+def test_all_tests_of_fit_run_first_and_the_gate_is_none_of_the_ordinary_tests() -> None:
+    of_fit = {f"tests/{path.name}" for path in (ROOT / "tests").glob("test_fit_*.py")}
+    assert set(ORDINARY_CHECKS[: len(of_fit)]) == of_fit
+    assert len(set(ORDINARY_CHECKS)) == len(ORDINARY_CHECKS) > len(of_fit)
+    assert GATE not in ORDINARY_CHECKS
 
 
 def test_the_table_says_which_sort_of_test_was_first() -> None:
