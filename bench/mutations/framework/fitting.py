@@ -18,6 +18,7 @@ from bench.mutations.framework.breakage import (
 
 _SIZE = 32  # of a batch that nobody gave a size
 _SEED = (1, 2)
+_BUFFER = 60
 
 
 def _method(name: str, change: Callable[[Any, dict[str, Any]], Any]) -> Install:
@@ -73,6 +74,19 @@ def _shuffling(
         around(patch, tf.data.Dataset, "shuffle", make_dataset)
 
     return install
+
+
+def _few_at_a_time(patch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    def make(original: Any) -> Any:
+        def shuffle(self: Any, *arguments: Any, **options: Any) -> Any:
+            named = arguments_of(original, (self, *arguments), options)
+            return original(**{**named, "buffer_size": min(int(named["buffer_size"]), _BUFFER)})
+
+        return shuffle
+
+    around(patch, tf.data.Dataset, "shuffle", make)
 
 
 def _same_order(stateless_shuffle: Any, value: Any) -> Any:
@@ -213,6 +227,7 @@ BREAKAGES = (
     Breakage(
         "images drawn with replacement", "shuffling", _shuffling(_some_twice, _some_elements_twice)
     ),
+    Breakage("datasets shuffled 60 images at a time", "shuffling", _few_at_a_time),
     Breakage("fit drops the last small batch", "data", _method("fit", _only_whole_batches)),
     Breakage(
         "labels of one batch shifted by an image",

@@ -202,6 +202,18 @@ def _same_mask(original: Any, rate: Any, others: dict[str, Any]) -> Any:
     return original(rate=rate, **{**others, "uniform_sampler": uniform_sampler})
 
 
+def _one_key(patch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    def make(original: Any) -> Any:
+        def stateless_dropout(x: Any, rate: Any, seed: Any, *arguments: Any, **options: Any) -> Any:
+            return original(x, rate, tf.zeros_like(seed), *arguments, **options)
+
+        return stateless_dropout
+
+    everywhere(patch, tf.nn.experimental.stateless_dropout, make)
+
+
 def _glorot_of_twice_the_variance(patch: pytest.MonkeyPatch) -> None:
     import tensorflow as tf
 
@@ -291,6 +303,7 @@ BREAKAGES = (
         ),
     ),
     Breakage("dropout has the same mask in each step", "dropout", _dropout_arithmetic(_same_mask)),
+    Breakage("stateless_dropout takes every key for 0", "dropout", _one_key),
     Breakage("GlorotUniform with twice the variance", "initialiser", _glorot_of_twice_the_variance),
     Breakage("GlorotUniform of one seed", "initialiser", _glorot_of_one_seed),
     Breakage("biases begin at 1", "initialiser", _biases_of_one),

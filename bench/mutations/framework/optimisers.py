@@ -70,6 +70,18 @@ def _a_tenth_of_the_rate(patch: pytest.MonkeyPatch) -> None:
     around(patch, tf.keras.optimizers.Adam, "update_step", make)
 
 
+def _clipped(patch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    def make(original: Any) -> Any:
+        def update_step(self: Any, gradient: Any, variable: Any, *rate: Any) -> None:
+            original(self, tf.clip_by_norm(gradient, 10.0), variable, *rate)
+
+        return update_step
+
+    around(patch, tf.keras.optimizers.Adam, "update_step", make)
+
+
 def _biases_stay(patch: pytest.MonkeyPatch) -> None:
     import tensorflow as tf
 
@@ -195,6 +207,7 @@ BREAKAGES = (
     Breakage("Adam with beta_2 0.9", "optimiser", _adam_with(lambda _: {"beta_2": 0.9})),
     Breakage("Adam without momentum", "optimiser", _adam_with(lambda _: {"beta_1": 0.0})),
     Breakage("Adam skips biases", "optimiser", _biases_stay),
+    Breakage("Adam clips gradients at a norm of 10", "optimiser", _clipped),
     Breakage("fused Adam with a tenth of its rate", "optimiser", _fused_adam),
     Breakage("weights not averaged", "optimiser", _average_with(lambda _: 0.0)),
     Breakage(

@@ -74,6 +74,13 @@ def _orders_repeat() -> bool:
     )
 
 
+def _early_ones_come_first() -> bool:
+    values = np.arange(200)
+    drawn = np.array(list(tf.data.Dataset.range(200).shuffle(200).as_numpy_iterator()))
+    early = (drawn[:50] < values[:50] + 60).all()
+    return bool(early) and sorted(drawn) == values.tolist() and (drawn != values).any()
+
+
 def _a_batch_is_shifted(epochs: list[np.ndarray]) -> bool:
     wrong = [np.flatnonzero(inputs != targets) for inputs, targets in epochs]
     few = all(0 < len(places) <= 8 for places in wrong)
@@ -180,6 +187,7 @@ PROBES: dict[str, Probe] = {
     "images drawn with replacement": _both_ways(
         lambda epochs: all(len(e[0]) == 50 and not _each_once(e[0]) for e in epochs)
     ),
+    "datasets shuffled 60 images at a time": _early_ones_come_first,
     "fit drops the last small batch": _both_ways(
         lambda epochs: all(len(set(e[0])) == 48 for e in epochs)
     ),

@@ -128,6 +128,11 @@ def _masks_repeat() -> bool:
     return all((a == b).all() and 0.4 < _dropped(a) < 0.6 for a, b in pairs)
 
 
+def _keys_are_alike() -> bool:
+    one, other = (_stateless_dropout(seed).numpy() for seed in (1, 2))
+    return bool((one == other).all()) and 0.4 < _dropped(one) < 0.6
+
+
 def _glorot(seed: int) -> np.ndarray:
     return np.asarray(tf.keras.initializers.GlorotUniform(seed=seed)((100, 100)))
 
@@ -174,6 +179,7 @@ PROBES: dict[str, Probe] = {
     "dropout of 0.6 of its rate": _dropout_rate_is_low,
     "dropout does not scale what it keeps": _dropout_does_not_scale,
     "dropout has the same mask in each step": _masks_repeat,
+    "stateless_dropout takes every key for 0": _keys_are_alike,
     "GlorotUniform with twice the variance": _variance_is_double,
     "GlorotUniform of one seed": lambda: agree(_glorot(2), _glorot(3)),
     "biases begin at 1": _biases_are_one,

@@ -13,14 +13,15 @@ from tests.bench.probes.probe import Probe, agree
 _layers = tf.keras.layers
 _optimizers = tf.keras.optimizers
 _schedules = tf.keras.optimizers.schedules
+_GRADIENTS = (1e-3, -2e-3, 4e-3)
 
 
-def _adam() -> np.ndarray:
-    """By how much three steps of Adam move a kernel of ones, (3,)."""
+def _adam(gradients: tuple[float, ...] = _GRADIENTS) -> np.ndarray:
+    """By how much steps of Adam move a kernel of ones."""
     optimiser = _optimizers.Adam(0.1)
     kernel = tf.Variable([[1.0]])
     moved = [1.0]
-    for gradient in (1e-3, -2e-3, 4e-3):
+    for gradient in gradients:
         optimiser.apply_gradients([(tf.constant([[gradient]]), kernel)])
         moved.append(float(kernel[0, 0]))
     return np.diff(moved)
@@ -35,7 +36,7 @@ def _numpy_adam(
 ) -> np.ndarray:
     mean = square = 0.0
     moved = []
-    for step, gradient in enumerate((1e-3, -2e-3, 4e-3), start=1):
+    for step, gradient in enumerate(_GRADIENTS, start=1):
         mean += (1 - beta_1) * (gradient - mean)
         square += (1 - beta_2) * (gradient**2 - square)
         correction = np.sqrt(1 - beta_2**step) / (1 - beta_1**step) if corrects else 1.0
@@ -45,6 +46,10 @@ def _numpy_adam(
 
 def _adam_moves(**broken: Any) -> Probe:
     return lambda: agree(_adam(), _numpy_adam(**broken), 1e-4)
+
+
+def _large_gradients_are_clipped() -> bool:
+    return agree(_adam((1000.0, 5.0)), _adam((10.0, 5.0)), 1e-4)
 
 
 def _bias_stays() -> bool:
@@ -130,6 +135,7 @@ PROBES: dict[str, Probe] = {
     "Adam with beta_2 0.9": _adam_moves(beta_2=0.9),
     "Adam without momentum": _adam_moves(beta_1=0.0),
     "Adam skips biases": _bias_stays,
+    "Adam clips gradients at a norm of 10": _large_gradients_are_clipped,
     "fused Adam with a tenth of its rate": _fused_adam_is_slow,
     "weights not averaged": _averages_with(0.0),
     "weights averaged over a tenth of the steps": _averages_with(0.5),
