@@ -10,15 +10,8 @@ from typing import Any
 
 import pytest
 
-from bench.report import (
-    ENVIRONMENT,
-    FINDINGS,
-    GATED,
-    Gated,
-    head_html,
-    id_cell,
-    session_throughput,
-)
+from bench.report.benchmarks import session_throughput
+from bench.report.session import ENVIRONMENT, FINDINGS, GATED, Gated, head_html, id_cell
 from lenet5 import data, run_directory, runtime
 from lenet5.cli import default_data_dir, default_mnist_dir
 from lenet5.errors import InputError
@@ -26,7 +19,7 @@ from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_engine, check_seed
 from lenet5.recipes import RECIPES, find_recipe
 
 # pytester: tests/test_report.py makes small reports with it.
-pytest_plugins = ["pytester", "bench.comparison_plugin", "bench.accuracy_plugin"]
+pytest_plugins = ["pytester", "bench.speed_plugin", "bench.accuracy_plugin"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -204,7 +197,7 @@ def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> N
     stash = session.config.stash
     # Imported here, since pytest wants to import its plugins first.
     from bench.accuracy_plugin import accuracy_head
-    from bench.comparison_plugin import comparison_head
+    from bench.speed_plugin import comparison_head
 
     heads = [comparison_head(session.config), accuracy_head(session.config)]
     if any(heads):

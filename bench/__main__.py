@@ -16,35 +16,23 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench import (
-    accuracy_replays,
-    calibration,
-    comparison,
-    environments,
-    machine,
-    numerics,
-    results,
-    trials,
-)
-from bench.accuracy_comparison import check_margin, decide_all, default_margin, finding
-from bench.accuracy_report import accuracy_text
-from bench.catalogue import WORKLOADS
-from bench.collection import condensed, together
-from bench.comparison_report import (
-    comparison_html,
-    comparison_pictures,
-    summary_markdown,
-    table_text,
-)
-from bench.environments import Built, EnvironmentProblem, default_cache
-from bench.request import parse_request
-from bench.results import Block, Results
-from bench.statistics import Verdict
-from bench.trainings import (
+from bench import reference, speed
+from bench.environments import builds
+from bench.environments.builds import Built, EnvironmentProblem, default_cache
+from bench.environments.request import parse_request
+from bench.measure import machine, processes
+from bench.measure import numerics as measured_numerics
+from bench.plans import speed as speed_plan
+from bench.plans.seeds import check_margin, default_margin
+from bench.records import numerics as numerics_problem
+from bench.records import results
+from bench.records.blocks import Block, Results
+from bench.records.catalogue import WORKLOADS
+from bench.records.together import together
+from bench.records.trainings import (
     Comparison,
     Trainings,
     holds_trainings,
-    identity,
     only_writer,
     read_comparison,
     read_trainings,
@@ -52,11 +40,24 @@ from bench.trainings import (
     reference_seeds,
     write_trainings,
 )
-from bench.verdicts import Exit, exit_code, verdicts_of_all
+from bench.report import numerics as numerics_report
+from bench.report.accuracy import accuracy_text
+from bench.report.comparison import (
+    comparison_html,
+    comparison_pictures,
+    summary_markdown,
+    table_text,
+)
+from bench.verdicts import accuracy_error_rates, numerics, speed_error_rates
+from bench.verdicts.accuracy import decide_all, finding
+from bench.verdicts.collection import condensed
+from bench.verdicts.exit_codes import Exit, exit_code
+from bench.verdicts.sequential import Verdict
+from bench.verdicts.speed import verdicts_of_all
 from lenet5 import data
 from lenet5.cli import default_data_dir, default_mnist_dir
 from lenet5.errors import InputError
-from lenet5.recipe import DEFAULT_ENGINE, ENGINES, Recipe, check_seed
+from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_seed
 from lenet5.recipes import find_recipe
 from lenet5.run_directory import writing
 
@@ -102,7 +103,8 @@ def _parser() -> argparse.ArgumentParser:
         if name == "report":
             command.add_argument("--out", type=Path, required=True, metavar="DIR")
     calibrate = commands.add_parser(
-        "calibrate", help=f"measure blocks of known truth: {calibration.WORKLOAD} against itself"
+        "calibrate",
+        help=f"measure blocks of known truth: {speed_error_rates.WORKLOAD} against itself",
     )
     calibrate.add_argument("--environment", default=".", metavar="REQ", help="default: this one")
     calibrate.add_argument(
@@ -110,42 +112,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     calibrate.add_argument("--threads", type=int, default=1)
     calibrate.set_defaults(run=_calibrate)
-    reference = commands.add_parser(
+    trained = commands.add_parser(
         "reference", help="train seeds of a recipe: what accuracy is held against"
     )
-    reference.add_argument("--recipe", default="fast", metavar="NAME", help="default: fast")
-    _add_engine(reference)
-    reference.add_argument(
+    trained.add_argument("--recipe", default="fast", metavar="NAME", help="default: fast")
+    _add_engine(trained)
+    trained.add_argument(
         "--seeds", type=int, metavar="N", help="default: 20 of fast, 10 of other recipes"
     )
-    reference.add_argument("--environment", default=".", metavar="REQ", help="default: this one")
-    reference.add_argument(
+    trained.add_argument(
+        "--first-seed", type=int, default=0, metavar="N", help="the seeds from here on; default: 0"
+    )
+    trained.add_argument("--environment", default=".", metavar="REQ", help="default: this one")
+    trained.add_argument(
         "--out",
         type=Path,
         metavar="FILE.json",
         help="default: bench/references/<recipe>-<engine>.json",
     )
-    reference.set_defaults(run=_reference)
-    tried = commands.add_parser("trials", help="train recipes that change one another in something")
-    tried.add_argument("recipes", type=Path, metavar="RECIPES.json")
-    tried.add_argument("--out", type=Path, required=True, metavar="FILE.json")
-    _add_engine(tried)
-    tried.add_argument("--seeds", type=int, default=1, metavar="N", help="of each; default: 1")
-    tried.add_argument(
-        "--first-seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="the N seeds from here on; default: 0",
-    )
-    tried.add_argument(
-        "--protocol",
-        choices=trials.PROTOCOLS,
-        default="validation",
-        help="images that are scored, default: validation; original: the original project's",
-    )
-    tried.add_argument("--environment", default=".", metavar="REQ", help="default: this one")
-    tried.set_defaults(run=_trials)
+    trained.set_defaults(run=_reference)
     errors = commands.add_parser(
         "error-rates", help="draw accuracy comparisons from seeds of known truth, count verdicts"
     )
@@ -228,7 +213,7 @@ def _report(options: argparse.Namespace) -> int:
     if any(path.resolve() == kept.resolve() for path in options.files):
         raise InputError(f"{kept} is to be read and would be replaced: choose another --out")
     decisions = verdicts_of_all(found)
-    alarms = calibration.false_alarms(found, default_cache(os.environ))
+    alarms = speed_error_rates.false_alarms(found, default_cache(os.environ))
     with writing(options.out):
         options.out.mkdir(parents=True, exist_ok=True)
         head = comparison_html(found, decisions, false_alarms=alarms)
@@ -257,17 +242,20 @@ def _calibrate(options: argparse.Namespace) -> int:
     request = parse_request(options.environment)
     images = _mnist().training
     cache = default_cache(os.environ)
-    terms = comparison.Terms(
+    terms = speed_plan.Terms(
         baseline=request,
         candidates=(request,),
-        workloads={calibration.WORKLOAD: WORKLOADS[calibration.WORKLOAD]},
-        budget_seconds=calibration.BUDGET_SECONDS,
+        workloads={speed_error_rates.WORKLOAD: WORKLOADS[speed_error_rates.WORKLOAD]},
+        budget_seconds=speed_error_rates.BUDGET_SECONDS,
         threads=options.threads,
     )
-    built = comparison.build_environments(terms.baseline, terms.candidates, cache, print)
+    built = builds.build_environments(terms.baseline, terms.candidates, cache, print)
     for number in range(1, options.runs + 1):
-        for bank in (calibration.EQUAL, calibration.SLOWED):  # in turns: drift falls on both
-            slowed = replace(terms, call_steps=calibration.call_steps(bank))
+        for bank in (
+            speed_error_rates.EQUAL,
+            speed_error_rates.SLOWED,
+        ):  # in turns: drift falls on both
+            slowed = replace(terms, call_steps=speed_error_rates.call_steps(bank))
             finding = _add_run(bank, slowed, built, images, cache)
             print(f"{bank} {number} of {options.runs}: {finding}", flush=True)
     return Exit.PASSED
@@ -275,24 +263,24 @@ def _calibrate(options: argparse.Namespace) -> int:
 
 def _add_run(
     bank: str,
-    terms: comparison.Terms,
-    built: comparison.Environments,
+    terms: speed_plan.Terms,
+    built: builds.Environments,
     images: data.Subset,
     cache: Path,
 ) -> str:
     """Measures a run and keeps it; gives its verdict in words."""
-    empty = comparison.empty_results(terms, built, code="")
-    folder = calibration.bank_folder(cache, bank, empty)
+    empty = speed.empty_results(terms, built, code="")
+    folder = speed_error_rates.bank_folder(cache, bank, empty)
     folder.mkdir(parents=True, exist_ok=True)
     others = [results.read(path) for path in sorted(folder.glob("*.json"))[:1]]
-    path = comparison.default_results(folder)
+    path = results.default_results(folder)
 
     def on_block(found: Results, _block: Block, _decisions: Any) -> None:
         for other in others:
-            calibration.check_belongs(found, other, folder)
+            speed_error_rates.check_belongs(found, other, folder)
         results.write(path, found)
 
-    found = comparison.measure(terms, built, [[calibration.WORKLOAD]], images, on_block)
+    found = speed.measure(terms, built, [[speed_error_rates.WORKLOAD]], images, on_block)
     results.write(path, found)
     decision = verdicts_of_all(found)[0]
     if not any(block.samples for block in found.blocks):
@@ -305,89 +293,43 @@ def _reference(options: argparse.Namespace) -> int:
     """Trains the seeds that a reference lacks yet; what is trained is kept after each."""
     recipe = find_recipe(options.recipe)
     path = options.out or reference_path(options.recipe, options.engine)
-    options.seeds = reference_seeds(recipe.name) if options.seeds is None else options.seeds
-    with only_writer(path, default_cache(os.environ)):
-        before = read_trainings(path) if path.exists() else []
-        if before and identity(before[0].recipe) != identity(recipe):
-            raise InputError(f"{path} is of another recipe: remove it to begin a new one")
-        return _train(options, [recipe], before, path, least_seeds=2, keep_answers=True)
-
-
-def _trials(options: argparse.Namespace) -> int:
-    """Trains what a file of recipes asks for, and writes a chart beside the results."""
-    recipes = trials.read_trials(options.recipes)
-    chart_path = options.out.parent / f"{options.out.stem}.png"
-    if options.out.suffix != ".json":
-        raise InputError(f"--out is {options.out}, expected a name that ends in .json")
-    with only_writer(options.out, default_cache(os.environ)):
-        before = read_trainings(options.out) if options.out.exists() else []
-        status = _train(
-            options,
-            recipes,
-            before,
-            options.out,
-            first_seed=options.first_seed,
-            protocol=options.protocol,
-        )
-    from bench.accuracy_plots import trials_png  # matplotlib takes long to import
-
-    chart = trials_png(read_trainings(options.out), options.protocol)
-    with writing(chart_path):
-        chart_path.write_bytes(chart)
-    return status
-
-
-def _train(
-    options: argparse.Namespace,
-    recipes: Sequence[Recipe],
-    before: Sequence[Trainings],
-    path: Path,
-    *,
-    least_seeds: int = 1,
-    first_seed: int = 0,
-    protocol: str = "test",
-    keep_answers: bool = False,
-) -> int:
-    if not least_seeds <= options.seeds <= 1000:
-        raise InputError(f"--seeds is {options.seeds}, expected {least_seeds} to 1000")
-    wanted = range(first_seed, first_seed + options.seeds)
+    count = reference_seeds(recipe.name) if options.seeds is None else options.seeds
+    if not 2 <= count <= 1000:
+        raise InputError(f"--seeds is {count}, expected 2 to 1000")
+    wanted = range(options.first_seed, options.first_seed + count)
     check_seed(wanted[0])
     check_seed(wanted[-1])
     request = parse_request(options.environment)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    dataset = trials.arrange(_mnist(), protocol)
-    built = environments.build(request, default_cache(os.environ), say=print)
-    asked = {identity(recipe) for recipe in recipes}
-    with tqdm(total=len(asked) * options.seeds, unit="seed", disable=None) as bar:
+    with (
+        only_writer(path, default_cache(os.environ)),
+        tqdm(total=count, unit="seed", disable=None) as bar,
+    ):
 
-        def on_sets(sets: Sequence[Trainings]) -> None:
-            kept = sets if keep_answers else [trials.without_answers(item) for item in sets]
-            write_trainings(path, kept)
-            seeds = [t.seed for item in sets if identity(item.recipe) in asked for t in item.seeds]
-            done = sum(seed in wanted for seed in seeds)
+        def on_reference(found: Trainings) -> None:
+            write_trainings(path, [found])
+            done = sum(trained.seed in wanted for trained in found.seeds)
             bar.update(done - bar.n)
             if bar.disable:
-                _print_all([f"{done} of {bar.total} seeds"])
+                _print_all([f"{done} of {count} seeds"])
 
-        sets, failed = trials.train_recipes(
-            recipes,
-            built,
-            dataset,
-            before,
-            on_sets,
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        found, failed = reference.train_reference(
+            recipe,
+            builds.build(request, default_cache(os.environ), say=print),
+            _mnist(),
+            _only_set(path) if path.exists() else None,
+            on_reference,
             engine=options.engine,
             seeds=wanted,
             processes=max(len(machine.cores()), 1),
         )
-    print(trials.table(sets))
-    if effects := trials.effects_table(sets):
-        print(f"\n{effects}")
-    for recipe, trained in failed:
-        print(f"{path}: {recipe.name}: seed {trained.seed} is missing: {trained.problem}")
-    wanting = any(not set(wanted) <= {t.seed for t in item.seeds} for item in sets)
-    diverged = any(trained.wrong is None for item in sets for trained in item.seeds)
-    return Exit.FAILED if wanting or (keep_answers and diverged) else Exit.PASSED
+    print(reference.summary(found))
+    for trained in failed:
+        print(f"{path}: seed {trained.seed} is missing: {trained.problem}")
+    trained_all = set(wanted) <= {trained.seed for trained in found.seeds}
+    whole = trained_all and all(trained.wrong is not None for trained in found.seeds)
+    return Exit.PASSED if whole else Exit.FAILED
 
 
 def _error_rates(options: argparse.Namespace) -> int:
@@ -398,16 +340,16 @@ def _error_rates(options: argparse.Namespace) -> int:
     if margin is None:
         margin = default_margin(baseline.recipe.name, baseline.engine)
     rows = {
-        path.stem: accuracy_replays.replay(
+        path.stem: accuracy_error_rates.replay(
             baseline,
             _only_set(path),
             margin_points=margin,
-            replays=accuracy_replays.REPLAYS,
+            replays=accuracy_error_rates.REPLAYS,
             seed=0,
         )
         for path in options.candidates
     }
-    print(f"margin {margin:g} points\n\n{accuracy_replays.table(rows)}")
+    print(f"margin {margin:g} points\n\n{accuracy_error_rates.table(rows)}")
     return Exit.PASSED
 
 
@@ -422,13 +364,16 @@ def _numerics(options: argparse.Namespace) -> int:
     requests = [parse_request(text) for text in options.environment or ["."]]
     training = _mnist().training
     cache = default_cache(os.environ)
-    built = comparison.build_candidates(requests, cache, print)
-    there = [comparison.interpreter_of(side) for side in built if isinstance(side, Built)]
-    computed = iter(numerics.compute_in(there, training))
+    built = builds.build_candidates(requests, cache, print)
+    there = [processes.interpreter_of(side) for side in built if isinstance(side, Built)]
+    computed = iter(measured_numerics.compute_in(there, training))
     answers = [next(computed) if isinstance(side, Built) else "not there" for side in built]
-    found = [answer if isinstance(answer, str) else numerics.by_name(answer) for answer in answers]
-    truth = numerics.solve(numerics.make_problem(training))
-    print(numerics.table([request.text for request in requests], found, truth))
+    found = [
+        answer if isinstance(answer, str) else numerics_problem.by_name(answer)
+        for answer in answers
+    ]
+    truth = numerics.solve(numerics_problem.make_problem(training))
+    print(numerics_report.table([request.text for request in requests], found, truth))
     status = Exit.PASSED if len(there) == len(built) else Exit.NOT_THERE
     for request, side, quantities in zip(requests, built, found, strict=True):
         if not isinstance(side, Built):

@@ -1,273 +1,115 @@
-"""Accuracy verdicts: one-sided t tests over seeds, at fixed looks.
-
-The seed is the unit of statistics and the test images are fixed: what is compared is how many of
-them are wrong. Against a baseline environment the same seeds are trained on both sides and their
-differences tested; against a stored reference the two samples are, with a pooled variance. PASS
-rejects "worse by the margin or more", FAIL rejects "worse by the margin or less".
-"""
+"""An accuracy comparison from its options to its verdicts: seeds until every verdict has fallen."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
 from typing import Any
 
-import numpy as np
-from scipy import stats
+from bench.environments.builds import Built, EnvironmentProblem
+from bench.measure import machine
+from bench.measure.processes import interpreter_of, private_folder
+from bench.measure.seeds import Job, train_seeds
+from bench.measure.worker_files import prepare_training_folder
+from bench.plans.seeds import AccuracyTerms, stages
+from bench.records.sides import Side, named_sides
+from bench.records.trainings import Trained, Trainings, differs
+from bench.verdicts.accuracy import decide_all
+from bench.verdicts.sequential import Verdict
+from lenet5.data import Dataset, sha256_of
 
-from bench.statistics import Look, Verdict
-from lenet5.recipe import Recipe
-
-LOOKS = (Look(10, 0.015), Look(16, 0.005), Look(20, 0.005))  # at numbers of seeds
-# Simulated: an equal candidate is then PASS in over 95 % of runs of up to 20 seeds, on average over
-# references of 10 or 20 seeds, held against these or against a baseline, although nothing is common
-# to the two sides of a seed.
-_MARGIN_DEVIATIONS = 1.5
-_DEVIATION_CONFIDENCE = 0.8
-_LEAST_SURPRISE = 0.003  # of accuracy above the reference's mean, before it is too good
-_DEVIATIONS = 6.0
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What became of a seed.
-
-    Attributes:
-        seed: of weights, order and dropout.
-        wrong: test images classified wrong; None: there is no model, and `problem` says why.
-        images: tested.
-        digits: the answers to all test images, a digit each; empty where they were not kept.
-        train_seconds: wall time of training with validation, without tracing; 0: not known.
-        best_epoch: the one whose weights were tested.
-        epochs: that were trained.
-        curves: an epoch a row: loss and accuracy (0 to 1) on the training images with dropout,
-            then on the validation images; empty where they were not kept.
-        weight_norms: root of the sum of squares of every weight of the model, in Keras's order.
-        problem: why there is no number of wrong images; empty where there is.
-        crashed: whether that is since its process died, hung or raised an error, not since the
-            loss became NaN or infinite.
-        started: whether its process came as far as to import TensorFlow.
-    """
-
-    seed: int
-    wrong: int | None
-    images: int
-    digits: str = ""
-    train_seconds: float = 0.0
-    best_epoch: int = 0
-    epochs: int = 0
-    curves: tuple[tuple[float, ...], ...] = ()
-    weight_norms: tuple[float, ...] = ()
-    problem: str = ""
-    crashed: bool = False
-    started: bool = True
-
-    @property
-    def accuracy(self) -> float:
-        """Share of test images right, in [0, 1]; 0 where there is no model."""
-        return 0.0 if self.wrong is None else (self.images - self.wrong) / self.images
+OnSeed = Callable[[Sequence[Trainings]], None]
 
 
-def read_trained(content: Mapping[str, Any]) -> Trained:
-    """A seed as JSON has it.
-
-    Raises:
-        TypeError, ValueError: a field is unknown, missing, or no row of numbers.
-    """
-    curves = tuple(tuple(map(float, row)) for row in content.get("curves", ()))
-    norms = tuple(map(float, content.get("weight_norms", ())))
-    return Trained(**{**content, "curves": curves, "weight_norms": norms})
-
-
-@dataclass(frozen=True)
-class AccuracyDecision:
-    """The verdict on a candidate's accuracy, and what stands beside it; all in points.
-
-    Attributes:
-        verdict: PASS, FAIL or INCONCLUSIVE.
-        reason: in a few words where no test decided: `identical`, `diverged`, `fails`,
-            `too good`.
-        seeds: that the verdict rests on.
-        difference: accuracy lost by the candidate, in percentage points; NaN without a seed.
-        low: lower end of the interval, of 95 % before the first look; NaN below 2 seeds.
-        high: upper end.
-        confidence: of the interval, 0 to 1.
-        detectable: smallest loss that as many seeds find with 80 % power at one-sided 2.5 %.
-        margin: largest loss that is acceptable.
-    """
-
-    verdict: Verdict
-    reason: str
-    seeds: int
-    difference: float
-    low: float
-    high: float
-    confidence: float
-    detectable: float
-    margin: float
-
-
-def pairs_seeds(engine: str) -> bool:
-    """Whether a seed of two environments is one pair.
-
-    It is with the engine `graph`, where both sides have batches and masks in common; Keras's random
-    streams may differ between its versions.
-    """
-    return engine == "graph"
-
-
-def decide_accuracy(
-    candidate: Sequence[Trained],
-    baseline: Sequence[Trained],
-    recipe: Recipe,
-    margin_points: float,
-    *,
-    paired: bool,
-    beside: bool | None = None,
-) -> AccuracyDecision:
-    """The verdict on the seeds so far.
+def compare_accuracy(
+    terms: AccuracyTerms,
+    built: Sequence[Built | EnvironmentProblem],
+    reference: Trainings | None,
+    dataset: Dataset,
+    on_seed: OnSeed,
+) -> list[Trainings]:
+    """Trains seeds up to each look, of those that are not decided yet.
 
     Args:
-        candidate: its seeds, in the order of the list of seeds.
-        baseline: the same seeds of the baseline, or all of a reference.
-        recipe: whose floor tells a run that diverged, and whose upper bound one too good.
-        margin_points: percentage points of accuracy that may be lost.
-        paired: whether seeds are compared one by one.
-        beside: whether the baseline's seeds are trained beside the candidate's, as many at each
-            look, and are not a reference that was trained before; default: if paired.
+        terms: what is asked for.
+        built: the environments: the baseline's, unless there is a reference, and the candidates'.
+        reference: to hold candidates against instead of a baseline.
+        dataset: MNIST.
+        on_seed: is told of all trainings after each seed.
+
+    Returns:
+        The trainings of baseline or reference, then of every candidate.
+
+    Raises:
+        KeyboardInterrupt: after `on_seed` was told of what there is.
     """
-    beside = paired if beside is None else beside
-    if beside:  # what the baseline did later, for another candidate, is no part of this verdict
-        looks = (look.blocks for look in LOOKS if look.blocks >= len(candidate))
-        baseline = baseline[: next(looks, len(baseline))]
-    fault = next((trained for trained in baseline if trained.wrong is None), None)
-    if fault is not None:
-        told = f"the baseline fails: seed {fault.seed} {fault.problem or 'diverged'}"
-        return AccuracyDecision(Verdict.INCONCLUSIVE, told, 0, *5 * (math.nan,), margin_points)
-    if paired:
-        common = {t.seed for t in candidate} & {t.seed for t in baseline}
-        candidate = [trained for trained in candidate if trained.seed in common]
-        baseline = [trained for trained in baseline if trained.seed in common]
-    surprise = _surprise(candidate, baseline, recipe, beside=beside)
-    reason, verdict = surprise, Verdict.FAIL if surprise else Verdict.INCONCLUSIVE
-    test = _Test(math.nan, math.nan, math.nan, 1.0, 0)
-    for look in LOOKS:
-        if len(candidate) < look.blocks or verdict is not Verdict.INCONCLUSIVE:
-            break
-        others = baseline[: look.blocks] if beside else baseline
-        test = _test(candidate[: look.blocks], others, look.alpha, paired=paired)
-        if paired and all(a.wrong == b.wrong for a, b in zip(candidate, others, strict=False)):
-            verdict, reason = Verdict.PASS, "identical"
-        elif test.low > margin_points:
-            verdict = Verdict.FAIL
-        elif test.high < margin_points:
-            verdict = Verdict.PASS
-    if not test.seeds:  # no look was reached, or none was needed
-        test = _test(candidate, baseline, 0.025, paired=paired)
-    low = next((trained for trained in baseline if trained.accuracy < recipe.min_accuracy), None)
-    if low is not None and verdict is Verdict.PASS:
-        verdict, reason = Verdict.INCONCLUSIVE, f"the baseline's seed {low.seed} is below the floor"
-    return AccuracyDecision(
-        verdict,
-        reason,
-        test.seeds,
-        test.difference,
-        test.low,
-        test.high,
-        1 - 2 * test.alpha,
-        _detectable(test, len(baseline), paired=paired),
-        margin_points,
-    )
+    with private_folder() as folder:
+        code = prepare_training_folder(folder, dataset)
+        sets = _nothing_trained(terms, built, reference, sha256_of(dataset), code)
+        sides = {
+            str(place): interpreter_of(side)
+            for place, side in enumerate(built, start=0 if reference is None else 1)
+            if isinstance(side, Built)
+        }
+
+        def on_trained(job: Job, trained: Trained, said: Mapping[str, Any]) -> None:
+            place = int(job.side)
+            if not (trained.started or sets[place].seeds):
+                problem = f"its worker cannot start: {trained.problem}"
+                sets[place] = replace(sets[place], problem=problem)
+                return
+            versions = {**sets[place].side.versions, **said}
+            sets[place] = replace(
+                sets[place].with_seed(trained), side=replace(sets[place].side, versions=versions)
+            )
+            on_seed(sets)
+
+        for first, last in stages(terms.seeds):
+            places = _undecided(sets, terms)
+            if reference is None and places:
+                places = [0, *places]
+            jobs = [
+                Job(str(place), seed, terms.recipe, terms.engine)
+                for seed in range(first, last)
+                for place in places
+            ]
+            train_seeds(
+                jobs, sides, folder, processes=max(len(machine.cores()), 1), on_trained=on_trained
+            )
+    return sets
 
 
-def margin_points(reference: Sequence[Trained]) -> float:
-    """The loss that is acceptable unless another is asked for, in percentage points.
+def _nothing_trained(
+    terms: AccuracyTerms,
+    built: Sequence[Built | EnvironmentProblem],
+    reference: Trainings | None,
+    split: str,
+    code: str,
+) -> list[Trainings]:
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
 
-    1.5 times the standard deviation between the reference's seeds, rounded up to 0.01: about as
-    little as 20 seeds can be sure of. So few seeds know that deviation badly, so its upper
-    confidence bound of 80 % is taken (normal seeds): sqrt((n - 1) / chi2_0.2) as much, which is
-    1.18 times for 20 seeds and 1.29 times for 10.
-    """
-    percent = [100 * trained.accuracy for trained in reference]
-    freedom = len(percent) - 1
-    bound = math.sqrt(freedom / float(stats.chi2.ppf(1 - _DEVIATION_CONFIDENCE, freedom)))
-    hundredths = 100 * _MARGIN_DEVIATIONS * bound * float(np.std(percent, ddof=1))
-    return max(math.ceil(round(hundredths, 6)), 1) / 100
+    def of(side: Side) -> Trainings:
+        return Trainings(
+            *(terms.recipe, terms.engine, split, code, side, machine.describe(), started),
+            problem=side.problem,
+        )
 
-
-def too_good(reference: Sequence[Trained]) -> float:
-    """Accuracy in [0, 1] above which an evaluation is broken or has seen the test images.
-
-    The mean of the reference plus 0.3 points or 6 standard deviations, whichever is more.
-    """
-    accuracies = [trained.accuracy for trained in reference]
-    deviation = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0
-    return float(np.mean(accuracies)) + max(_LEAST_SURPRISE, _DEVIATIONS * deviation)
+    requests = [*filter(None, [terms.baseline]), *terms.candidates]
+    sets = [of(side) for side in named_sides(requests, built)]
+    if reference is not None:
+        label = f"the reference ({reference.side.label})"
+        sets.insert(0, replace(reference, side=replace(reference.side, label=label)))
+    return sets
 
 
-@dataclass(frozen=True)
-class _Test:
-    """A difference in points with its bounds at a level, and how many seeds it has."""
-
-    difference: float
-    low: float
-    high: float
-    alpha: float
-    seeds: int
-    deviation: float = math.nan
-
-
-def _surprise(
-    candidate: Sequence[Trained], baseline: Sequence[Trained], recipe: Recipe, *, beside: bool
-) -> str:
-    """Why no test is needed: a run below the recipe's floor, or above what can be."""
-    floor = recipe.min_accuracy
-    low = {trained.seed for trained in baseline if trained.accuracy < floor} if beside else set()
-    for trained in candidate:
-        excused = trained.wrong is not None and trained.seed in low
-        if trained.accuracy < floor and not excused:
-            told = trained.problem or f"reached {100 * trained.accuracy:.2f} %"
-            return f"{'fails' if trained.crashed else 'diverged'}: seed {trained.seed} {told}"
-    if candidate and len(baseline) > 1:
-        most = min(too_good(baseline), recipe.max_accuracy)
-        for trained in candidate:
-            if trained.accuracy > most:
-                return f"too good: seed {trained.seed} reached {100 * trained.accuracy:.2f} %"
-    return ""
-
-
-def _test(
-    candidate: Sequence[Trained], baseline: Sequence[Trained], alpha: float, *, paired: bool
-) -> _Test:
-    if paired:
-        both = [(a, b) for a, b in zip(candidate, baseline, strict=False) if a.wrong is not None]
-        candidate, baseline = [a for a, _ in both], [b for _, b in both]
-    ours, theirs = (
-        np.array([100 * (1 - trained.accuracy) for trained in side if trained.wrong is not None])
-        for side in (candidate, baseline)
-    )
-    if len(ours) == 0 or len(theirs) == 0:
-        return _Test(math.nan, math.nan, math.nan, alpha, 0)
-    difference = float(ours.mean() - theirs.mean())
-    if paired:
-        freedom = len(ours) - 1
-        deviation = float(np.std(ours - theirs, ddof=1)) if freedom else math.nan
-        error = deviation / math.sqrt(len(ours))
-    else:
-        freedom = len(ours) + len(theirs) - 2
-        squares = ((ours - ours.mean()) ** 2).sum() + ((theirs - theirs.mean()) ** 2).sum()
-        deviation = math.sqrt(squares / freedom) if freedom else math.nan
-        error = deviation * math.sqrt(1 / len(ours) + 1 / len(theirs))
-    reach = float(stats.t.isf(alpha, freedom)) * error if freedom else math.nan
-    return _Test(difference, difference - reach, difference + reach, alpha, len(ours), deviation)
-
-
-def _detectable(test: _Test, others: int, *, paired: bool) -> float:
-    """Bloom 1995: (t_0.975 + t_0.8) times the standard error of the difference."""
-    if test.seeds < 2:
-        return math.nan
-    freedom = test.seeds - 1 if paired else test.seeds + others - 2
-    scale = 1 / test.seeds if paired else 1 / test.seeds + 1 / others
-    factor = float(stats.t.isf(0.025, freedom) + stats.t.isf(0.2, freedom))
-    return factor * test.deviation * math.sqrt(scale)
+def _undecided(sets: Sequence[Trainings], terms: AccuracyTerms) -> list[int]:
+    if sets[0].problem or any(trained.wrong is None for trained in sets[0].seeds):
+        return []  # more seeds tell nothing where the baseline itself fails
+    decisions = decide_all(sets, terms.comparison)
+    return [
+        place
+        for place, decision in enumerate(decisions, start=1)
+        if decision.verdict is Verdict.INCONCLUSIVE
+        and not (sets[place].problem or differs(sets[0], sets[place]))
+    ]

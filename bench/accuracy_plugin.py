@@ -2,7 +2,7 @@
 
 With `--seeds` nothing but `bench/test_accuracy.py` is collected (and, with `--speed`, the speed
 tests, which are measured after them: never beside trainings), and this process does not import
-TensorFlow. Verdicts and exit codes are those of `bench.comparison_plugin`.
+TensorFlow. Verdicts and exit codes are those of `bench.speed_plugin`.
 """
 
 from __future__ import annotations
@@ -16,22 +16,18 @@ from typing import Any
 import pytest
 from tqdm import tqdm
 
-from bench import comparison, results
-from bench.accuracy import AccuracyDecision
-from bench.accuracy_comparison import (
-    AccuracyTerms,
-    compare_accuracy,
-    decide_all,
-    finding,
-    read_accuracy_terms,
-)
-from bench.accuracy_report import accuracy_html
-from bench.comparison_plugin import NOT_THERE, VERDICT
-from bench.environments import Built, EnvironmentProblem, build, default_cache
-from bench.report import FINDINGS
-from bench.statistics import Verdict
-from bench.trainings import Trainings, read_reference, write_trainings
-from bench.verdicts import Exit
+from bench.accuracy import compare_accuracy
+from bench.environments import builds
+from bench.environments.builds import Built, EnvironmentProblem, build, default_cache
+from bench.plans.seeds import AccuracyTerms, read_accuracy_terms
+from bench.records import results
+from bench.records.trainings import Trainings, read_reference, write_trainings
+from bench.report.accuracy import accuracy_html
+from bench.report.session import FINDINGS
+from bench.speed_plugin import NOT_THERE, VERDICT
+from bench.verdicts.accuracy import AccuracyDecision, decide_all, finding
+from bench.verdicts.exit_codes import Exit
+from bench.verdicts.sequential import Verdict
 from lenet5 import data
 from lenet5.cli import default_data_dir
 from lenet5.errors import InputError
@@ -195,7 +191,7 @@ def _train(config: pytest.Config, terms: AccuracyTerms) -> list[Trainings]:
     built: list[Built | EnvironmentProblem] = []
     if terms.baseline is not None:
         built.append(build(terms.baseline, cache, say=tqdm.write))
-    built += comparison.build_candidates(terms.candidates, cache, tqdm.write)
+    built += builds.build_candidates(terms.candidates, cache, tqdm.write)
     sides = len(terms.candidates) + (terms.baseline is not None)
     with tqdm(total=sides * terms.seeds, disable=None, unit="seed", leave=False) as bar:
 
@@ -212,6 +208,6 @@ def _train(config: pytest.Config, terms: AccuracyTerms) -> list[Trainings]:
 
 def _results_path(asked: Path | None, *, with_speed: bool) -> Path:
     if asked is None:
-        default = comparison.default_results(Path("reports"))
+        default = results.default_results(Path("reports"))
         return default.with_name(default.name.replace("comparison", "accuracy"))
     return asked.with_name(f"{asked.stem}-accuracy.json") if with_speed else asked

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.accuracy import AccuracyDecision
 from bench.accuracy_plugin import ACCURACY_TERMS, TRAINED, judge_accuracy
-from bench.trainings import Trainings
+from bench.records.trainings import Trainings
+from bench.verdicts.accuracy import AccuracyDecision
 
 
 def test_accuracy(

@@ -15,7 +15,7 @@ from bench.mutations.checks import GATE, ORDINARY_CHECKS, Noticed, notice, run_c
 from bench.mutations.framework import BREAKAGES
 from bench.mutations.framework.breakage import Breakage
 from bench.mutations.project import MUTATIONS, Mutation, apply, copy_project
-from bench.report import FINDINGS
+from bench.report.session import FINDINGS
 
 ROOT = Path(__file__).parent.parent
 

@@ -8,23 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from bench.numerics import (
-    QUANTITIES,
-    TOLERANCES,
-    by_name,
-    compute_in,
-    deviations,
-    make_problem,
-    solve,
-)
-from bench.process import Interpreter
+from bench.measure.numerics import compute_in
+from bench.measure.processes import Interpreter
+from bench.records.numerics import QUANTITIES, by_name, make_problem
+from bench.verdicts.numerics import TOLERANCES, deviations, solve
 from lenet5.data import Dataset
 
 
 @pytest.fixture(scope="module")
 def deviating(mnist: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     """Largest relative deviation of each quantity in this environment."""
-    from bench.arithmetic import compute
+    from bench.worker.numerics import compute
 
     folder: Path = tmp_path_factory.mktemp("numerics")
     problem = make_problem(mnist.training)

@@ -10,13 +10,14 @@ from collections.abc import Callable
 
 import pytest
 
-from bench import calibration
-from bench.calibration import EQUAL, SLOWED, WORKLOAD, Row
-from bench.catalogue import WORKLOADS
-from bench.comparison import DEFAULT_MARGIN
-from bench.environments import default_cache
-from bench.report import FINDINGS
-from bench.statistics import Verdict
+from bench.environments.builds import default_cache
+from bench.measure import machine
+from bench.plans.speed import DEFAULT_MARGIN
+from bench.records.catalogue import WORKLOADS
+from bench.report.session import FINDINGS
+from bench.verdicts import speed_error_rates
+from bench.verdicts.sequential import Verdict
+from bench.verdicts.speed_error_rates import EQUAL, SLOWED, WORKLOAD, Row
 from lenet5.errors import InputError
 
 
@@ -24,17 +25,19 @@ from lenet5.errors import InputError
 def replays(pytestconfig: pytest.Config) -> dict[str, list[Row]]:
     """Replays by bank; the table of all goes to the findings."""
     found: dict[str, list[Row]] = {}
-    like = calibration.empty_like(pytestconfig.option.threads, WORKLOADS[WORKLOAD].version)
+    like = speed_error_rates.empty_like(
+        machine.describe(), pytestconfig.option.threads, WORKLOADS[WORKLOAD].version
+    )
     for bank in (EQUAL, SLOWED):
-        folder = calibration.bank_folder(default_cache(os.environ), bank, like)
+        folder = speed_error_rates.bank_folder(default_cache(os.environ), bank, like)
         try:
-            runs = calibration.read_bank(folder)
-            found[bank] = calibration.replay(
-                runs, bank, margin=DEFAULT_MARGIN, replays=calibration.REPLAYS, seed=0
+            runs = speed_error_rates.read_bank(folder)
+            found[bank] = speed_error_rates.replay(
+                runs, bank, margin=DEFAULT_MARGIN, replays=speed_error_rates.REPLAYS, seed=0
             )
         except InputError as error:
             pytest.fail(str(error), pytrace=False)
-    lines = calibration.table([row for rows in found.values() for row in rows]).splitlines()
+    lines = speed_error_rates.table([row for rows in found.values() for row in rows]).splitlines()
     pytestconfig.stash.setdefault(FINDINGS, []).extend(lines)
     return found
 
@@ -60,10 +63,10 @@ def test_verdicts_are_right_as_often_as_asked(
     """Within 120 s, of one workload, margin 1.03."""
     row = next(row for row in replays[bank] if row.manner == manner)
     record_property(f"{bank}_{manner}_{verdict.value}", row.share(verdict))
-    assert least <= row.share(verdict) <= most, calibration.table([row])
+    assert least <= row.share(verdict) <= most, speed_error_rates.table([row])
 
 
 def test_no_run_of_equal_sides_fails(replays: dict[str, list[Row]]) -> None:
     """The runs done for real, which are few."""
     runs = next(row for row in replays[EQUAL] if row.manner == "runs")
-    assert runs.counts[Verdict.FAIL] == 0, calibration.table([runs])
+    assert runs.counts[Verdict.FAIL] == 0, speed_error_rates.table([runs])

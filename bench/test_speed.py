@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.comparison_plugin import FOUND, judge
-from bench.verdicts import Decision
+from bench.speed_plugin import FOUND, judge
+from bench.verdicts.speed import Decision
 
 
 def test_speed(

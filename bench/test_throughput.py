@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from bench import workloads
-from bench.report import ENVIRONMENT
-from bench.workloads import Workload
+from bench.report.session import ENVIRONMENT
+from bench.worker import workloads
+from bench.worker.workloads import Workload
 from lenet5.data import Dataset, Subset
 
 IMAGES = 4_800

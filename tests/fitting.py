@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bench import numpy_lenet5
-from bench.numpy_lenet5 import Weights
+from bench.verdicts import numpy_lenet5
+from bench.verdicts.numpy_lenet5 import Weights
 from lenet5.keras_engine import compile_model
 from lenet5.model import build_for
 from lenet5.recipe import Recipe

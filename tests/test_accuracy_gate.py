@@ -14,11 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from bench.accuracy import Trained
-from bench.gate import hold_against
-from bench.report import FINDINGS, GATED, Gated
-from bench.seed_training import curves_of
-from bench.trainings import Trainings, identity, read_reference
+from bench.records.trainings import Trained, Trainings, identity, read_reference
+from bench.report.session import FINDINGS, GATED, Gated
+from bench.verdicts.reference import hold_against
+from bench.worker.training import curves_of
 from lenet5 import run_directory
 from lenet5.data import Dataset
 from lenet5.errors import InputError

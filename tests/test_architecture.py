@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bench import numpy_lenet5
+from bench.verdicts import numpy_lenet5
 from lenet5.errors import InputError
 from lenet5.model import build_model, summarise
 

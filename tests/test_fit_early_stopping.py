@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bench import numpy_lenet5
+from bench.verdicts import numpy_lenet5
 from lenet5.data import Subset
 from lenet5.early_stopping import build_early_stopping, restore_best_weights
 from lenet5.graph_engine import run_epochs

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bench import numpy_lenet5
+from bench.verdicts import numpy_lenet5
 from lenet5 import keras_engine
 from lenet5.data import Subset, normalise
 from lenet5.history import DivergenceError, Epoch, History, Progress, TrainingInterrupted

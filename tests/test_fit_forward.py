@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bench import numpy_lenet5
+from bench.verdicts import numpy_lenet5
 from tests.fitting import build_lenet5, draw_images, draw_weights, lenet5_recipe
 
 _IMAGES, _BATCH = 21, 8

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bench import numpy_lenet5
-from bench.numpy_lenet5 import Weights
+from bench.verdicts import numpy_lenet5
+from bench.verdicts.numpy_lenet5 import Weights
 from lenet5.data import Subset, normalise
 from lenet5.keras_engine import batches, targets
 from tests.fitting import (

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bench.numpy_lenet5 import Adam, Weights
+from bench.verdicts.numpy_lenet5 import Adam, Weights
 from lenet5.keras_engine import learning_rate, targets
 from lenet5.recipe import Recipe
 from lenet5.runtime import steps_per_execution, weight_averages_callback

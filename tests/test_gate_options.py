@@ -21,7 +21,7 @@ def run(pytester: pytest.Pytester, pytestconfig: pytest.Config) -> Run:
         setattr(hooks, name, getattr(conftest, name))
     pytester.makeini("[pytest]\naddopts =")  # whatever encloses the temporary folder
     pytester.makepyfile("def test_passes(): pass")
-    plugins = ("-p", "bench.comparison_plugin", "-p", "bench.accuracy_plugin")
+    plugins = ("-p", "bench.speed_plugin", "-p", "bench.accuracy_plugin")
 
     def go(*arguments: str) -> pytest.RunResult:
         return pytester.runpytest_inprocess(*plugins, *arguments, plugins=[hooks])

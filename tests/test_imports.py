@@ -32,13 +32,28 @@ HOMES = {
         *("runtime", "augmentation", "model", "steps", "early_stopping", "graph_engine"),
         *("keras_engine", "training", "loading", "evaluation"),
     },
-    ("bench", "matplotlib"): {"plots", "comparison_plots", "comparison_axes", "accuracy_plots"},
+    ("bench", "matplotlib"): {
+        f"report.{name}"
+        for name in ("png", "axes", "throughput_plots", "comparison_plots", "accuracy_plots")
+    },
     ("bench", "tensorflow"): {
-        *("workloads", "worker", "arithmetic"),
+        *(f"worker.{name}" for name in ("main", "workloads", "numerics")),
         *(f"mutations.framework.{name}" for name in BREAKING),
     },
     ("bench", "sklearn"): set(),
     ("bench", "tensorflow_datasets"): set(),
+}
+# What each folder of `bench` may import from the others; what lies in `bench` itself puts all
+# together.
+BENCH = {
+    "environments": set(),
+    "worker": set(),
+    "records": {"environments"},
+    "verdicts": {"environments", "records"},
+    "plans": {"environments", "records", "verdicts"},
+    "measure": {"environments", "records"},
+    "report": {"records", "verdicts"},
+    "mutations": set(),
 }
 HEAVY = ("tensorflow", "tensorflow_datasets", "sklearn", "matplotlib", "scipy", "keras")
 
@@ -83,6 +98,26 @@ def test_a_module_imports_only_modules_to_its_left(module: str) -> None:
     }
     right = set(ORDER[ORDER.index(module) :])
     assert not imported & right
+
+
+@pytest.mark.parametrize("folder", BENCH)
+def test_a_folder_of_bench_imports_only_folders_before_it(folder: str) -> None:
+    imported = {
+        name.split(".")[1]
+        for module, path in modules("bench").items()
+        if module.startswith(f"{folder}.")
+        for name in imports_of(path)
+        if name.startswith("bench.")
+    }
+    assert imported <= {folder, *BENCH[folder]}
+
+
+def test_every_folder_of_bench_has_its_place_and_is_small() -> None:
+    """At most a dozen modules each, `__init__` apart."""
+    names = [module.split(".") for module in modules("bench")]
+    assert {parts[0] for parts in names if len(parts) > 1} == set(BENCH)
+    for folder in BENCH:
+        assert sum(parts[0] == folder and len(parts) == 2 for parts in names) - 1 <= 12
 
 
 def test_the_package_does_not_import_bench_or_tests() -> None:
@@ -145,7 +180,7 @@ def test_everything_imported_is_declared() -> None:
 
 
 def test_no_unit_test_bears_the_name_of_what_is_collected_on_request() -> None:
-    """`bench.comparison_plugin` leaves those out, by the name of their file."""
+    """`bench.speed_plugin` leaves those out, by the name of their file."""
     on_request = {f"test_{name}.py" for name in ("speed", "accuracy", "self_check", "mutations")}
     assert on_request <= {path.name for path in (ROOT / "bench").glob("test_*.py")}
     assert not on_request & {path.name for path in (ROOT / "tests").rglob("test_*.py")}

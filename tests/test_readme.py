@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import main as bench_main
-from bench.catalogue import WORKLOADS
+from bench.records.catalogue import WORKLOADS
 from lenet5.cli import main
 from lenet5.data import MNIST_FILES
 

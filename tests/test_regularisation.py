@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bench import numpy_lenet5
+from bench.verdicts import numpy_lenet5
 from lenet5.data import Subset
 from lenet5.model import build_model
 from lenet5.recipe import ENGINES

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bench import numpy_lenet5
+from bench.verdicts import numpy_lenet5
 from lenet5 import graph_engine, training
 from lenet5.data import Dataset, Subset
 from lenet5.errors import InputError

@@ -1,0 +1,1 @@
+"""A line of words turned into an interpreter that imports TensorFlow."""

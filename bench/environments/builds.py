@@ -1,0 +1,423 @@
+"""Requests such as `tensorflow-cpu==2.16.2 keras==3.0.5` turned into virtual environments.
+
+uv resolves a request and installs it, once, into `<cache>/environments/<key>`; the key stands for
+the resolved list, the SHA-256 of local wheels, and the Python.
+
+environments/<key>/<home>/         the environment
+environments/<key>/complete.json   names its home and its lock; written last
+environments/<key>.lock            held by the process that builds it
+requests/<hash of a request>.json  the key that it came to last, for when there is no network
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+from bench.environments.labels import tensorflow_version
+from bench.environments.request import Request, absolute
+from bench.environments.variables import clean_variables
+from lenet5.errors import InputError
+from lenet5.run_directory import read_json, write_json
+
+_COMPLETE = "complete.json"
+_PYTHON = "bin/python"
+_KEY_VERSION = 1  # a change of how environments are built makes new ones
+_IMPORT_SECONDS = 600
+_LEAST_PYTHON = (3, 10)
+_LONGEST_REASON = 300
+# What would make uv build something else than the request says; indexes and caches are kept.
+_NOT_FOR_UV = (
+    *("CONDA_", "PYTHON", "VIRTUAL_ENV", "UV_BUILD_CONSTRAINT", "UV_CONSTRAINT", "UV_EXCLUDE"),
+    *("UV_OVERRIDE", "UV_PRERELEASE", "UV_PROJECT", "UV_PYTHON", "UV_REQUIRE_HASHES"),
+    *("UV_RESOLUTION", "UV_SYSTEM_PYTHON", "UV_TORCH_BACKEND", "UV_VENV_", "UV_WORKING_DIR"),
+)
+_NO_NETWORK = re.compile(r"Failed to (fetch|download)|network\s+was\s+disabled")
+_LINK = re.compile(r"\s*(error:|cause:|Caused by:|[^\x00-\x7f]+)\s+")  # older uvs draw a tree
+_LIST = """
+import json, platform
+from importlib.metadata import distributions
+found = [[item.metadata["Name"], item.version] for item in distributions()]
+print(json.dumps([platform.python_version(), found]))
+"""
+_FAILS = "TensorFlow cannot be imported there"
+# An import that fails may tell its reason in the middle of many lines.
+_IMPORT = f"""
+import importlib, json, sys
+try:
+    import tensorflow
+    tensorflow.keras.layers
+except Exception as error:
+    if isinstance(error, ModuleNotFoundError) and error.name == "tensorflow":
+        sys.exit("holds no TensorFlow")
+    told = [line for line in str(error).splitlines() if line.strip()]
+    told = [line for line in told if not line.startswith(("Traceback", " "))] or told or [""]
+    sys.exit("{_FAILS}: %s: %s" % (type(error).__name__, told[0]))
+versions = {{"tensorflow": getattr(tensorflow, "__version__", "")}}
+try:
+    package = tensorflow.keras.Model.__module__.partition(".")[0]
+    versions.update(keras=importlib.import_module(package).__version__, keras_package=package)
+except (AttributeError, ImportError):
+    pass  # the lock has to tell it
+print(json.dumps(versions))
+"""
+
+
+class EnvironmentProblem(Exception):  # noqa: N818 - a verdict on the environment, no bug
+    """An environment cannot be built or TensorFlow not imported there; one line says why."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """An environment that TensorFlow was imported in.
+
+    Attributes:
+        request: that it was built for.
+        python: its interpreter.
+        lock: `name==version` of all that it holds, sorted; of a local wheel
+            `name==version @ sha256:<hash>`.
+        python_version: such as `3.11.7`.
+        versions: `tensorflow`, `keras` and `keras_package`, as the imported modules tell them.
+    """
+
+    request: Request
+    python: Path
+    lock: tuple[str, ...]
+    python_version: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def default_cache(environment: Mapping[str, str]) -> Path:
+    """The user's cache folder's `lenet5-bench`.
+
+    Raises:
+        InputError: there is no home folder.
+    """
+    folder = environment.get("XDG_CACHE_HOME") or "~/.cache"
+    return absolute("the cache", folder) / "lenet5-bench"
+
+
+def build(request: Request, cache: Path, *, say: Callable[[str], None]) -> Built:
+    """Builds an environment, or finds it built, and imports TensorFlow there once.
+
+    Args:
+        request: by `bench.environments.request.parse_request`.
+        cache: folder that environments are kept in.
+        say: takes a line about what happens.
+
+    Raises:
+        EnvironmentProblem: it cannot be built, or TensorFlow cannot be imported there.
+    """
+    try:
+        with tempfile.TemporaryDirectory(
+            prefix="lenet5-bench-", ignore_cleanup_errors=True
+        ) as folder:
+            scratch = Path(folder)
+            if request.interpreter is not None:
+                python, version, lock = _existing(request.interpreter, scratch)
+            else:
+                version = platform.python_version()
+                python, lock = _from_cache(request, cache.absolute(), scratch, say)
+            versions = _check_import(python, request.settings, scratch)
+    except (EnvironmentProblem, InputError) as error:
+        raise EnvironmentProblem(f"{request.text}: {error}") from None
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        raise EnvironmentProblem(f"{request.text}: {place}{error.strerror or error}") from None
+    return Built(request, python, lock, version, versions)
+
+
+def _existing(python: Path, scratch: Path) -> tuple[Path, str, tuple[str, ...]]:
+    """The interpreter, its version and its lock."""
+    if python.is_dir():
+        raise EnvironmentProblem("is a folder, name the interpreter in it: bin/python")
+    try:
+        done = _run([python, "-I", "-c", _LIST], clean_variables(scratch), scratch, _IMPORT_SECONDS)
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot be run: {error.strerror}") from None
+    try:
+        version, found = json.loads(done.stdout.splitlines()[-1])
+        lock: dict[str, str] = {}
+        for name, number in found:
+            if name and number:  # what a broken uninstall leaves behind has neither
+                lock.setdefault(canonicalize_name(name), number)  # the first is the one imported
+    except (IndexError, ValueError, TypeError):
+        raise EnvironmentProblem(f"is no Python 3.10 or newer: {_told(done.stderr)}") from None
+    if tuple(map(int, version.split(".")[:2])) < _LEAST_PYTHON:
+        raise EnvironmentProblem(f"is no Python 3.10 or newer: it is {version}")
+    return python, version, tuple(sorted(f"{name}=={number}" for name, number in lock.items()))
+
+
+def _from_cache(
+    request: Request, cache: Path, scratch: Path, say: Callable[[str], None]
+) -> tuple[Path, tuple[str, ...]]:
+    """The interpreter and the lock of an environment that is made where it is not there yet."""
+    wheels = {path: _sha256(Path(path)) for path in request.requirements if path.endswith(".whl")}
+    asked = [wheels.get(requirement, requirement) for requirement in request.requirements]
+    remembered = cache / "requests" / f"{_digest([asked, request.overrides])}.json"
+    try:
+        pins = _resolve(request, wheels, scratch)
+    except ConnectionError as error:
+        before = _built_before(cache, remembered)
+        if before is None:
+            raise EnvironmentProblem(
+                f"cannot be resolved without network, and was not built here before: {error}"
+            ) from None
+        say(f"{request.text}: no network, {tensorflow_version(before[1])} of before is used")
+        return before
+    lock = tuple(sorted(pins))
+    folder = cache / "environments" / _digest(lock)
+    for parent in (folder, remembered.parent):
+        parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if (built := _complete(folder)) is None:
+            say(f"{request.text}: is built in {folder}")
+            home = _install(folder, pins.values(), scratch)
+            about = {"request": request.text, "home": home.name, "lock": lock}
+            write_json(folder / _COMPLETE, about)
+            built = home / _PYTHON, lock
+        for other in folder.iterdir():  # left by processes that were killed
+            if other not in built[0].parents:
+                shutil.rmtree(other, ignore_errors=True)  # which leaves files, complete.json, alone
+        write_json(remembered, {"request": request.text, "key": folder.name})
+    return built
+
+
+def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict[str, str]:
+    """What to install, as uv wants it, by its entry in the lock.
+
+    Raises:
+        ConnectionError: there is no network.
+        EnvironmentProblem: the requirements cannot be met.
+    """
+    lines, local = [], {}
+    for requirement in request.requirements:
+        if requirement in wheels:
+            path = Path(requirement)
+            name, version, *_ = parse_wheel_filename(path.name)
+            local[str(name)] = f"{name}=={version} @ sha256:{wheels[requirement]}"
+            lines.append(f"{name} @ {path.as_uri()}")
+        else:
+            lines.append(requirement)
+    wanted, overrides = scratch / "requirements.in", scratch / "overrides.txt"
+    wanted.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    overrides.write_text("\n".join(request.overrides) + "\n", encoding="utf-8")
+    done = _uv(
+        scratch,
+        *("pip", "compile", wanted, "--override", overrides, "--python", sys.executable),
+        *("--no-header", "--no-annotate"),
+    )
+    if done.returncode:
+        reason = condensed(done.stderr)
+        if _NO_NETWORK.search(done.stderr):
+            raise ConnectionError(reason)
+        raise EnvironmentProblem(f"cannot be resolved: {reason}")
+    found = [line.strip() for line in done.stdout.splitlines()]
+    found = [line for line in found if line and not line.startswith(("#", "-"))]
+    return {local.get(line.partition(" @ ")[0], line): line for line in found}
+
+
+def _install(folder: Path, pins: Iterable[str], scratch: Path) -> Path:
+    """Makes an environment in a new folder below this one."""
+    # Never where another was begun: if that process was killed, its uv may still be writing.
+    home = folder / uuid.uuid4().hex[:8]
+    pinned = scratch / "requirements.txt"
+    pinned.write_text("\n".join(pins) + "\n", encoding="utf-8")
+    to = ("--python", home / _PYTHON)
+    try:
+        for command in (
+            ("venv", home, "--python", sys.executable, "--no-project"),
+            # Without compiled bytecode an import would be timed with its compilation.
+            ("pip", "install", *to, "--no-deps", "--compile-bytecode", "-r", pinned),
+        ):
+            done = _uv(scratch, *command)
+            if done.returncode:
+                raise EnvironmentProblem(f"cannot be installed: {condensed(done.stderr)}")
+    except BaseException:
+        shutil.rmtree(home, ignore_errors=True)
+        raise
+    return home
+
+
+def _complete(folder: Path) -> tuple[Path, tuple[str, ...]] | None:
+    """The interpreter and the lock of an environment that was built whole and is still there."""
+    with contextlib.suppress(InputError, KeyError, TypeError):
+        about = read_json(folder / _COMPLETE)
+        python = folder / about["home"] / _PYTHON
+        if python.exists():
+            return python, tuple(about["lock"])
+    return None
+
+
+def _built_before(cache: Path, remembered: Path) -> tuple[Path, tuple[str, ...]] | None:
+    with contextlib.suppress(InputError, KeyError, TypeError):
+        return _complete(cache / "environments" / read_json(remembered)["key"])
+    return None
+
+
+def _check_import(python: Path, settings: Mapping[str, str], scratch: Path) -> dict[str, str]:
+    """What `_IMPORT` prints of TensorFlow and Keras; what is printed beside it is not read."""
+    variables = {**clean_variables(scratch), **settings}
+    command = (python, "-I", "-c", _IMPORT)
+    done = _run(command, variables, scratch, _IMPORT_SECONDS)
+    reason = ""
+    if done.returncode < 0:  # C++ says why it aborts at the lowest level only
+        reason = f"{_FAILS}: killed by signal {-done.returncode}: "
+        done = _run(command, {**variables, "TF_CPP_MIN_LOG_LEVEL": "0"}, scratch, _IMPORT_SECONDS)
+    elif done.returncode and not done.stderr.strip():
+        reason = f"{_FAILS}: exit status {done.returncode}"
+    if reason or done.returncode:
+        raise EnvironmentProblem(reason + _told(done.stderr))
+    for line in reversed(done.stdout.splitlines()):
+        with contextlib.suppress(ValueError):
+            said = json.loads(line)
+            if isinstance(said, dict):
+                return {name: str(version) for name, version in said.items() if version}
+    return {}
+
+
+def _uv(scratch: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(_NOT_FOR_UV)}
+    # In a folder of its own: no project's configuration is found from there, but the user's is.
+    return _run([_find_uv(), *arguments, "--color", "never", "--no-progress"], variables, scratch)
+
+
+def _find_uv() -> str:
+    with contextlib.suppress(ImportError, FileNotFoundError):
+        from uv import find_uv_bin
+
+        return find_uv_bin()
+    if found := shutil.which("uv"):
+        return found
+    raise EnvironmentProblem("uv is missing, which builds environments: pip install uv")
+
+
+def _run(
+    command: Sequence[str | Path],
+    variables: Mapping[str, str],
+    folder: Path,
+    seconds: float | None = None,
+) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command,
+            env=dict(variables),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise EnvironmentProblem(f"{command[0]} did not end within {seconds:g} s") from None
+
+
+def condensed(message: str) -> str:
+    """A message of uv's in one line: what failed and the last cause, or the unmet premises."""
+    links: list[str] = []
+    for line in message.splitlines():
+        mark = _LINK.match(line)
+        if mark:
+            links.append(line[mark.end() :].strip())
+        elif links and not line.strip():
+            break  # hints follow
+        elif links:
+            links[-1] += f" {line.strip(' │')}"
+    if not links:
+        return _told(message) or "uv ended without a word"
+    if "Because " in links[-1]:
+        return _shortened(_premises(links[-1].partition("Because ")[2]))
+    head = links[0].rstrip(":")
+    return _shortened(head if len(links) == 1 else f"{head}: {links[-1]}")
+
+
+def _premises(proof: str) -> str:
+    kept: list[str] = []
+    for step in re.split(r"\.?\s+And because ", proof):
+        told = step.split(", we can conclude that")[0].rstrip(".")
+        premise, _, required = told.rpartition(" and you require ")
+        if premise and re.split(r"[^\w.-]", required)[0] in premise:
+            told = premise  # the request stands before the message anyway
+        if told.removeprefix("you require ") not in "; ".join(kept):
+            kept.append(told)
+    return "; ".join(kept)
+
+
+def _told(output: str) -> str:
+    """The last line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return _shortened(lines[-1]) if lines else ""
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 1]}…"
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _digest(content: Any) -> str:
+    python = (sys.version, sys.base_prefix, sysconfig.get_platform())
+    text = json.dumps([_KEY_VERSION, python, content])
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Environments:
+    """What the environments came to: built, or the problem that each has."""
+
+    baseline: Built
+    candidates: tuple[Built | EnvironmentProblem, ...]
+
+
+def build_environments(
+    baseline: Request, candidates: Sequence[Request], cache: Path, say: Say
+) -> Environments:
+    """Builds every environment; a candidate that cannot be built does not stop the others.
+
+    Raises:
+        EnvironmentProblem: the baseline's.
+    """
+    held_against = build(baseline, cache, say=say)
+    return Environments(held_against, build_candidates(candidates, cache, say))
+
+
+def build_candidates(
+    candidates: Sequence[Request], cache: Path, say: Say
+) -> tuple[Built | EnvironmentProblem, ...]:
+    """Builds every environment; what cannot be built has its problem in its place."""
+    built: list[Built | EnvironmentProblem] = []
+    for request in candidates:
+        try:
+            built.append(build(request, cache, say=say))
+        except EnvironmentProblem as problem:
+            say(str(problem))
+            built.append(problem)
+    return tuple(built)

@@ -1,0 +1,208 @@
+"""Short names of environments for tables: TensorFlow's version, and what differs.
+
+Versions are those of the modules that a process imported there, where one has told them. A lock
+alone holds distributions, and TensorFlow and Keras come under many names (`tf-nightly-cpu`,
+`keras-nightly`, a vendor's `intel-tensorflow`): it is asked only where no process has run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from packaging.version import InvalidVersion, Version
+
+# One vendor's word before it, and what it is built for behind it; `tensorflow-datasets` holds none.
+_TENSORFLOW = re.compile(
+    r"([a-z0-9]+-)?(tensorflow|tf-nightly)"
+    r"(-(aarch64|avx512|aws|cpu|directml|enhanced|gpu|intel|macos|rocm|tpu))*"
+)
+_KERAS = {
+    "keras": re.compile(r"(keras|keras-nightly)"),
+    "tf_keras": re.compile(r"(tf-keras|tf-keras-nightly)"),
+}
+_FOR_CPUS = re.compile(r"(^|-)(cpu|intel|macos|aarch64)(-|$)")
+
+
+@dataclass(frozen=True)
+class Modules:
+    """What `import tensorflow` gives in an environment.
+
+    Attributes:
+        tensorflow: version; empty if unknown.
+        keras: version of the Keras behind `tf.keras`; empty if unknown.
+        keras_package: `keras`, or `tf_keras`.
+    """
+
+    tensorflow: str
+    keras: str
+    keras_package: str
+
+
+def modules_of(
+    lock: Sequence[str], settings: Mapping[str, str], versions: Mapping[str, Any]
+) -> Modules:
+    """The modules that an environment imports, by a process of it, else by its lock.
+
+    Args:
+        lock: of `bench.environments.builds.Built`.
+        settings: its variables.
+        versions: `tensorflow`, `keras` and `keras_package` as a process of it has told them;
+            without them where none has run.
+
+    Returns:
+        Versions as PEP 440 writes them: `2.22.0rc0`, where TensorFlow calls itself `2.22.0-rc0`.
+    """
+    packages = packages_of(lock)
+    tensorflow, keras = (str(versions.get(name) or "") for name in ("tensorflow", "keras"))
+    package = str(versions.get("keras_package") or "keras")
+    if not keras:
+        is_legacy = settings.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true")
+        if is_legacy and _distribution(packages, _KERAS["tf_keras"]):
+            package = "tf_keras"
+        keras = _locked(packages, _KERAS[package])
+    return Modules(
+        _canonical(tensorflow or _locked(packages, _TENSORFLOW)), _canonical(keras), package
+    )
+
+
+def labels(
+    locks: Sequence[tuple[str, ...]],
+    settings: Sequence[Mapping[str, str]],
+    python_versions: Sequence[str] = (),
+    versions: Sequence[Mapping[str, Any]] = (),
+) -> list[str]:
+    """Short names for tables: TensorFlow's version, and what differs where that is the same.
+
+    Keras is told also where TensorFlow differs, of the baseline and of those with another Keras
+    than it: two things differ then. Only before 2.16 TensorFlow's version says which Keras it is.
+
+    Args:
+        locks: of the baseline, then of the candidates; empty where one could not be built.
+        settings: of the same.
+        python_versions: of the same, if they may differ.
+        versions: of the same, what `modules_of` takes.
+
+    Returns:
+        As many names, all different; `again` marks an environment that is there already.
+    """
+    packages = [packages_of(lock) for lock in locks]
+    told = versions or [{}] * len(locks)
+    modules = [modules_of(*side) for side in zip(locks, settings, told, strict=True)]
+    pythons = python_versions or [""] * len(locks)
+    sides = list(zip(packages, modules, settings, pythons, strict=True))
+    unknown = ["unknown TensorFlow" if held else "not built" for held in packages]
+    names = [of.tensorflow or other for of, other in zip(modules, unknown, strict=True)]
+    names = _told_apart(names, [_facets(*side) for side in sides], _with_keras(modules))
+    everything = [{name: f"+ {name} {held[name]}" for name in held} for held in packages]
+    unique: list[str] = []
+    for place, name in enumerate(_told_apart(names, everything, most=2)):
+        first = sides.index(sides[place])
+        label = name if first == place else f"{unique[first]} again"
+        number = 1 + sum(other.startswith(label) for other in unique)
+        unique.append(f"{label} ({number})" if label in unique else label)
+    return unique
+
+
+def tensorflow_version(lock: Sequence[str]) -> str:
+    """TensorFlow's version in a lock, whatever its distribution is called."""
+    return _locked(packages_of(lock), _TENSORFLOW) or "unknown TensorFlow"
+
+
+def is_for_cpus_only(lock: Sequence[str], versions: Mapping[str, Any]) -> bool:
+    """Whether TensorFlow was built without what GPUs need, as it says itself, else by its name."""
+    build = versions.get("build")
+    if isinstance(build, Mapping) and "is_cuda_build" in build:
+        return all(build.get(f"is_{kind}_build") in (None, "False") for kind in ("cuda", "rocm"))
+    return bool(_FOR_CPUS.search(_distribution(packages_of(lock), _TENSORFLOW)))
+
+
+def packages_of(lock: Sequence[str]) -> dict[str, str]:
+    """A lock's versions by name; of a local wheel with the begin of its SHA-256."""
+    entries = (re.split(r"==| @ sha256:", entry) for entry in lock)
+    return {
+        name: f"{version} (wheel {digest[0][:7]})" if digest else version
+        for name, version, *digest in entries
+    }
+
+
+def _with_keras(modules: Sequence[Modules]) -> list[bool]:
+    """Whose Keras differs from the first one's without TensorFlow's version saying so."""
+    known = [each if each.keras else None for each in modules]
+    first = known[0] if known else None
+    others = [each for each in known if first and each and _keras_name(each) != _keras_name(first)]
+    told = [first, *others] if others else []
+    return [each in told and each is not None and not _is_own_keras(each) for each in known]
+
+
+def _is_own_keras(modules: Modules) -> bool:
+    """Whether TensorFlow's version says which Keras it is: 2.15 goes with Keras 2.15 alone."""
+    one, other = (text.split(".")[:2] for text in (modules.tensorflow, modules.keras))
+    return modules.keras_package == "keras" and one == other
+
+
+def _keras_name(modules: Modules) -> str:
+    return f"{'tf-keras' if modules.keras_package == 'tf_keras' else 'Keras'} {modules.keras}"
+
+
+def _told_apart(
+    names: Sequence[str],
+    facets: Sequence[Mapping[str, str]],
+    with_keras: Sequence[bool] = (),
+    most: int = 99,
+) -> list[str]:
+    """Adds to each name the facets that differ among the sides of this name."""
+    longer = []
+    for place, (name, own) in enumerate(zip(names, facets, strict=True)):
+        group = [other for same, other in zip(names, facets, strict=True) if same == name]
+        differing = [key for key in own if len({other.get(key) for other in group}) > 1]
+        forced = ["keras"] if with_keras and with_keras[place] else []
+        texts = [own[key] for key in own if key in (*differing, *forced)]
+        more = [f"and {len(texts) - most} more"] if len(texts) > most else []
+        longer.append(" ".join([name, *texts[:most], *more]))
+    return longer
+
+
+def _facets(
+    packages: Mapping[str, str], modules: Modules, settings: Mapping[str, str], python: str
+) -> dict[str, str]:
+    """What sides of one TensorFlow may differ in, by kind, in the order that it is told in."""
+    facets = {}
+    if name := _distribution(packages, _TENSORFLOW, modules.tensorflow):
+        facets = {"name": f"({name})", "wheel": packages[name].partition(" ")[2]}
+    shown = dict(settings)
+    if modules.keras:
+        name = _distribution(packages, _KERAS[modules.keras_package], modules.keras)
+        wheel = packages[name].partition(" ")[2] if name else ""
+        facets["keras"] = f"+ {_keras_name(modules)} {wheel}".rstrip()
+        if modules.keras_package == "tf_keras":
+            shown.pop("TF_USE_LEGACY_KERAS", None)
+    facets["python"] = f"+ Python {python}" if python else ""
+    facets.update({name: f"{name}={shown[name]}" for name in sorted(shown)})
+    return {kind: text for kind, text in facets.items() if text}
+
+
+def _distribution(packages: Mapping[str, str], kind: re.Pattern[str], version: str = "") -> str:
+    """Name of the distribution of this kind, of several the one of this version; empty: none."""
+    found = sorted((name for name in packages if kind.fullmatch(name)), key=_plainest)
+    same = [name for name in found if _canonical(packages[name].split()[0]) == version]
+    return (same or found or [""])[0]
+
+
+def _plainest(name: str) -> tuple[bool, str]:
+    """What names are chosen by: a vendor's word may also stand before what only adds to it."""
+    return not name.startswith(("tensorflow", "tf-")), name
+
+
+def _locked(packages: Mapping[str, str], kind: re.Pattern[str]) -> str:
+    name = _distribution(packages, kind)
+    return packages[name].split()[0] if name else ""
+
+
+def _canonical(version: str) -> str:
+    try:
+        return str(Version(version))
+    except InvalidVersion:
+        return version

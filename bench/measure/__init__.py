@@ -1,0 +1,1 @@
+"""Executors: they start workers and give back records."""

@@ -1,0 +1,152 @@
+"""The machine: what it is, which core measures, and what else it does meanwhile."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from bench.measure.processes import running_on
+from bench.records.blocks import Witness
+from lenet5.run_directory import cpu_model, usable_cores
+
+# A block is disturbed where one of these is passed: at any moment, but by the control as a median.
+MOST_STEAL = 0.05
+MOST_OTHERS = 0.05
+MOST_CONTROL_RATIO = 1.5
+
+_CONTROL_SIZE = 160
+_CONTROL_REPEATS = 40
+
+
+def describe() -> dict[str, Any]:
+    """What makes results comparable: no host name, clock rate or boot time."""
+    return {
+        "cpu": cpu_model(),
+        "flags": _cpu_flags(),
+        "usable_cores": usable_cores(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def cores() -> tuple[int, ...]:
+    """The cores that this process may use: the last one measures, the parent stays on the first.
+
+    Empty where the system cannot pin a process.
+    """
+    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+
+
+@dataclass(frozen=True)
+class Ticks:
+    """Cumulative counts of the measuring core, in the kernel's ticks."""
+
+    total: float
+    idle: float
+    steal: float
+
+
+def ticks(core: int | None) -> Ticks:
+    """What `/proc/stat` says of a core, or of all for `None`; zeros where there is no such file."""
+    try:
+        lines = Path("/proc/stat").read_text().splitlines()
+    except OSError:
+        return Ticks(0, 0, 0)
+    for line in lines:
+        name, *fields = line.split()
+        if name == ("cpu" if core is None else f"cpu{core}"):
+            counts = [float(field) for field in fields[:8]]
+            return Ticks(sum(counts), counts[3] + counts[4], counts[7])
+    return Ticks(0, 0, 0)
+
+
+def children_cpu_seconds() -> float:
+    """CPU seconds of this process and of all that it started, also of those still running."""
+    own = os.times()
+    seconds = own.user + own.system + own.children_user + own.children_system
+    for child in _children():
+        try:
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        seconds += sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+    return seconds
+
+
+def witness(core: int | None, before: Ticks | None, ours_seconds: float) -> Witness:
+    """What the machine did since `before`.
+
+    Args:
+        core: the measuring one; `None`: all.
+        before: its ticks then; `None` for the first witness.
+        ours_seconds: CPU seconds that the workers used on it since then.
+    """
+    load = os.getloadavg()[0]
+    steal = others = None
+    if before is not None:
+        now = ticks(core)
+        passed = now.total - before.total
+        if passed > 0:
+            steal = (now.steal - before.steal) / passed
+            busy = passed - (now.idle - before.idle) - (now.steal - before.steal)
+            ours = ours_seconds * os.sysconf("SC_CLK_TCK")
+            others = max(busy - ours, 0) / passed
+    return Witness(_control_seconds(core), load, steal, others)
+
+
+def disturbances(witnesses: Sequence[Witness], quickest_control: float) -> tuple[str, ...]:
+    """What speaks against a block, in words; empty for a quiet one.
+
+    Args:
+        witnesses: of the block.
+        quickest_control: seconds of the control calculation at its quickest in the comparison.
+    """
+    found = []
+    steal = max((w.steal for w in witnesses if w.steal is not None), default=0)
+    others = max((w.others for w in witnesses if w.others is not None), default=0)
+    # The median: a slow moment falls on both sides of its pairs, a slow block may not.
+    control = median(w.control_seconds for w in witnesses) / quickest_control if witnesses else 1
+    if steal > MOST_STEAL:
+        found.append(f"{100 * steal:.0f} % of the core's time was stolen")
+    if others > MOST_OTHERS:
+        found.append(f"other processes used {100 * others:.0f} % of the core")
+    if control > MOST_CONTROL_RATIO:
+        found.append(f"the control calculation took {control:.1f} times its quickest")
+    return tuple(found)
+
+
+def _control_seconds(core: int | None) -> float:
+    """The median of some runs of a fixed calculation in NumPy, on the measuring core."""
+    matrix = np.random.RandomState(0).rand(_CONTROL_SIZE, _CONTROL_SIZE)
+    seconds = []
+    with running_on([] if core is None else [core]):
+        for _ in range(_CONTROL_REPEATS):
+            start = time.perf_counter()
+            np.sort(matrix, axis=0)
+            seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
+
+
+def _children() -> list[str]:
+    try:
+        return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    except OSError:
+        return []
+
+
+def _cpu_flags() -> list[str]:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return sorted(line.split(":", 1)[1].split())
+    except OSError:
+        pass
+    return []

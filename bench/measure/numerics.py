@@ -1,0 +1,40 @@
+"""The numerics problem computed in environments, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.measure.processes import Interpreter, Worker, WorkerError, private_folder
+from bench.measure.worker_files import NUMERICS_FILES, copy_code
+from bench.records.numerics import make_problem
+from lenet5.data import Subset
+from lenet5.run_directory import writing
+
+_LIMIT_SECONDS = 300.0
+
+
+def compute_in(
+    interpreters: Sequence[Interpreter], training: Subset, threads: int = 1
+) -> list[Mapping[str, Any] | str]:
+    """Computes the problem in each environment, one after the other.
+
+    Returns:
+        What `bench.worker.numerics.compute` gives in each, or in one line why there is nothing.
+
+    Raises:
+        InputError: there is no room for what is computed.
+    """
+    found: list[Mapping[str, Any] | str] = []
+    with private_folder() as folder:
+        with writing(folder):
+            copy_code(folder, NUMERICS_FILES)
+            make_problem(training).save(folder)
+        for interpreter in interpreters:
+            try:
+                with Worker(interpreter, folder) as worker:
+                    worker.ask(_LIMIT_SECONDS, "start", cores=[], threads=threads)
+                    found.append(worker.ask(_LIMIT_SECONDS, "numerics")["quantities"])
+            except WorkerError as error:
+                found.append(error.reason)
+    return found

@@ -1,0 +1,302 @@
+"""Worker processes as the parent sees them: started apart, asked, timed out, never left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bench.environments.builds import Built
+from bench.environments.variables import clean_variables
+from lenet5.run_directory import writing
+
+_BOOT = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from bench.worker.main import main; "
+    "main(int(sys.argv[2]), int(sys.argv[3]))"
+)
+_HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+_IMPORT = "import tensorflow as tf; tf.keras.layers"
+_OUTPUT_LINES = 10
+
+
+class WorkerError(Exception):
+    """A worker that answered with an error, crashed or hung.
+
+    Attributes:
+        reason: one line.
+        output: the last lines that it printed.
+        gone: whether the process has ended.
+    """
+
+    def __init__(self, reason: str, output: str = "", *, gone: bool = True) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.output = output
+        self.gone = gone
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """What workers of a side run with.
+
+    Attributes:
+        python: the environment's.
+        settings: variables of the request.
+        log_level: `TF_CPP_MIN_LOG_LEVEL`; at 0 TensorFlow says why it aborts.
+    """
+
+    python: Path
+    settings: Mapping[str, str]
+    log_level: int = 2
+
+
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """A folder for workers, that is gone at the end.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    with writing(Path(tempfile.gettempdir())):
+        made = tempfile.TemporaryDirectory(prefix="lenet5-bench-", ignore_cleanup_errors=True)
+    with made as name:
+        yield Path(name)
+
+
+class Worker:
+    """A worker process; `with` ends it."""
+
+    def __init__(self, interpreter: Interpreter, folder: Path, *, huge_pages: bool = False) -> None:
+        """Starts the process; it does nothing yet.
+
+        Args:
+            interpreter: what it runs with.
+            folder: made by `copy_code`.
+            huge_pages: whether it asks Linux for memory in huge pages, where glibc can (2.35).
+                Small ones lie where there is room: of 22 processes one did the steps of
+                `train_step[loop,b128]` 10 % slower, of 22 with huge pages none.
+
+        Raises:
+            WorkerError: the interpreter cannot be run.
+        """
+        ours, theirs = socket.socketpair()
+        self._channel = ours
+        self._buffer = b""
+        self._log = folder / f"worker-{time.monotonic_ns()}.log"
+        parent = str(os.getpid())
+        with theirs, self._opened_log() as log:
+            self._process = _spawn(
+                [*_isolated(interpreter), _BOOT, str(folder), str(theirs.fileno()), parent],
+                interpreter,
+                folder,
+                _HUGE_PAGES if huge_pages else {},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[theirs.fileno()],
+            )
+
+    def _opened_log(self) -> BinaryIO:
+        try:
+            return self._log.open("wb")
+        except OSError as error:
+            self._channel.close()
+            raise WorkerError(f"{self._log} cannot be written: {error.strerror}") from None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    def ask(self, seconds: float, do: str, **arguments: Any) -> dict[str, Any]:
+        """Sends a command and waits for its answer.
+
+        Raises:
+            WorkerError: it answered with an error, ended, or took longer than `seconds`.
+        """
+        self.send(do, **arguments)
+        return self.receive(seconds)
+
+    def send(self, do: str, **arguments: Any) -> None:
+        """Sends a command, whose answer is to be fetched by `receive`."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `receive` tells why
+            self._channel.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
+
+    def receive(self, seconds: float) -> dict[str, Any]:
+        """Waits for an answer."""
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._buffer:
+            self._channel.settimeout(max(deadline - time.monotonic(), 0.001))
+            try:
+                received = self._channel.recv(65536)
+            except TimeoutError:
+                raise self.hung(seconds) from None
+            except ConnectionResetError:
+                received = b""
+            if not received:
+                raise WorkerError(self._ended(), self.output())
+            self._buffer += received
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return self._checked(line)
+
+    def stop(self) -> None:
+        """Stops the process where it is, until `go_on`."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Lets a stopped process run."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def has_answer(self, seconds: float) -> bool:
+        """Waits until there is something to `receive`, or for so long."""
+        return b"\n" in self._buffer or bool(select.select([self._channel], [], [], seconds)[0])
+
+    def hung(self, seconds: float) -> WorkerError:
+        """Ends the process, which gave no answer for so long; the error to raise."""
+        self._kill()
+        return WorkerError(f"gave no answer in {seconds:g} s", self.output())
+
+    def output(self) -> str:
+        """The last lines that it printed."""
+        return _tail(self._log)
+
+    def interrupt(self) -> None:
+        """Ends the process from another thread: who waits for its answer gets a WorkerError."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """Ends the process, whatever it does."""
+        self._channel.close()
+        self._kill()
+        self._log.unlink(missing_ok=True)
+
+    def _checked(self, line: bytes) -> dict[str, Any]:
+        try:
+            answer = json.loads(line)
+            error = answer.get("error")
+        except (ValueError, AttributeError):
+            self._kill()
+            raise WorkerError("answers rubbish", self.output()) from None
+        if error is not None:
+            raise WorkerError(error, self.output(), gone=False)
+        return dict(answer)
+
+    def _ended(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=10)
+        code = self._process.poll()
+        if code is None:
+            self._kill()
+            return "closed its channel"
+        return f"killed by {_signal_name(-code)}" if code < 0 else f"ended with status {code}"
+
+    def _kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def time_import(
+    interpreter: Interpreter, folder: Path, cores: Sequence[int], seconds: float
+) -> float:
+    """Wall seconds of a process that imports TensorFlow and touches `tf.keras.layers`.
+
+    Raises:
+        WorkerError: it failed, or took longer than `seconds`.
+    """
+    log = folder / "import.log"
+    with running_on(cores), log.open("wb") as output:
+        start = time.perf_counter()
+        process = _spawn(
+            [*_isolated(interpreter), _IMPORT],
+            interpreter,
+            folder,
+            {},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        code = process.wait(timeout=seconds)
+        wall_seconds = time.perf_counter() - start
+    except subprocess.TimeoutExpired:
+        raise WorkerError(f"did not end in {seconds:g} s", _tail(log)) from None
+    finally:
+        process.kill()
+        process.wait()
+    if code != 0:
+        raise WorkerError(f"ended with status {code}", _tail(log))
+    return wall_seconds
+
+
+@contextlib.contextmanager
+def running_on(cores: Sequence[int]) -> Iterator[None]:
+    """Runs this process, and what it starts meanwhile, on these cores; none: on all it has."""
+    if not cores or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _spawn(
+    command: Sequence[str],
+    interpreter: Interpreter,
+    folder: Path,
+    variables: Mapping[str, str],
+    **options: Any,
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env={
+                **clean_variables(folder / "home"),
+                **variables,
+                "TF_CPP_MIN_LOG_LEVEL": str(interpreter.log_level),
+                **interpreter.settings,
+            },
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is the parent's business
+            **options,
+        )
+    except OSError as error:
+        raise WorkerError(f"{interpreter.python}: cannot be run: {error.strerror}") from None
+
+
+def _isolated(interpreter: Interpreter) -> list[str]:
+    return [str(interpreter.python), "-I", "-c"]
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(lines[-_OUTPUT_LINES:])
+
+
+def interpreter_of(built: Built) -> Interpreter:
+    """What an environment's workers run with."""
+    return Interpreter(built.python, built.request.settings)

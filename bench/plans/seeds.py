@@ -1,0 +1,107 @@
+"""Which seeds are trained before each look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bench.environments.request import Request, parse_request
+from bench.records.trainings import Comparison, identity, read_reference
+from bench.verdicts.accuracy import LOOKS, margin_points, pairs_seeds
+from lenet5.errors import InputError
+from lenet5.recipe import Recipe
+from lenet5.recipes import find_recipe
+
+
+@dataclass(frozen=True)
+class AccuracyTerms:
+    """What is asked for.
+
+    Attributes:
+        baseline: the environment that others are held against; None: the stored reference.
+        candidates: the others.
+        recipe: what is trained.
+        engine: that trains it.
+        seeds: most seeds of each side: 0, 1, 2 and so on; of a comparison, those of a look.
+        margin_points: percentage points of accuracy that may be lost.
+    """
+
+    baseline: Request | None
+    candidates: tuple[Request, ...]
+    recipe: Recipe
+    engine: str
+    seeds: int
+    margin_points: float
+
+    @property
+    def comparison(self) -> Comparison:
+        """What verdicts are made by."""
+        beside = self.baseline is not None
+        return Comparison(self.margin_points, beside and pairs_seeds(self.engine), beside)
+
+
+def read_accuracy_terms(
+    baseline: str | None,
+    candidates: Sequence[str],
+    *,
+    recipe: str,
+    engine: str,
+    seeds: int,
+    asked_margin: float | None = None,
+) -> AccuracyTerms:
+    """Checks the options, without starting anything.
+
+    Args:
+        baseline: as `--baseline` has it.
+        candidates: as `--candidate` has them.
+        recipe: its name.
+        engine: its name.
+        seeds: most of each side.
+        asked_margin: in percentage points; None: `default_margin`.
+
+    Raises:
+        InputError: one of them makes no sense.
+    """
+    looks = [look.blocks for look in LOOKS]
+    if seeds not in looks:
+        among = f"{', '.join(map(str, looks[:-1]))} or {looks[-1]}"
+        raise InputError(f"--seeds is {seeds}, expected {among}: verdicts fall there alone")
+    if asked_margin is not None:
+        check_margin(asked_margin)
+    return AccuracyTerms(
+        baseline=None if baseline is None else parse_request(baseline),
+        candidates=tuple(parse_request(text) for text in candidates or ["."]),
+        recipe=find_recipe(recipe),
+        engine=engine,
+        seeds=seeds,
+        margin_points=default_margin(recipe, engine) if asked_margin is None else asked_margin,
+    )
+
+
+def check_margin(points: float) -> None:
+    """Raises InputError unless the margin is 0.01 to 100 percentage points."""
+    if not 0.01 <= points <= 100:  # catches NaN too
+        raise InputError(f"--accuracy-margin is {points}, expected 0.01 to 100 percentage points")
+
+
+def default_margin(recipe: str, engine: str) -> float:
+    """`bench.verdicts.accuracy.margin_points` of the reference of a recipe and an engine.
+
+    Raises:
+        InputError: there is none, or it is damaged, not whole, or of another recipe.
+    """
+    reference = read_reference(recipe, engine)
+    if identity(reference.recipe) != identity(find_recipe(recipe)):
+        raise InputError(
+            f"the reference of recipe {recipe} is of an earlier one: python -m bench reference "
+            f"--recipe {recipe} --engine {engine} once it is removed, or give --accuracy-margin"
+        )
+    return margin_points(reference.seeds)
+
+
+def stages(seeds: int) -> Iterator[tuple[int, int]]:
+    """Seeds from and to of what is trained before each look."""
+    first = 0
+    for last in (look.blocks for look in LOOKS if look.blocks <= seeds):
+        yield first, last
+        first = last

@@ -1,0 +1,212 @@
+"""What a speed comparison measures next, and when it stops."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bench.environments.request import Request, parse_request
+from bench.records.blocks import Block, Results
+from bench.records.catalogue import PAIR_SECONDS, WORKLOADS, Spec, check_margin, select
+from bench.verdicts.sequential import LOOKS
+from bench.verdicts.speed import decide
+from lenet5.errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DEFAULT_BUDGET_SECONDS = 900.0
+_REPEATED_SHARE = 3  # at most one block in three may be repeated
+_LATER_SHARE = 0.75  # of the first block, which also fixes steps and finds cold caches: 0.65 seen
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be decided.
+
+    Attributes:
+        specs: by candidate, the workloads to measure; none of one that could not be built.
+        budget_seconds: of measuring, per candidate.
+        seed: of the workloads' order.
+    """
+
+    specs: tuple[Mapping[str, Spec], ...]
+    budget_seconds: float = DEFAULT_BUDGET_SECONDS
+    seed: int = 0
+
+
+def todo(plan: Plan, results: Results, index: int) -> dict[str, Spec]:
+    """The workloads that are still to be decided, if the budget reaches another look."""
+    blocks = [block for block in results.blocks if block.candidate == index]
+    if not blocks:
+        return dict(plan.specs[index])
+    decisions = decide(results, index)
+    left = {n: spec for n, spec in plan.specs[index].items() if not decisions[n].settled}
+    if not left:
+        return {}
+    if any(decisions[name].faults == 1 for name in left):
+        before = decide(replace(results, blocks=_without_last(results, index)), index)
+        if any(decisions[name].faults == 1 and not before[name].faults for name in left):
+            return left  # a fresh block tells a fault from an accident, whatever the budget
+    number = next_number(plan, results, index)
+    numbers = {name: {b.number for b in blocks if name in b.samples} for name in left}
+    values = min(len(found - {number}) for found in numbers.values())
+    share = _LATER_SHARE if len(blocks) == 1 else 1.0
+    return left if _reaches_a_look(plan, blocks, values, share) else {}
+
+
+def _without_last(results: Results, index: int) -> tuple[Block, ...]:
+    places = [place for place, b in enumerate(results.blocks) if b.candidate == index]
+    return (*results.blocks[: places[-1]], *results.blocks[places[-1] + 1 :])
+
+
+def _reaches_a_look(
+    plan: Plan, blocks: Sequence[Block], values: int, later_share: float = 1.0
+) -> bool:
+    """Whether the budget lasts to the next look of a workload that has so many values.
+
+    If every block takes `later_share` of the last one.
+    """
+    look = next((look.blocks for look in LOOKS if look.blocks > values), None)
+    spent = sum(block.seconds for block in blocks)
+    # What is decided drops out, so the last block tells more than the ones before it.
+    expected_seconds = later_share * blocks[-1].seconds
+    return look is not None and spent + (look - values) * expected_seconds <= plan.budget_seconds
+
+
+def next_number(plan: Plan, results: Results, index: int) -> int:
+    """The number of a candidate's next block: that of the last one if it is to be repeated.
+
+    A disturbed block is better than no verdict: it is not repeated where that would cost the look.
+    """
+    blocks = [block for block in results.blocks if block.candidate == index]
+    if not blocks:
+        return 0
+    number = blocks[-1].number
+    repeats = len(blocks) - len({block.number for block in blocks})
+    look = next((look.blocks for look in LOOKS if look.blocks > number), number + 1)
+    may_repeat = blocks[-1].disturbed and repeats < look // _REPEATED_SHARE
+    if may_repeat and _reaches_a_look(plan, blocks, number):
+        return number
+    return number + 1
+
+
+DEFAULT_MARGIN = 1.03
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is asked for.
+
+    Attributes:
+        baseline: the environment that others are held against.
+        candidates: the others.
+        workloads: to measure, by name.
+        margin: of the workloads that have none of their own.
+        budget_seconds: of measuring, per candidate.
+        threads: TensorFlow's; more than one are not pinned to a core.
+        seed: of the workloads' order.
+        pair_seconds: how long a workload's pairs go on in a block.
+        call_steps: how slices are made up, if not as usual.
+    """
+
+    baseline: Request
+    candidates: tuple[Request, ...]
+    workloads: Mapping[str, Spec]
+    margin: float = DEFAULT_MARGIN
+    budget_seconds: float = DEFAULT_BUDGET_SECONDS
+    threads: int = 1
+    seed: int = 0
+    pair_seconds: float = PAIR_SECONDS
+    call_steps: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+
+
+def read_terms(
+    baseline: str,
+    candidates: Sequence[str],
+    *,
+    workloads: str,
+    margin: float,
+    budget_seconds: float,
+    threads: int,
+    project: Path,
+) -> Terms:
+    """Checks the options of a comparison, without network and without starting anything.
+
+    Args:
+        baseline: requirements and settings.
+        candidates: the same of each; none: the current environment.
+        workloads: `gated`, `all` or names.
+        margin: default one.
+        budget_seconds: per candidate.
+        threads: TensorFlow's.
+        project: folder of the `pyproject.toml` with `[tool.lenet5-bench.workloads]`.
+
+    Raises:
+        InputError: one of them makes no sense.
+    """
+    check_margin(margin)
+    _check_budget(budget_seconds)
+    return Terms(
+        baseline=parse_request(baseline),
+        candidates=tuple(parse_request(text) for text in candidates or ["."]),
+        workloads=select(workloads, _project_options(project)),
+        margin=margin,
+        budget_seconds=budget_seconds,
+        threads=threads,
+    )
+
+
+def terms_to_resume(found: Results, budget_seconds: float) -> Terms:
+    """The terms of results that are to be gone on with, with another budget.
+
+    Raises:
+        InputError: the budget, or one of their workloads is not what it was.
+    """
+    _check_budget(budget_seconds)
+    workloads = {}
+    for name, terms in found.workloads.items():
+        spec = WORKLOADS.get(name)
+        if spec is None or spec.version != terms.version:
+            raise InputError(f"{name} is not what was measured: results cannot be gone on with")
+        workloads[name] = replace(spec, margin=terms.margin, gated=terms.gated)
+    return Terms(
+        baseline=parse_request(found.baseline.request),
+        candidates=tuple(parse_request(side.request) for side in found.candidates),
+        workloads=workloads,
+        budget_seconds=budget_seconds,
+        **_kept_options(found),
+    )
+
+
+def _kept_options(found: Results) -> dict[str, Any]:
+    kinds = {"threads": int, "seed": int, "pair_seconds": float}
+    try:
+        return {name: kind(found.options[name]) for name, kind in kinds.items()}
+    except (KeyError, TypeError, ValueError):
+        raise InputError("the results lack options: they cannot be gone on with") from None
+
+
+def _check_budget(budget_seconds: float) -> None:
+    if not 10 <= budget_seconds <= 86_400:
+        raise InputError(f"--budget is {budget_seconds:g}, expected 10 to 86400 seconds")
+
+
+def _project_options(project: Path) -> Mapping[str, Mapping[str, Any]]:
+    """`[tool.lenet5-bench.workloads]` of a `pyproject.toml`."""
+    path = project / "pyproject.toml"
+    if not path.is_file():
+        return {}
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    options = content.get("tool", {}).get("lenet5-bench", {}).get("workloads", {})
+    if not all(isinstance(changes, dict) for changes in options.values()):
+        raise InputError(f"{path}: tool.lenet5-bench.workloads must hold a table per workload")
+    return dict(options)

@@ -1,0 +1,81 @@
+"""The numerics problem: stored weights, images, batches, and the quantities computed of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lenet5.data import Subset, normalise
+from lenet5.recipes import find_recipe
+
+STEPS = 50
+BATCH_SIZE = 32
+GRADIENTS = tuple(
+    f"gradient {layer} {part}"
+    for layer in ("conv1", "conv2", "dense1", "dense2", "dense3")
+    for part in ("kernel", "bias")
+)
+QUANTITIES = ("logits", "loss", *GRADIENTS, "losses")
+_SHAPES = (
+    *((5, 5, 1, 6), (6,), (5, 5, 6, 16), (16,), (256, 120), (120,)),
+    *((120, 84), (84,), (84, 10), (10,)),
+)
+
+Quantities = Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is computed: stored weights, images, and the order of fifty batches.
+
+    Attributes:
+        weights: ten float32 arrays in Keras's order, kernels drawn as Glorot and Bengio (2010).
+        images: float32 (n, 28, 28, 1) in [0, 1].
+        labels: int32 (n,).
+        order: int32 indices, batch after batch.
+        rates: float32, the learning rate of each step.
+    """
+
+    weights: tuple[np.ndarray, ...]
+    images: np.ndarray
+    labels: np.ndarray
+    order: np.ndarray
+    rates: np.ndarray
+
+    def save(self, folder: Path) -> None:
+        """Writes `numerics.npz` for `bench.worker.numerics`."""
+        arrays: dict[str, Any] = {
+            f"weight_{place}": weight for place, weight in enumerate(self.weights)
+        }
+        for name in ("images", "labels", "order", "rates"):
+            arrays[name] = getattr(self, name)
+        np.savez(folder / "numerics.npz", **arrays)
+
+
+def make_problem(training: Subset) -> Problem:
+    """The same problem for every environment, of the first training images."""
+    random = np.random.RandomState(0)
+    weights = []
+    for shape in _SHAPES:
+        area = math.prod(shape[:-2])
+        limit = math.sqrt(6 / (area * sum(shape[-2:]))) if len(shape) > 1 else 0.0
+        weights.append(random.uniform(-limit, limit, shape).astype(np.float32))
+    count = STEPS * BATCH_SIZE
+    return Problem(
+        tuple(weights),
+        normalise(training.images[:count]),
+        training.labels[:count].astype(np.int32),
+        random.permutation(count).astype(np.int32),
+        np.full(STEPS, find_recipe("original").learning_rate, np.float32),
+    )
+
+
+def by_name(computed: Mapping[str, Any]) -> Quantities:
+    """What `bench.worker.numerics` gives, with named gradients and without the bits."""
+    rest = {name: values for name, values in computed.items() if name in QUANTITIES}
+    return {**rest, **dict(zip(GRADIENTS, computed["gradients"], strict=True))}

@@ -1,0 +1,99 @@
+"""Environments as records hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bench.environments.builds import Built, EnvironmentProblem
+from bench.environments.labels import Modules, is_for_cpus_only, labels, modules_of, packages_of
+from bench.environments.request import Request
+
+
+@dataclass(frozen=True)
+class Side:
+    """An environment as it was built.
+
+    Attributes:
+        request: what was asked for: requirements and settings, separated by spaces.
+        label: short name for tables: `2.21.0`, or with Keras where that differs too.
+        versions: `python`, `tensorflow`, `keras` and `keras_package` of the modules that were
+            imported there; once a worker has run `numpy` and what else it says of itself: git
+            version, build information, oneDNN, scheduling.
+        lock: the full resolved list, `name==version` each, sorted.
+        settings: variables that were set.
+        problem: why it could not be built or started; empty where it was.
+        unwanted: workloads that others were measured on and this one was not to be.
+    """
+
+    request: str
+    label: str
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    lock: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
+    unwanted: tuple[str, ...] = ()
+
+    @property
+    def modules(self) -> Modules:
+        """Versions of TensorFlow and Keras as `bench.environments.labels.modules_of` has them."""
+        return modules_of(self.lock, self.settings, self.versions)
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """Versions by distribution."""
+        return packages_of(self.lock)
+
+    @property
+    def is_for_cpus_only(self) -> bool:
+        """Whether TensorFlow was built without support for GPUs."""
+        return is_for_cpus_only(self.lock, self.versions)
+
+
+def labelled(sides: Sequence[Side]) -> list[Side]:
+    """The sides with labels that tell them apart; those that were not built keep theirs.
+
+    All keep theirs where TensorFlow's version is not known of one that was built.
+    """
+    built = [side for side in sides if side.lock]
+    if not all(side.modules.tensorflow for side in built):
+        return list(sides)
+    names = iter(
+        labels(
+            [side.lock for side in built],
+            [side.settings for side in built],
+            [str(side.versions.get("python", "")) for side in built],
+            [side.versions for side in built],
+        )
+    )
+    return [replace(side, label=next(names)) if side.lock else side for side in sides]
+
+
+def identity(side: Side) -> tuple[object, ...]:
+    """What makes two sides the same environment."""
+    return side.lock, dict(side.settings)
+
+
+def named_sides(
+    requests: Sequence[Request], built: Sequence[Built | EnvironmentProblem]
+) -> list[Side]:
+    """Environments as results hold them, with labels that tell them apart."""
+    both = list(zip(requests, built, strict=True))
+    there = [side for _, side in both if isinstance(side, Built)]
+    names = iter(
+        labels(
+            [side.lock for side in there],
+            [side.request.settings for side in there],
+            [side.python_version for side in there],
+            [side.versions for side in there],
+        )
+    )
+    return [_side(side, request, names) for request, side in both]
+
+
+def _side(built: Built | EnvironmentProblem, request: Request, names: Iterator[str]) -> Side:
+    if isinstance(built, Built):
+        versions = {"python": built.python_version, **built.versions}
+        return Side(request.text, next(names), versions, built.lock, dict(request.settings))
+    return Side(request.text, request.text, settings=dict(request.settings), problem=str(built))

@@ -1,0 +1,88 @@
+"""Several results files as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from bench.records.blocks import Block, Results, WorkloadTerms
+from bench.records.results import check_alike
+from bench.records.sides import Side, identity, labelled
+from lenet5.errors import InputError
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A candidate of one or more parts, its workloads and its blocks."""
+
+    side: Side
+    workloads: tuple[str, ...]
+    blocks: tuple[Block, ...]
+
+    def joined(self, other: _Candidate) -> _Candidate:
+        """With the other's blocks after these."""
+        number = 1 + max((block.number for block in self.blocks), default=-1)
+        later = (replace(block, number=number + block.number) for block in other.blocks)
+        return _Candidate(self.side, (*self.workloads, *other.workloads), (*self.blocks, *later))
+
+
+def together(parts: Sequence[Results]) -> Results:
+    """Puts comparisons against the same baseline together: all their candidates, newly labelled.
+
+    A candidate whose workloads were measured in several parts, each in one of them, is one. Steps
+    of a slice may differ between the parts, since each fixes its own; they stand for the first
+    part then.
+
+    Raises:
+        InputError: machine, baseline, threads, or the code, version or margin of a workload differ.
+    """
+    first, *others = parts
+    if not others:
+        return first
+    for one, other in combinations(parts, 2):
+        check_alike(one, other)
+    workloads: dict[str, WorkloadTerms] = {}
+    for part in parts:
+        for name, terms in part.workloads.items():
+            known = workloads.setdefault(name, terms)
+            if (known.margin, known.gated) != (terms.margin, terms.gated):
+                raise InputError(f"results of different margins of {name} cannot be put together")
+    candidates = _candidates(parts)
+    baseline, *sides = labelled([first.baseline, *(found.side for found in candidates)])
+    return replace(
+        first,
+        code=", ".join(dict.fromkeys(part.code for part in parts)),
+        baseline=baseline,
+        candidates=tuple(
+            replace(side, unwanted=tuple(n for n in workloads if n not in found.workloads))
+            for side, found in zip(sides, candidates, strict=True)
+        ),
+        workloads=workloads,
+        blocks=tuple(
+            replace(block, candidate=place)
+            for place, found in enumerate(candidates)
+            for block in found.blocks
+        ),
+        complete=all(part.complete for part in parts),
+    )
+
+
+def _candidates(parts: Sequence[Results]) -> list[_Candidate]:
+    """Those of all parts; one environment is one of them where no workload was measured twice."""
+    found: list[_Candidate] = []
+    for part in parts:
+        for place, side in enumerate(part.candidates):
+            new = _Candidate(
+                side,
+                tuple(name for name in part.workloads if name not in side.unwanted),
+                tuple(block for block in part.blocks if block.candidate == place),
+            )
+            for at, known in enumerate(found):
+                twice = set(known.workloads) & set(new.workloads)
+                if side.lock and identity(known.side) == identity(side) and not twice:
+                    found[at] = known.joined(new)
+                    break
+            else:
+                found.append(new)
+    return found

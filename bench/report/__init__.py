@@ -1,0 +1,1 @@
+"""Decisions and records as text, HTML and pictures."""

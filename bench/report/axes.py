@@ -1,0 +1,155 @@
+"""What the charts of a comparison share: axis of ratios or differences, margin, intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from bench.records.blocks import WorkloadTerms
+from bench.verdicts.sequential import Verdict
+from bench.verdicts.speed import Decision
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+# Blue and vermilion (darkened to a contrast of 4.5 to white) of Okabe & Ito (2008), and grey; the
+# marker says the same without colour.
+COLOURS = {Verdict.PASS: "#0072B2", Verdict.FAIL: "#BF5300", Verdict.INCONCLUSIVE: "#707070"}
+MARKERS = {Verdict.PASS: "o", Verdict.FAIL: "X", Verdict.INCONCLUSIVE: "D"}
+FAINT = "#707070"
+WORSE = "#FBEEE4"  # behind what is worse than the margin
+
+# Ratios further from 1 than this many margins stand at the edge, if they are in the minority.
+_REACH = 6.0
+
+
+def equal(terms: WorkloadTerms) -> float:
+    """What the comparison of equal sides comes to."""
+    return 0.0 if terms.is_difference else 1.0
+
+
+def quantity(terms: WorkloadTerms) -> str:
+    """Label of an axis, with the unit."""
+    if terms.is_difference:
+        return f"candidate - baseline ({terms.unit} a call)"
+    return f"{'time' if terms.unit == 's' else 'memory'}, candidate / baseline"
+
+
+def scale(*, is_difference: bool) -> tuple[Callable[[float], float], Callable[[float], float]]:
+    """From a ratio to where it stands on its log axis, and back; differences stand as they are."""
+    return (float, float) if is_difference else (math.log, math.exp)
+
+
+def limits(rows: Sequence[Decision], *, is_difference: bool) -> tuple[float, float]:
+    """Ends of the axis: everything near, in multiples of the largest margin, and room around."""
+    forward, back = scale(is_difference=is_difference)
+    marks = [0.0, *(forward(d.terms.margin) for d in rows)]
+    reach = _REACH * max(abs(mark) for mark in marks)
+    middles = [forward(d.ratio) for d in rows if math.isfinite(d.ratio)]
+    if 2 * sum(abs(middle) <= reach for middle in middles) <= len(middles):
+        reach = max((abs(middle) for middle in middles), default=0.0)
+    ends = [forward(x) for d in rows for x in (d.low, d.high) if math.isfinite(x)]
+    near = [*marks, *(x for x in (*middles, *ends) if abs(x) <= reach)]
+    low, high = min(near), max(near)
+    room = 0.08 * ((high - low) or 1)
+    return back(low - room), back(high + room)
+
+
+def set_value_axis(
+    axes: Axes, name: str, low: float, high: float, *, is_difference: bool, ticks: int = 8
+) -> None:
+    """Limits of the axis `x` or `y`, and ticks that are round numbers; a log scale for ratios."""
+    if not is_difference:
+        axes.set(**{f"{name}scale": "log"})
+    axes.set(**{f"{name}lim": (low, high)})
+    if is_difference or high / low < 4:
+        places = MaxNLocator(ticks, steps=[1, 2, 5, 10]).tick_values(low, high)
+    else:
+        places = LogLocator(subs=(1, 2, 5)).tick_values(low, high)
+    axis = getattr(axes, f"{name}axis")
+    axis.set_major_locator(FixedLocator([x for x in places if low <= x <= high]))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.set_minor_locator(NullLocator())
+    axis.grid(color="#E6E6E6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_margin(axes: Axes, terms: WorkloadTerms, high: float) -> None:
+    """Horizontal lines at the margin and where sides are equal; what is worse is shaded."""
+    axes.axhspan(terms.margin, high, color=WORSE, linewidth=0, zorder=0)
+    axes.axhline(terms.margin, color=COLOURS[Verdict.FAIL], linewidth=1.2, linestyle="--")
+    axes.axhline(equal(terms), color="black", linewidth=0.8)
+    # The margin is above: the words grow away from each other, however close the lines are.
+    names = ((terms.margin, f"margin {terms.margin:g}", "bottom"), (equal(terms), "equal", "top"))
+    for height, text, side in names:
+        axes.annotate(
+            text,
+            (1, height),
+            (6, 0),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points",
+            va=side,
+            fontsize=9,
+        )
+
+
+def draw_interval(
+    axes: Axes,
+    place: float,
+    decision: Decision,
+    low: float,
+    high: float,
+    *,
+    horizontal: bool = False,
+) -> None:
+    """A marker and a line, cut at the axis's ends, where arrows stand for what is beyond.
+
+    The marker is hollow where there is no interval yet.
+    """
+    d, colour = decision, COLOURS[decision.verdict]
+    if math.isnan(d.ratio):
+        return
+
+    def plot(values: Sequence[float], **style: Any) -> None:
+        places = [place] * len(values)
+        points = (values, places) if horizontal else (places, values)
+        axes.plot(*points, color=colour, zorder=3, clip_on=False, **style)
+
+    below, above = "<>" if horizontal else "v^"
+    if not math.isnan(d.low):
+        plot([min(max(end, low), high) for end in (d.low, d.high)], linewidth=2)
+        if d.low < low:
+            plot([low], marker=below, markersize=6)
+        if d.high > high:
+            plot([high], marker=above, markersize=6)
+    if not low <= d.ratio <= high:
+        beyond = (low, below) if d.ratio < low else (high, above)
+        plot([beyond[0]], marker=beyond[1], markersize=10)
+    elif math.isnan(d.low):
+        plot([d.ratio], marker=MARKERS[d.verdict], markersize=8, fillstyle="none")
+    else:
+        plot([d.ratio], marker=MARKERS[d.verdict], markersize=10, markeredgecolor="white")
+
+
+def draw_legend(axes: Axes, verdicts: Iterable[Verdict]) -> None:
+    """The markers of the verdicts that occur, in one line above the axes."""
+    handles = [
+        Line2D([], [], color=COLOURS[verdict], marker=MARKERS[verdict], label=verdict.value)
+        for verdict in Verdict
+        if verdict in verdicts
+    ]
+    axes.legend(
+        handles=handles,
+        loc="lower right",
+        bbox_to_anchor=(1, 1.03),
+        ncols=len(handles) or 1,
+        frameon=False,
+        borderaxespad=0,
+        fontsize=9,
+    )

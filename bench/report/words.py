@@ -1,0 +1,427 @@
+"""What a comparison came to in words and figures, unescaped: terminal and reports say the same."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from packaging.version import InvalidVersion, Version
+
+from bench.records.blocks import BASELINE, Block, Results
+from bench.records.sides import Side
+from bench.report.html import text_of
+from bench.verdicts.sequential import Verdict
+from bench.verdicts.speed import Decision, interval
+
+# Share of the other side's time above which a side's CPU use is no longer called idle.
+MOST_IDLE_SHARE = 0.05
+# TensorFlow 2.12 and 2.21 differ by 25; an environment in which other work is done too, by more.
+_MANY_PACKAGES = 40
+
+SEVEREST_FIRST = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
+HEADER = (
+    *("workload", "verdict", "ratio", "interval", "margin"),
+    *("blocks", "pairs", "totals", "detects"),
+)
+EXPLANATION = (
+    "Ratio: candidate over baseline, above 1 is slower or bigger (where MiB are named: their "
+    "difference a call). Interval: at the confidence of the look that it belongs to. Totals: ratio "
+    "of the sums of all samples, in which stalls show. Detects: the slowdown against 1.00 that "
+    "is found with 80 % power at one-sided 2.5 %, run to the budget. Informational workloads have "
+    "no weight in the verdict."
+)
+SAME_KERAS = "the baseline's Keras"
+OTHER_KERAS = "other versions of Keras"
+_LABELS = {
+    "tensorflow": "TensorFlow",
+    "tensorflow_git": "TensorFlow's git version",
+    "build": "build information",
+    "keras": "Keras",
+    "keras_package": "Keras's package",
+    "numpy": "NumPy",
+    "python": "Python",
+    "onednn": "oneDNN",
+    "cpu": "CPU",
+    "flags": "CPU flags",
+    "usable_cores": "usable cores",
+    "memory_gib": "memory (GiB)",
+}
+
+
+@dataclass(frozen=True)
+class FailureGroup:
+    """A failure that occurred in one or more blocks.
+
+    Attributes:
+        words: who failed in what, why, and in which blocks.
+        output: the last lines that the worker printed.
+    """
+
+    words: str
+    output: str
+
+
+def version_order(results: Results) -> list[int]:
+    """Candidates by version of TensorFlow, then Keras, NumPy, Python; else as they were given."""
+    places = range(len(results.candidates))
+    return sorted(places, key=lambda place: version_key(results.candidates[place]))
+
+
+def version_key(side: Side) -> list[Version]:
+    """What `version_order` sorts by."""
+    modules = side.modules
+    others = (str(side.versions.get(name, "")) for name in ("numpy", "python"))
+    texts = (modules.tensorflow or side.label, modules.keras, *others)  # of one not built its label
+    return [_version(text) for text in texts]
+
+
+def differs_in(side: Side, baseline: Side) -> str:
+    """The axis that a candidate lies on: what but TensorFlow differs from the baseline."""
+    settings = [f"{name}={value}" for name, value in sorted(side.settings.items())]
+    if dict(side.settings) != dict(baseline.settings):
+        return f"with {' '.join(settings) or 'no settings'}"
+    known = side.modules.keras, baseline.modules.keras
+    return SAME_KERAS if "" in known or known[0] == known[1] else OTHER_KERAS
+
+
+def _version(text: str) -> Version:
+    """The first version that a text holds; 0 without one."""
+    found = re.search(r"\d+(\.\w+)+(\+\w[\w.]*)?", text)
+    try:
+        return Version(found[0] if found else "0")
+    except InvalidVersion:
+        return Version("0")
+
+
+def problem(results: Results, candidate: int) -> str:
+    """Why a candidate could not be compared at all; empty where it could."""
+    for side in (results.baseline, results.candidates[candidate]):
+        if side.problem:
+            return f"{side.label} is not there: {side.problem}"
+    return ""
+
+
+def of_candidate(decisions: Sequence[Decision], candidate: int) -> list[Decision]:
+    """A candidate's decisions, gated ones first."""
+    found = [d for d in decisions if d.candidate == candidate]
+    return sorted(found, key=lambda d: not d.terms.gated)
+
+
+def overall(results: Results, decisions: Sequence[Decision], candidate: int) -> Verdict | None:
+    """A candidate's verdict by its gated workloads; None where there is none of them."""
+    verdicts = {d.verdict for d in of_candidate(decisions, candidate) if d.terms.gated}
+    if Verdict.FAIL in verdicts:
+        return Verdict.FAIL
+    if problem(results, candidate):
+        return Verdict.INCONCLUSIVE
+    if Verdict.INCONCLUSIVE in verdicts:
+        return Verdict.INCONCLUSIVE
+    return Verdict.PASS if verdicts else None
+
+
+def headline(results: Results, decisions: Sequence[Decision]) -> str:
+    """`FAIL: 2.21.0 against 2.20.0: 1 FAIL, 7 PASS of 8 gated workloads`.
+
+    Several candidates are counted by their verdict.
+    """
+    each = [overall(results, decisions, c) for c in range(len(results.candidates))]
+    if len(each) > 1:
+        who, counted, unit = f"{len(each)} candidates", each, "candidates"
+    else:
+        who, unit = results.candidates[0].label, "gated workloads"
+        counted = [d.verdict for d in decisions if d.terms.gated]
+    worst = next((v for v in SEVEREST_FIRST if v in each), None)
+    if None in each and worst is Verdict.PASS:
+        worst = None
+    unfinished = "" if results.complete else "INCOMPLETE, "
+    verdict = worst.value if worst else "NO VERDICT"
+    return f"{unfinished}{verdict}: {who} against {results.baseline.label}: {_tally(counted, unit)}"
+
+
+def candidate_line(results: Results, decisions: Sequence[Decision], candidate: int) -> str:
+    """`2.21.0 against 2.20.0: 1 FAIL, 7 PASS of 8 gated workloads`."""
+    gated = [d.verdict for d in of_candidate(decisions, candidate) if d.terms.gated]
+    sides = f"{results.candidates[candidate].label} against {results.baseline.label}"
+    return f"{sides}: {_tally(gated, 'gated workloads')}"
+
+
+OVERVIEW_LEGEND = (
+    "Ratios, candidate over baseline (where MiB are named: differences a call); ↓ proven faster or "
+    "smaller, ↑ proven slower or bigger, both also within the margin; ? neither PASS nor FAIL yet."
+)
+
+
+def overview(results: Results, decisions: Sequence[Decision]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table with a candidate a row and a workload a column."""
+    by_place = {(d.candidate, d.workload): d for d in decisions}
+    header = ["", *results.workloads]
+    rows = [
+        [
+            results.candidates[place].label,
+            *(_mark(by_place.get((place, name))) for name in results.workloads),
+        ]
+        for place in version_order(results)
+    ]
+    return header, rows
+
+
+def _mark(d: Decision | None) -> str:
+    if d is None or math.isnan(d.ratio):
+        return d.verdict.value if d is not None and d.verdict is Verdict.FAIL else "-"
+    text = _figure(d.ratio, "+.3f" if d.terms.is_difference else ".3f")
+    if d.verdict is Verdict.FAIL:
+        return f"{text} ↑ FAIL"
+    mark = " ?" if d.verdict is Verdict.INCONCLUSIVE else ""
+    if not math.isnan(d.low) and not d.low <= _equal(d) <= d.high:
+        mark = (" ↑" if d.low > _equal(d) else " ↓") + mark
+    return text + mark
+
+
+def figures(d: Decision) -> list[str]:
+    """Cells of a decision's row under `HEADER`, but for the name."""
+    unit = f" {d.terms.unit}" if d.terms.is_difference else ""
+    bounds = "-" if math.isnan(d.low) else f"{interval(d)} ({100 * d.confidence:.1f} %)"
+    if d.terms.is_difference:
+        detectable = _figure(d.detectable, ".3f")
+    else:
+        detectable = _figure(100 * d.detectable, ".1f", " %")
+    return [
+        verdict_words(d),
+        _figure(d.ratio, "+.3f" if unit else ".3f"),
+        bounds,
+        f"{d.terms.margin:g}",
+        f"{d.blocks:,}",
+        f"{d.pairs:,}",
+        _figure(d.total_ratio, ".3f"),
+        detectable,
+    ]
+
+
+def row_name(d: Decision) -> str:
+    """The workload's name, with the unit where figures are no ratios."""
+    return f"{d.workload} ({d.terms.unit})" if d.terms.is_difference else d.workload
+
+
+def verdict_words(d: Decision) -> str:
+    """`PASS`, or `PASS, slower` where a change within the margin is proven."""
+    if d.verdict is not Verdict.PASS or is_plain(d):
+        return d.verdict.value
+    worse, better = ("slower", "faster") if d.terms.unit == "s" else ("bigger", "smaller")
+    return f"{d.verdict.value}, {worse if d.low > _equal(d) else better}"
+
+
+def is_plain(d: Decision) -> bool:
+    """Whether it is a PASS without a proven change: nothing to be told."""
+    return d.verdict is Verdict.PASS and d.low <= _equal(d) <= d.high
+
+
+def deserves_words(d: Decision) -> bool:
+    """Whether the finding is more than its row says: no PASS, or one with a proven loss."""
+    return d.verdict is not Verdict.PASS or d.low > _equal(d)
+
+
+def false_alarm_sentence(false_alarms: str) -> str:
+    """The machine's false alarms, whether the words begin so or not."""
+    rate = re.sub(r"^false alarms[^:]*: ", "", false_alarms)
+    return f"False alarms of this machine: {rate}."
+
+
+def baseline_amount(results: Results, d: Decision) -> str:
+    """What the baseline takes: the median sample, of a step where slices have steps."""
+    values = [
+        value
+        for block in results.blocks
+        if block.candidate == d.candidate and d.workload in block.samples
+        for value in block.samples[d.workload].baseline.values
+    ]
+    if not values:
+        return "-"
+    middle = median(values)
+    if d.terms.unit != "s":
+        return f"{middle:.3f} MiB" if d.terms.is_difference else f"{middle:,.0f} MiB"
+    middle, each = middle / (d.terms.steps or 1), "/step" if d.terms.steps else ""
+    return f"{middle:.2f} s{each}" if middle >= 1 else f"{1000 * middle:.3g} ms{each}"
+
+
+def notes(results: Results) -> list[str]:
+    """What a reader must know first: incomplete, not built, not idle, unlike in other ways."""
+    found = []
+    if not results.complete:
+        count = len(results.blocks)
+        found.append(
+            f"INCOMPLETE: the comparison was interrupted after {count} "
+            f"block{'' if count == 1 else 's'}; all that follows rests on those."
+        )
+    sides = [(f"The baseline {results.baseline.label}", results.baseline)]
+    sides += [(side.label, side) for side in results.candidates]
+    found += [f"{who} is not there: {side.problem}" for who, side in sides if side.problem]
+    return found + _idle_notes(results) + _unlike_notes(results)
+
+
+def disturbed_blocks(results: Results) -> list[str]:
+    """How many blocks were disturbed and repeated; then, of each, why."""
+    blocks = results.blocks
+    disturbed = [(place, block) for place, block in enumerate(blocks) if block.disturbed]
+    lines = []
+    for place, block in disturbed:
+        repeated = _is_repeated(block, blocks[place + 1 :])
+        reasons = "; ".join(block.disturbed)
+        lines.append(f"{_block_name(results, block)}{', repeated' * repeated}: {reasons}")
+    repeats = sum(_is_repeated(block, blocks[place + 1 :]) for place, block in disturbed)
+    return [f"{len(disturbed)} of {len(blocks)}, {repeats} of them repeated", *lines]
+
+
+def failures(results: Results) -> list[FailureGroup]:
+    """Every failure once, with the blocks that it occurred in."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for block in results.blocks:
+        for failure in block.failures:
+            side = results.candidates[block.candidate].label
+            if failure.side == BASELINE:
+                side = f"the baseline {results.baseline.label} (beside {side})"
+            what = f"{failure.workload}: " if failure.workload else "did not start: "
+            key = (f"{side}, {what}{failure.reason}", failure.output)
+            found.setdefault(key, {})[str(block.number + 1)] = None  # a repeated block once
+    return [
+        FailureGroup(f"{words} (block{'s' * (len(blocks) > 1)} {', '.join(blocks)})", output)
+        for (words, output), blocks in found.items()
+    ]
+
+
+def moment(text: str) -> str:
+    """An ISO 8601 moment in UTC, to the minute; anything else as it is."""
+    return f"{text[:10]} {text[11:16]} UTC" if text.endswith(("+00:00", "Z")) else text
+
+
+def how_measured(results: Results) -> list[tuple[str, str]]:
+    """When, for how long, and on what terms."""
+    options = dict(results.options)
+    seconds = sum(block.seconds for block in results.blocks)
+    spent = f"{len(results.blocks)} blocks in {seconds / 60:,.1f} min"
+    budget, threads = options.pop("budget_seconds", None), options.pop("threads", None)
+    pinned = options.pop("pinned", None)
+    where = {True: "pinned to one core", False: "not pinned to a core"}.get(pinned, "")
+    named = "not known" if threads is None else "one" if threads == 1 else str(threads)
+    state = "complete" if results.complete else "INCOMPLETE, interrupted"
+    rows = [
+        ("Measured", f"{moment(results.started)}: {spent}, {state}"),
+        ("Budget", "not known" if budget is None else f"{budget:g} s a candidate"),
+        ("TensorFlow's threads", ", ".join(filter(None, (named, where)))),
+        ("Devices", "CPUs only: GPUs are hidden from TensorFlow"),
+    ]
+    rows += [(label(name), text_of(value)) for name, value in options.items()]
+    return [
+        *rows,
+        *_thread_rows(results),
+        ("Disturbed blocks", disturbed_blocks(results)[0]),
+        ("SHA-256 of the measuring code", results.code),
+    ]
+
+
+def machine(results: Results) -> list[tuple[str, str]]:
+    """What it was measured on."""
+    return [(label(key), text_of(value)) for key, value in results.machine.items()]
+
+
+def label(key: str) -> str:
+    """A key of machine, options or versions as it is shown."""
+    return _LABELS.get(key, key.replace("_", " "))
+
+
+def version_rows(baseline: Side, candidate: Side) -> list[tuple[str, str, str]]:
+    """Request, settings and versions of both sides, with a heading each."""
+    held = {**baseline.versions, **candidate.versions}
+    keys = [key for key in _LABELS if key in held] + [key for key in held if key not in _LABELS]
+    return [
+        ("request", baseline.request, candidate.request),
+        ("settings", text_of(baseline.settings), text_of(candidate.settings)),
+        *(
+            (label(key), text_of(baseline.versions.get(key)), text_of(candidate.versions.get(key)))
+            for key in keys
+        ),
+    ]
+
+
+def _tally(verdicts: Sequence[Verdict | None], unit: str) -> str:
+    counts = [f"{verdicts.count(v)} {v.value}" for v in SEVEREST_FIRST if v in verdicts]
+    return f"{', '.join(counts)} of {len(verdicts)} {unit}" if counts else f"no {unit}"
+
+
+def _equal(d: Decision) -> float:
+    return 0.0 if d.terms.is_difference else 1.0
+
+
+def _figure(number: float, form: str, unit: str = "") -> str:
+    return "-" if math.isnan(number) else f"{number:{form}}{unit}"
+
+
+def _is_repeated(block: Block, later: Sequence[Block]) -> bool:
+    return any((b.candidate, b.number) == (block.candidate, block.number) for b in later)
+
+
+def _block_name(results: Results, block: Block) -> str:
+    return f"{results.candidates[block.candidate].label}, block {block.number + 1}"
+
+
+def _thread_rows(results: Results) -> list[tuple[str, str]]:
+    """How many threads each side's process had at the end, where they were counted."""
+    most: dict[tuple[str, str], int] = {}
+    for block in results.blocks:
+        labels = results.baseline.label, results.candidates[block.candidate].label
+        for name, samples in block.samples.items():
+            for who, side in zip(labels, (samples.baseline, samples.candidate), strict=True):
+                if side.threads:
+                    most[name, who] = max(most.get((name, who), 0), *side.threads)
+    found: dict[str, list[str]] = {}
+    for (name, who), threads in most.items():
+        found.setdefault(f"Threads after {name}", []).append(f"{who}: {threads}")
+    return [(name, ", ".join(each)) for name, each in found.items()]
+
+
+def _idle_notes(results: Results) -> list[str]:
+    """Sides that computed while the other one was timed: spinning threads slow that one down."""
+    sums: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for block in results.blocks:
+        labels = results.baseline.label, results.candidates[block.candidate].label
+        for name, samples in block.samples.items():
+            sides = samples.baseline, samples.candidate
+            for own, other in ((0, 1), (1, 0)):
+                idle, busy = sides[own].idle_cpu_seconds, sides[other].values
+                if idle and results.workloads[name].unit == "s":
+                    by_name = sums.setdefault((labels[own], labels[other]), {})
+                    total = by_name.setdefault(name, [0.0, 0.0])
+                    total[0] += sum(idle)
+                    total[1] += sum(busy)
+    found = []
+    for (own_label, other_label), by_name in sums.items():
+        shares = {name: idle / busy for name, (idle, busy) in by_name.items()}
+        much = [f"{name} {100 * x:.0f} %" for name, x in shares.items() if x > MOST_IDLE_SHARE]
+        beside = f" beside {other_label}" if own_label == results.baseline.label else ""
+        found += [f"{own_label}{beside} ({', '.join(much)})"] if much else []
+    if not found:
+        return []
+    return [f"CPU used while the other side was timed, as a share of its time: {'; '.join(found)}."]
+
+
+def _unlike_notes(results: Results) -> list[str]:
+    """Where import and memory differ for another reason than TensorFlow's version."""
+    found = []
+    there = results.baseline.packages
+    for side in results.candidates:
+        here = side.packages
+        if not there or not here:
+            continue
+        if results.baseline.is_for_cpus_only != side.is_for_cpus_only:
+            found.append(
+                f"{side.label}: one side has TensorFlow for CPUs only, the other the larger one "
+                "for GPUs too, which takes more memory."
+            )
+        if (more := len(there.keys() ^ here.keys())) > _MANY_PACKAGES:
+            found.append(
+                f"{side.label}: {more} packages are on one side only, and TensorFlow and Keras "
+                "import some that they find: import and memory are of these too."
+            )
+    return found

@@ -1,0 +1,89 @@
+"""Which test images changed sides between two environments, and whether more did than by chance."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.records.trainings import Trained
+
+SHARE = 0.8  # of the seeds in which an image must flip: 8 of 10
+_MOST_EXACT = 12  # seeds up to which every swap of sides is counted
+_SAMPLES = 4000
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Images that one side answers right and the other wrong, in most seeds.
+
+    Attributes:
+        lost: indices of those that the candidate answers wrong, in order.
+        gained: of those that it answers right.
+        seeds: that were compared.
+        least: in how many of them an image must flip, more than it flips back.
+        p_value: share of swaps of the two sides within seeds that give as many such images; the
+            global test of all flips, of which single images are mere description.
+    """
+
+    lost: tuple[int, ...]
+    gained: tuple[int, ...]
+    seeds: int
+    least: int
+    p_value: float
+
+
+def find_flips(
+    candidate: Sequence[Trained], baseline: Sequence[Trained], labels: np.ndarray, seed: int = 0
+) -> Flips | None:
+    """Compares the answers of the same seeds.
+
+    If sides are equal, which of the two answers of a seed is the candidate's is chance: swapping
+    them within seeds gives the distribution of the number of flips (a permutation test after
+    Fisher 1935). All swaps are counted up to 12 seeds, else 4,000 drawn ones beside the true one.
+
+    Args:
+        candidate: with the answers to all test images.
+        baseline: the same.
+        labels: uint8 array (n,), the true digits.
+        seed: of the drawn swaps.
+
+    Returns:
+        The flips; None where no seed has both sides' answers.
+    """
+    theirs = {trained.seed: trained.digits for trained in baseline if trained.digits}
+    pairs = [
+        (_right(trained.digits, labels), _right(theirs[trained.seed], labels))
+        for trained in candidate
+        if trained.digits and trained.seed in theirs
+    ]
+    if not pairs:
+        return None
+    changes = np.array([ours.astype(np.int8) - other for ours, other in pairs])  # -1: lost
+    least = math.ceil(SHARE * len(pairs))
+    sums = changes.sum(axis=0)
+    observed = int((np.abs(sums) >= least).sum())
+    counts = [int((np.abs(signs @ changes) >= least).sum()) for signs in _swaps(len(pairs), seed)]
+    return Flips(
+        lost=tuple(int(i) for i in np.flatnonzero(sums <= -least)),
+        gained=tuple(int(i) for i in np.flatnonzero(sums >= least)),
+        seeds=len(pairs),
+        least=least,
+        p_value=sum(count >= observed for count in counts) / len(counts),
+    )
+
+
+def _right(digits: str, labels: np.ndarray) -> np.ndarray:
+    return np.asarray(np.frombuffer(digits.encode(), np.uint8) - ord("0") == labels)
+
+
+def _swaps(seeds: int, seed: int) -> np.ndarray:
+    """Signs, a row a swap; the true order is the first."""
+    if seeds <= _MOST_EXACT:
+        # The first seed's order is left alone: swapping all seeds changes no count.
+        return np.array(list(itertools.product([1], *([[1, -1]] * (seeds - 1)))), np.int8)
+    drawn = np.random.RandomState(seed).choice([-1, 1], size=(_SAMPLES, seeds)).astype(np.int8)
+    return np.concatenate([np.ones((1, seeds), np.int8), drawn])

@@ -1,0 +1,544 @@
+"""Environments are built once, kept by what they resolve to, and fail in one line."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.environments import builds
+from bench.environments.builds import Built, EnvironmentProblem, build, condensed
+from bench.environments.labels import labels
+from bench.environments.request import parse_request
+from bench.records.sides import named_sides
+from tests.environments.wheels import write_wheel
+
+Completed = subprocess.CompletedProcess[str]
+
+OFFLINE = """\
+error: Failed to fetch: https://index.invalid/simple/tensorflow-cpu/
+  cause: error sending request for url (https://index.invalid/simple/tensorflow-cpu/)
+  cause: client error (Connect)
+  cause: dns error
+  cause: error resolving DNS
+  cause: failed to lookup address information: Name or service not known
+"""
+
+
+@pytest.fixture(scope="session")
+def uv_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("uv")
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, uv_cache: Path) -> None:
+    """No test asks an index, or sees what uv kept for somebody else."""
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(uv_cache))
+
+
+class Recorder:
+    """Runs commands, or answers in their place, and keeps what they were."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        answers: Mapping[str, Completed | Callable[[], Completed]] | None = None,
+    ) -> None:
+        self.commands: list[list[str]] = []
+        self.answers = dict(answers or {})
+        self._real = builds._run
+        monkeypatch.setattr(builds, "_run", self)
+
+    def __call__(self, command: Sequence[str | Path], *arguments: Any) -> Completed:
+        words = [str(word) for word in command]
+        self.commands.append(words)
+        answer = self.answers.get(self.kind(words), None)
+        if callable(answer):
+            return answer()
+        return answer or self._real(command, *arguments)
+
+    @staticmethod
+    def kind(command: Sequence[str]) -> str:
+        """`compile`, `venv`, `install`, or `python` for what runs in an environment."""
+        return next((word for word in ("compile", "venv", "install") if word in command), "python")
+
+    def kinds(self) -> list[str]:
+        return [self.kind(command) for command in self.commands]
+
+
+def failed(stderr: str, status: int = 1) -> Completed:
+    return Completed([], status, "", stderr)
+
+
+def build_here(text: str, tmp_path: Path, say: Callable[[str], None] = lambda _: None) -> Built:
+    return build(parse_request(text), tmp_path / "cache", say=say)
+
+
+def problem(text: str, tmp_path: Path) -> str:
+    with pytest.raises(EnvironmentProblem) as caught:
+        build_here(text, tmp_path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{text}: ")
+    return message.removeprefix(f"{text}: ")
+
+
+def environments_in(tmp_path: Path) -> list[Path]:
+    return [path for path in (tmp_path / "cache" / "environments").iterdir() if path.is_dir()]
+
+
+def homes_in(tmp_path: Path) -> list[Path]:
+    return [path for key in environments_in(tmp_path) for path in key.iterdir() if path.is_dir()]
+
+
+# uv's messages, of uv 0.13 where nothing else is said
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        (
+            "error: No solution found when resolving dependencies\n"
+            "  cause: Because there is no version of tensorflow-cpu==9.9.9 and you require "
+            "tensorflow-cpu==9.9.9, we can conclude that your requirements are unsatisfiable.\n",
+            "there is no version of tensorflow-cpu==9.9.9",
+        ),
+        (  # uv 0.8
+            "  \u00d7 No solution found when resolving dependencies:\n"
+            "  ╰─▶ Because there is no version of tensorflow-cpu==9.9.9 and you require\n"
+            "      tensorflow-cpu==9.9.9, we can conclude that your requirements are\n"
+            "      unsatisfiable.\n",
+            "there is no version of tensorflow-cpu==9.9.9",
+        ),
+        (
+            "error: No solution found when resolving dependencies\n"
+            "  cause: Because no-such-package was not found in the package registry and you "
+            "require no-such-package==1, we can conclude that your requirements are "
+            "unsatisfiable.\n",
+            "no-such-package was not found in the package registry",
+        ),
+        (
+            "error: No solution found when resolving dependencies\n"
+            "  cause: Because only tensorflow-cpu<=2.22.0rc0 is available and you require "
+            "tensorflow-cpu>=99, we can conclude that your requirements are unsatisfiable.\n",
+            "only tensorflow-cpu<=2.22.0rc0 is available",
+        ),
+        (
+            "error: No solution found when resolving dependencies\n"
+            "  cause: Because tensorflow-cpu==2.16.2 depends on keras>=3.0.0 and you require "
+            "tensorflow-cpu==2.16.2, we can conclude that you require keras>=3.0.0.\n"
+            "         And because you require keras==2.15.0, we can conclude that your "
+            "requirements are unsatisfiable.\n",
+            "tensorflow-cpu==2.16.2 depends on keras>=3.0.0; you require keras==2.15.0",
+        ),
+        (
+            "error: No solution found when resolving dependencies\n"
+            "  cause: Because you require tensorflow-cpu==2.12.1 and tensorflow-cpu==2.16.2, we "
+            "can conclude that your requirements are unsatisfiable.\n",
+            "you require tensorflow-cpu==2.12.1 and tensorflow-cpu==2.16.2",
+        ),
+        (
+            "error: No solution found when resolving dependencies\n"
+            "  cause: Because tensorflow-cpu==2.4.0 has no wheels with a matching Python ABI tag "
+            "(e.g., `cp311`) and you require tensorflow-cpu==2.4.0, we can conclude that your "
+            "requirements are unsatisfiable.\n"
+            "\n"
+            "hint: You require CPython 3.11 (`cp311`), but we only found wheels for "
+            "`tensorflow-cpu` (v2.4.0) with the following Python ABI tags: `cp36m`, `cp37m`\n",
+            "tensorflow-cpu==2.4.0 has no wheels with a matching Python ABI tag (e.g., `cp311`)",
+        ),
+        (
+            "error: No solution found when resolving dependencies\n"
+            "  cause: Because only tensorflow==2.22.0 is available and tensorflow==2.22.0 has no "
+            "wheels with a matching Python version tag (e.g., `cp311`), we can conclude that all "
+            "versions of tensorflow cannot be used.\n"
+            "         And because you require tensorflow, we can conclude that your requirements "
+            "are unsatisfiable.\n",
+            "only tensorflow==2.22.0 is available and tensorflow==2.22.0 has no wheels with a "
+            "matching Python version tag (e.g., `cp311`)",
+        ),
+        (OFFLINE, "Failed to fetch: https://index.invalid/simple/tensorflow-cpu/: failed to "
+         "lookup address information: Name or service not known"),
+        (
+            "error: Failed to read `tensorflow @ file:///x/tensorflow-2.24.0-py3-none-any.whl`\n"
+            "  cause: Failed to read metadata: /x/tensorflow-2.24.0-py3-none-any.whl\n"
+            "  cause: Failed to read from zip file\n"
+            "  cause: unable to locate the end of central directory record\n",
+            "Failed to read `tensorflow @ file:///x/tensorflow-2.24.0-py3-none-any.whl`: unable "
+            "to locate the end of central directory record",
+        ),
+        (
+            "Using CPython 3.11.7 interpreter at: /x/python\n"
+            "Creating virtual environment at: /y\n"
+            "error: Failed to create virtual environment\n"
+            "  cause: failed to write to file `/y/bin/activate.fish`: No space left on device (os "
+            "error 28)\n",
+            "Failed to create virtual environment: failed to write to file "
+            "`/y/bin/activate.fish`: No space left on device (os error 28)",
+        ),
+        ("error: Project directory `/x` does not exist\n", "Project directory `/x` does not exist"),
+        ("warning: odd\nwhatever\n", "whatever"),
+        ("", "uv ended without a word"),
+        (f"error: {'x' * 400}", f"{'x' * 299}…"),
+    ],
+)  # fmt: skip
+def test_a_message_of_uv_becomes_one_line(message: str, line: str) -> None:
+    assert condensed(message) == line
+
+
+# Building, with the real uv and wheels of a few lines
+
+
+def test_an_environment_is_built_once_and_reused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = write_wheel(tmp_path / "a folder")
+    monkeypatch.chdir(wheel.parent)
+    recorder, said = Recorder(monkeypatch), list[str]()
+    built = build_here(f"./{wheel.name}", tmp_path, said.append)
+    assert recorder.kinds() == ["compile", "venv", "install", "python"]
+    (folder,) = environments_in(tmp_path)
+    assert said == [f"./{wheel.name}: is built in {folder}"]
+    assert built.python.relative_to(folder).match("*/bin/python")
+    assert built.python_version == platform.python_version()
+    sha256 = builds._sha256(wheel)
+    assert built.lock == (f"tensorflow==2.21.0 @ sha256:{sha256}",)
+    assert list(folder.rglob("tensorflow/__pycache__/keras.*.pyc"))
+
+    recorder.commands.clear()
+    assert build_here(f"./{wheel.name} TF_A=1", tmp_path, said.append).lock == built.lock
+    assert recorder.kinds() == ["compile", "python"]
+    assert len(said) == 1
+
+
+def test_a_changed_wheel_is_another_environment(tmp_path: Path) -> None:
+    text = str(write_wheel(tmp_path))
+    first = build_here(text, tmp_path)
+    write_wheel(tmp_path, "from tensorflow import keras\nchanged = True\n")
+    second = build_here(text, tmp_path)
+    assert first.python != second.python
+    assert first.lock != second.lock
+    code = "import tensorflow; tensorflow.changed"
+    assert subprocess.run([second.python, "-I", "-c", code], check=False).returncode == 0
+    assert labels([first.lock, second.lock], [{}, {}])[1].startswith("2.21.0 (wheel ")
+
+
+def test_the_key_is_of_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the order of words nor settings or how it was asked for matter; the Python does."""
+    one, two = write_wheel(tmp_path), write_wheel(tmp_path, "", distribution="helper")
+    built = build_here(f"{one} {two}", tmp_path)
+    assert [entry.partition("==")[0] for entry in built.lock] == ["helper", "tensorflow"]
+    assert build_here(f"TF_A=1 {two} {one} without:x", tmp_path).python == built.python
+    monkeypatch.setattr(sysconfig, "get_platform", lambda: "another")
+    assert build_here(f"{one} {two}", tmp_path).python != built.python
+
+
+@pytest.mark.parametrize("missing", ["complete.json", "*/bin/python"])
+def test_a_half_built_environment_is_removed_and_built_elsewhere(
+    missing: str, tmp_path: Path
+) -> None:
+    """Elsewhere, since what a killed process has started may still write to the old place."""
+    text = str(write_wheel(tmp_path))
+    first = build_here(text, tmp_path)
+    (folder,) = environments_in(tmp_path)
+    (lost,) = folder.glob(missing)
+    lost.unlink()
+    second = build_here(text, tmp_path)
+    assert second.lock == first.lock
+    assert second.python.parent != first.python.parent
+    assert homes_in(tmp_path) == [second.python.parent.parent]
+    (folder / "written late").mkdir()
+    assert build_here(text, tmp_path) == second
+    assert homes_in(tmp_path) == [second.python.parent.parent]
+
+
+@pytest.mark.parametrize("command", ["venv", "install"])
+def test_an_interrupted_build_leaves_nothing(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = str(write_wheel(tmp_path))
+
+    def interrupt() -> Completed:
+        raise KeyboardInterrupt
+
+    recorder = Recorder(monkeypatch, {command: interrupt})
+    with pytest.raises(KeyboardInterrupt):
+        build_here(text, tmp_path)
+    assert homes_in(tmp_path) == []
+    recorder.answers.clear()
+    build_here(text, tmp_path)
+
+
+def test_two_processes_build_an_environment_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, resolved = Recorder(monkeypatch), threading.Barrier(2, timeout=60)
+    text = str(write_wheel(tmp_path))
+    resolve = builds._resolve
+
+    def resolve_together(*arguments: Any) -> dict[str, str]:
+        pins = resolve(*arguments)
+        resolved.wait()
+        return pins
+
+    monkeypatch.setattr(builds, "_resolve", resolve_together)
+    built: list[Built] = []
+    threads = [
+        threading.Thread(target=lambda: built.append(build_here(text, tmp_path))) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(built) == 2
+    assert built[0] == built[1]
+    assert recorder.kinds().count("install") == 1
+
+
+def test_what_is_overridden_away_is_not_asked_for(tmp_path: Path) -> None:
+    """tf-keras asks for `tensorflow`, which would overwrite the files of `tensorflow-cpu`."""
+    wheel = write_wheel(tmp_path, requires=["nothing-there==1"])
+    assert "nothing-there was not found in the cache" in problem(str(wheel), tmp_path)
+    built = build_here(f"{wheel} without:nothing-there", tmp_path)
+    assert [entry.partition("==")[0] for entry in built.lock] == ["tensorflow"]
+
+
+def test_only_the_request_says_what_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No project that the command happens to run in, and no active environment."""
+    wheel = write_wheel(tmp_path, requires=["helper"])
+    write_wheel(tmp_path / "links", "", distribution="helper", version="1")
+    write_wheel(tmp_path / "links", "", distribution="helper", version="2")
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.uv]\nconstraint-dependencies = ["helper<2"]\n[tool.uv.pip]\nno-build = 5\n'
+    )
+    (tmp_path / "c.txt").write_text("helper<2\n")
+    monkeypatch.chdir(tmp_path)
+    for name, value in {
+        "UV_CONSTRAINT": "c.txt",
+        "UV_PROJECT": "/missing",
+        "UV_PYTHON": "3.1",
+        "UV_REQUIRE_HASHES": "1",
+        "UV_RESOLUTION": "lowest",
+        "UV_SYSTEM_PYTHON": "1",
+        "VIRTUAL_ENV": "/missing",
+        "UV_FIND_LINKS": str(tmp_path / "links"),  # where to look is the user's business
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert "helper==2" in build_here(str(wheel), tmp_path).lock
+
+
+# Without network
+
+
+def test_without_network_what_was_built_before_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, said = str(write_wheel(tmp_path)), list[str]()
+    built = build_here(text, tmp_path)
+    Recorder(monkeypatch, {"compile": failed(OFFLINE)})
+    assert build_here(text, tmp_path, said.append) == built
+    assert said == [f"{text}: no network, 2.21.0 of before is used"]
+
+
+@pytest.mark.parametrize("change", ["wheel", "word", "python", "folder", "memory"])
+def test_without_network_nothing_else_is_used_instead(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for a changed wheel, request or Python, nor if it was removed or is damaged."""
+    text = str(write_wheel(tmp_path))
+    build_here(text, tmp_path)
+    if change == "wheel":
+        write_wheel(tmp_path, "changed = True\n")
+    elif change == "word":
+        text += " without:keras"
+    elif change == "python":
+        monkeypatch.setattr(sysconfig, "get_platform", lambda: "another")
+    elif change == "folder":
+        (environments_in(tmp_path)[0] / "complete.json").unlink()
+    else:
+        (remembered,) = (tmp_path / "cache" / "requests").glob("*.json")
+        remembered.write_text("{}")
+    Recorder(monkeypatch, {"compile": failed(OFFLINE)})
+    assert problem(text, tmp_path) == (
+        "cannot be resolved without network, and was not built here before: Failed to fetch: "
+        "https://index.invalid/simple/tensorflow-cpu/: failed to lookup address information: "
+        "Name or service not known"
+    )
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        OFFLINE,
+        "error: No solution found when resolving dependencies\n"
+        "  cause: Because tensorflow-cpu was not found in the cache and you require "
+        "tensorflow-cpu==2.13.0, we can conclude that your requirements are unsatisfiable.\n\n"
+        "hint: Packages were unavailable because the network was disabled. When the network is "
+        "disabled, registry packages may only be read from the cache.\n",
+    ],
+)
+def test_a_missing_network_is_recognised(
+    message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Recorder(monkeypatch, {"compile": failed(message)})
+    assert "without network" in problem("tensorflow-cpu==2.13.0", tmp_path)
+
+
+# What else goes wrong
+
+
+def test_uv_says_why_it_does_not_resolve_or_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = write_wheel(tmp_path, version="2.4.0", tag="cp36-cp36m-any")
+    told = problem(str(old), tmp_path)  # uv 0.8 finds it out as it installs
+    assert re.match("cannot be (resolved|installed): .*(no wheels|incompatible)", told)
+    wheel = write_wheel(tmp_path)
+    Recorder(monkeypatch, {"install": failed("error: Failed to install: x\n  cause: disk full\n")})
+    assert problem(str(wheel), tmp_path) == "cannot be installed: Failed to install: x: disk full"
+    assert homes_in(tmp_path) == []
+
+
+def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    assert str(tmp_path / "cache") in problem(str(write_wheel(tmp_path)), tmp_path)
+
+
+def test_a_missing_uv_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uv", None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    expected = "uv is missing, which builds environments: pip install uv"
+    assert problem("tf-nightly", tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("", "holds no TensorFlow"),
+        (
+            "import sys\n",
+            "TensorFlow cannot be imported there: AttributeError: module 'tensorflow'",
+        ),
+        (
+            "raise ImportError('Traceback (most recent call last):\\n  File x\\nlib.so is "
+            "missing\\n\\nSee the page\\n')\n",
+            "TensorFlow cannot be imported there: ImportError: lib.so is missing",
+        ),
+        (
+            "import nothing_there\n",
+            "TensorFlow cannot be imported there: ModuleNotFoundError: No module named "
+            "'nothing_there'",
+        ),
+        ("raise SystemExit(3)", "TensorFlow cannot be imported there: exit status 3"),
+        (
+            "import os\nif os.environ['TF_CPP_MIN_LOG_LEVEL'] == '0':\n"
+            "    os.write(2, b'started\\nF core.cc: needs AVX2\\n')\nos.abort()\n",
+            "TensorFlow cannot be imported there: killed by signal 6: F core.cc: needs AVX2",
+        ),
+    ],
+)
+def test_an_import_that_fails_is_told(source: str, reason: str, tmp_path: Path) -> None:
+    distribution = "tensorflow" if source else "numpy"
+    wheel = write_wheel(tmp_path, source, distribution=distribution)
+    told = problem(str(wheel), tmp_path)
+    assert told.startswith(reason)
+    assert problem(str(wheel), tmp_path) == told  # now from the cache
+
+
+def test_an_import_that_hangs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builds, "_IMPORT_SECONDS", 0.01)
+    wheel = write_wheel(tmp_path, "import time\ntime.sleep(60)\n")
+    assert problem(str(wheel), tmp_path).endswith("python did not end within 0.01 s")
+
+
+def test_tensorflow_is_imported_with_the_settings_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    source = "import os\nraise ImportError(' '.join(['seen', *sorted(os.environ)]))\n"
+    told = problem(f"{write_wheel(tmp_path, source)} TF_USE_LEGACY_KERAS=1", tmp_path)
+    names = set(told.partition("seen ")[2].split()) - {"LC_CTYPE"}  # Python's own
+    assert names == {
+        *("CUDA_VISIBLE_DEVICES", "HOME", "KERAS_BACKEND", "LANG", "PATH", "TMPDIR"),
+        *("TF_CPP_MIN_LOG_LEVEL", "TF_USE_LEGACY_KERAS"),
+    }
+
+
+TENSORFLOW = """\
+import os, sys, types
+__version__ = "2.22.0-rc0"
+print("a stray line")
+package = "tf_keras" if os.environ.get("TF_USE_LEGACY_KERAS") else "keras"
+sys.modules[package] = types.ModuleType(package)
+sys.modules[package].__version__ = "2.22.1" if package == "tf_keras" else "3.16.0.dev1"
+class keras:
+    layers = None
+    Model = type("Model", (), {"__module__": package + ".src.models.model"})
+"""
+
+
+@pytest.mark.parametrize("distribution", ["tensorflow", "intel-tensorflow", "tf-nightly-cpu", "x"])
+@pytest.mark.parametrize(
+    ("setting", "keras", "package"),
+    [("", "3.16.0.dev1", "keras"), (" TF_USE_LEGACY_KERAS=1", "2.22.1", "tf_keras")],
+)
+def test_versions_are_those_of_the_modules_that_were_imported(
+    distribution: str, setting: str, keras: str, package: str, tmp_path: Path
+) -> None:
+    """Whatever the distribution is called, and whatever version it has."""
+    wheel = write_wheel(tmp_path, TENSORFLOW, distribution=distribution, version="9.9")
+    built = build_here(f"{wheel}{setting}", tmp_path)
+    told = {"tensorflow": "2.22.0-rc0", "keras": keras, "keras_package": package}
+    assert built.versions == told
+    (side,) = named_sides([built.request], [built])
+    assert side.label == "2.22.0rc0"
+    assert side.versions == {"python": platform.python_version(), **told}
+
+
+def test_a_tensorflow_that_tells_no_versions_is_named_by_its_lock(tmp_path: Path) -> None:
+    built = build_here(str(write_wheel(tmp_path, distribution="tf-nightly-cpu")), tmp_path)
+    assert built.versions == {}
+    (side,) = named_sides([built.request], [built])
+    assert side.label == "2.21.0"
+
+
+# Interpreters that exist already
+
+
+def test_an_existing_interpreter_says_what_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = build_here(str(write_wheel(tmp_path)), tmp_path).python
+    recorder = Recorder(monkeypatch)
+    built = build_here(f"python:{python} TF_A=1", tmp_path)
+    assert built.lock == ("tensorflow==2.21.0",)
+    assert built.python == python
+    assert built.python_version == platform.python_version()
+    assert recorder.kinds() == ["python", "python"]
+
+
+def test_an_interpreter_that_is_none_is_told(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\necho 1\necho no such option >&2\nexit 2\n")
+    assert problem(f"python:{script}", tmp_path) == "cannot be run: Permission denied"
+    script.chmod(0o755)
+    expected = "is no Python 3.10 or newer: no such option"
+    assert problem(f"python:{script}", tmp_path) == expected
+    script.write_text("""#!/bin/sh\necho '["3.9.18", [["tensorflow", "2.15.1"]]]'\n""")
+    assert problem(f"python:{script}", tmp_path) == "is no Python 3.10 or newer: it is 3.9.18"
+    missing = "cannot be run: No such file or directory"
+    assert problem(f"python:{tmp_path}/missing", tmp_path) == missing
+    folder = "is a folder, name the interpreter in it: bin/python"
+    assert problem(f"python:{tmp_path}", tmp_path) == folder

@@ -1,0 +1,125 @@
+"""Requests are read strictly; what is wrong is told in one line."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.environments.builds import default_cache
+from bench.environments.request import parse_request
+from lenet5.errors import InputError
+from tests.environments.wheels import write_wheel
+
+
+@pytest.mark.parametrize(
+    ("text", "requirements", "settings", "overrides"),
+    [
+        ("tensorflow-cpu==2.16.2 keras==3.0.5", ("tensorflow-cpu==2.16.2", "keras==3.0.5"), {}, ()),
+        ("  tf-nightly\t", ("tf-nightly",), {}, ()),
+        ("tensorflow-cpu>=2.22.0rc0,<3", ("tensorflow-cpu>=2.22.0rc0,<3",), {}, ()),
+        ('keras;python_version<"4"', ('keras;python_version<"4"',), {}, ()),
+        (
+            "tensorflow==2.21.0 TF_ENABLE_ONEDNN_OPTS=0 XLA_FLAGS=--a=b KERAS_BACKEND=tensorflow",
+            ("tensorflow==2.21.0",),
+            {"TF_ENABLE_ONEDNN_OPTS": "0", "XLA_FLAGS": "--a=b", "KERAS_BACKEND": "tensorflow"},
+            (),
+        ),
+        ("tf-nightly TF_X=", ("tf-nightly",), {"TF_X": ""}, ()),
+        (
+            "tensorflow-cpu==2.16.2 tf-keras==2.16.0 without:tensorflow override:keras==3.0.5",
+            ("tensorflow-cpu==2.16.2", "tf-keras==2.16.0"),
+            {},
+            ("tensorflow ; sys_platform == 'never'", "keras==3.0.5"),
+        ),
+    ],
+)
+def test_a_request_is_read(
+    text: str, requirements: tuple[str, ...], settings: dict[str, str], overrides: tuple[str, ...]
+) -> None:
+    request = parse_request(text)
+    assert request.text == " ".join(text.split())
+    assert request.requirements == requirements
+    assert request.settings == settings
+    assert request.overrides == overrides
+    assert request.interpreter is None
+
+
+def test_a_point_is_the_current_environment() -> None:
+    request = parse_request(". TF_ENABLE_ONEDNN_OPTS=0")
+    assert request.interpreter == Path(sys.executable)
+    assert request.requirements == ()
+    assert request.settings == {"TF_ENABLE_ONEDNN_OPTS": "0"}
+
+
+def test_an_interpreter_need_not_exist_yet_and_no_link_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An environment's python is a link to another, which knows none of its packages."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "python").symlink_to(sys.executable)
+    assert parse_request("python:./python").interpreter == tmp_path / "python"
+    assert parse_request("python:missing/python").interpreter == tmp_path / "missing" / "python"
+
+
+def test_a_wheel_becomes_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = write_wheel(tmp_path / "a folder")
+    monkeypatch.chdir(wheel.parent)
+    monkeypatch.setenv("HOME", str(wheel.parent))
+    for word in (wheel.name, f"./{wheel.name}", f"~/{wheel.name}"):
+        assert parse_request(word).requirements == (str(wheel),)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "an empty environment: give requirements, a wheel, . or python:PATH"),
+        ("TF_X=1", "TF_X=1: give requirements, a wheel, . or python:PATH"),
+        ("without:keras", "without:keras: give requirements, a wheel, . or python:PATH"),
+        ("-r reqs.txt", "-r reqs.txt: -r: options are refused, give packages only"),
+        ("--index-url=x", "--index-url=x: --index-url=x: options are refused"),
+        ("override:-e", "override:-e: -e: options are refused"),
+        ("https://x.invalid/a.whl", "URLs are refused, give a version or a wheel's path"),
+        ("git+https://x.invalid/a", "URLs are refused"),
+        ("keras@https://x.invalid/a", "URLs are refused"),
+        ("keras @ file:/x", "keras @ file:/x: @: URLs are refused"),
+        ("keras@./x", "URLs are refused"),
+        ("override:keras@./x", "URLs are refused"),
+        ("./folder", "./folder: ./folder: of files, only wheels (.whl) are accepted"),
+        ("/x/tensorflow.tar.gz", "only wheels (.whl) are accepted"),
+        ("./missing-1-py3-none-any.whl", "missing-1-py3-none-any.whl: there is no such wheel"),
+        ("keras >= 3", "keras >= 3: >= is no requirement: write it without blanks, such as"),
+        ("override:", "override:: nothing is no requirement"),
+        ("python:", "python:: python: is no requirement"),
+        ("without:keras==3", "without:keras==3: expected a name only, such as without:keras"),
+        ("tensorflow=2.16", "tensorflow=2.16 is no setting, those begin with TF_, XLA_ or KERAS_;"),
+        (". PATH=/x", "PATH=/x is no setting"),
+        (". LD_PRELOAD=x", "LD_PRELOAD=x is no setting"),
+        (". KERAS_BACKEND=jax", "KERAS_BACKEND=jax: only Keras on TensorFlow is measured"),
+        (". TF_X=1 TF_X=2", ". TF_X=1 TF_X=2: TF_X is set twice"),
+        (". keras==3.0.5", "an existing Python is taken as it is: settings alone may stand beside"),
+        (". without:keras", "an existing Python is taken as it is"),
+        (". python:/x", "an existing Python is taken as it is"),
+        ("python:~nobody-of-this-name/python", "nobody-of-this-name"),
+    ],
+)
+def test_anything_else_is_refused_in_one_line(
+    text: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=re.escape(reason)) as caught:
+        parse_request(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_named_as_a_wheel_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "my.whl").touch()
+    with pytest.raises(InputError, match="is no wheel's name: keep the one that it was"):
+        parse_request(f"{tmp_path}/my.whl")
+
+
+def test_environments_are_kept_in_the_users_cache() -> None:
+    assert default_cache({"XDG_CACHE_HOME": "/x"}) == Path("/x/lenet5-bench")
+    assert default_cache({"XDG_CACHE_HOME": ""}) == Path.home() / ".cache" / "lenet5-bench"

@@ -1,0 +1,78 @@
+"""What the tests of commands share: a small project to run pytest in, stub workers, no MNIST."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import speed
+from bench.plans import speed as speed_plan
+from bench.records import blocks
+from lenet5 import data
+from tests.measure.stub_worker import stub_python
+
+ROOT = Path(__file__).parents[2]
+
+# What the root conftest.py holds besides the plugin, without TensorFlow.
+CONFTEST = """
+import pytest
+pytest_plugins = ["bench.speed_plugin", "bench.accuracy_plugin"]
+
+def pytest_addoption(parser):
+    parser.addoption("--threads", type=int, default=1)
+    parser.addoption("--mnist-dir", default=None)
+    parser.addoption("--recipe", default=None)
+    parser.addoption("--seed", type=int, default=None)
+    parser.addoption("--engine", choices=("keras", "graph"), default=None)
+"""
+
+Run = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> str:
+    """Requirement string of an environment whose times are made up."""
+    return f"python:{stub_python(tmp_path)}"
+
+
+@pytest.fixture
+def black_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Instead of MNIST; and a cache of its own."""
+    black = data.Subset(np.zeros((200, 28, 28, 1), np.uint8), np.zeros(200, np.uint8))
+    monkeypatch.setattr(
+        data, "load_dataset", lambda *_, **__: data.Dataset("mnist", black, black, black)
+    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four pairs a block, no witnesses."""
+    real = speed._bench
+
+    def short(terms: speed_plan.Terms, folder: Path) -> object:
+        return real(replace(terms, pair_seconds=0.0), folder)
+
+    monkeypatch.setattr(speed, "_bench", short)
+    monkeypatch.setattr("bench.measure.machine.witness", lambda *_: blocks.Witness(1e-4, load=0.0))
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester) -> Run:
+    """Runs `pytest` on copies of the test modules that are collected on request."""
+    pytester.makeconftest(CONFTEST)
+    folder = pytester.mkdir("bench")
+    for name in ("test_accuracy.py", "test_speed.py"):
+        shutil.copy(ROOT / "bench" / name, folder)
+    (folder / "test_other.py").write_text("def test_other(): pass\n")
+
+    def go(*arguments: str) -> pytest.RunResult:
+        arguments = ("-p", "no:cacheprovider", "bench", *arguments)
+        return pytester.runpytest_inprocess(*arguments, no_reraise_ctrlc=True)
+
+    return go

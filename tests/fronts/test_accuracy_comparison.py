@@ -1,0 +1,117 @@
+"""On what terms accuracy is compared: engine, pairs and reference, in verdicts and in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bench.plans.seeds import AccuracyTerms, default_margin, read_accuracy_terms
+from bench.records.sides import Side
+from bench.records.trainings import Comparison, Trained, Trainings
+from bench.verdicts.accuracy import decide_all, finding
+from bench.verdicts.sequential import Verdict
+from lenet5.errors import InputError
+from lenet5.recipe import ENGINES
+from lenet5.recipes import find_recipe
+
+PAIRED = Comparison(0.15, paired=True, beside=True)
+BESIDE = Comparison(0.15, paired=False, beside=True)
+REFERENCE = Comparison(0.15, paired=False, beside=False)
+
+
+def trained(label: str, *wrong: int, engine: str = "keras") -> Trainings:
+    seeds = tuple(Trained(seed, count, 10_000) for seed, count in enumerate(wrong))
+    return Trainings(find_recipe("fast"), engine, "", "", Side("", label), {}, "", seeds)
+
+
+def terms(baseline: str | None, engine: str) -> AccuracyTerms:
+    return read_accuracy_terms(
+        baseline,
+        ["tensorflow==2.21.0"],
+        recipe="fast",
+        engine=engine,
+        seeds=20,
+        asked_margin=0.15,
+    )
+
+
+@pytest.mark.parametrize(
+    ("baseline", "engine", "expected"),
+    [
+        ("tensorflow==2.15.1", "graph", PAIRED),
+        ("tensorflow==2.15.1", "keras", BESIDE),
+        (None, "graph", REFERENCE),
+        (None, "keras", REFERENCE),
+    ],
+)
+def test_seeds_are_pairs_with_a_baseline_and_the_engine_graph_only(
+    baseline: str | None, engine: str, expected: Comparison
+) -> None:
+    """Keras's random streams may differ between its versions: a seed has nothing in common."""
+    assert terms(baseline, engine).comparison == expected
+    assert terms(baseline, engine).engine == engine
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_without_a_reference_of_the_engine_there_is_no_margin(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def refuse(recipe: str, engine: str) -> Trainings:
+        asked.append((recipe, engine))
+        raise InputError("there is none")
+
+    monkeypatch.setattr("bench.plans.seeds.read_reference", refuse)
+    with pytest.raises(InputError, match="there is none"):
+        default_margin("fast", engine)
+    assert asked == [("fast", engine)]
+
+
+@pytest.mark.parametrize("comparison", [PAIRED, BESIDE])
+def test_a_verdict_stands_while_the_baseline_goes_on_for_another_candidate(
+    comparison: Comparison,
+) -> None:
+    """The second candidate loses about the margin, the baseline's later seeds are far off."""
+    decided = trained("decided", *range(141, 151))
+    other = trained("other", *[155, 175] * 10)
+    ten = trained("baseline", *range(140, 150))
+    twenty = trained("baseline", *range(140, 150), *[199] * 10)
+    (then,) = decide_all([ten, decided], comparison)
+    now, _ = decide_all([twenty, decided, other], comparison)
+    assert then.verdict is Verdict.PASS
+    assert now == then
+    (against_reference,) = decide_all([twenty, decided], REFERENCE)
+    assert against_reference.difference < then.difference - 0.2
+
+
+def test_trainings_of_another_engine_are_not_held_against_each_other() -> None:
+    wrong = [150] * 10
+    sets = [trained("baseline", *wrong, engine="graph"), trained("candidate", *wrong)]
+    (decision,) = decide_all(sets, REFERENCE)
+    assert decision.verdict is Verdict.INCONCLUSIVE
+    assert decision.reason == "the reference is of another engine"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("comparison", "word"), [(PAIRED, "paired"), (BESIDE, "unpaired")])
+def test_a_finding_says_whether_seeds_are_pairs_and_what_trained_them(
+    engine: str, comparison: Comparison, word: str
+) -> None:
+    """Also where no test was needed, but not where nothing was trained."""
+    baseline = trained("2.15.1", *range(140, 150), engine=engine)
+    candidate = trained("2.21.0", *range(142, 152), engine=engine)
+    diverged = replace(candidate, seeds=(Trained(0, 300, 10_000),))
+    nothing = replace(candidate, seeds=(), problem="not there")
+    found = []
+    for item in (candidate, diverged, nothing):
+        (decision,) = decide_all([baseline, item], comparison)
+        found.append(finding(decision, item, baseline, paired=comparison.paired))
+    start = "accuracy[fast]: 2.21.0"
+    tested, below, missing = found
+    assert tested.startswith(f"{start} loses 0.020 points against 2.15.1 (97 % interval of the")
+    assert f", 10 seeds, {word}, engine {engine}), margin 0.15, detects 0." in tested
+    assert below.startswith(f"{start} loses 1.")
+    assert f"(1 seeds, {word}, engine {engine}): diverged: seed 0 reached 97.00 %" in below
+    assert missing == f"{start} against 2.15.1: not there"

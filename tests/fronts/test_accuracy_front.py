@@ -1,0 +1,424 @@
+"""`pytest bench --seeds N` and `python -m bench reference` as users meet them; stub workers."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench import __main__ as command
+from bench import reference
+from bench.measure import machine, seeds
+from bench.records import trainings
+from bench.records.sides import Side
+from bench.records.trainings import (
+    Trained,
+    Trainings,
+    read_trainings,
+    reference_path,
+    write_trainings,
+)
+from lenet5.recipe import ENGINES
+from lenet5.recipes import find_recipe
+
+Run = Callable[..., pytest.RunResult]
+
+pytestmark = pytest.mark.usefixtures("black_images", "short_blocks")
+
+
+@pytest.fixture(autouse=True)
+def references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of references of its own, with those of `fast`.
+
+    Their margins are 0.15 points with the engine `graph`, and 0.29 with `keras`.
+    """
+    folder = tmp_path / "references"
+    folder.mkdir()
+    for module in (trainings, command):
+        monkeypatch.setattr(
+            module, "reference_path", lambda recipe, engine: reference_path(recipe, engine, folder)
+        )
+    for engine, spread in (("graph", 8), ("keras", 16)):
+        counts = [150 - spread, 150 + spread] * 10
+        found = tuple(Trained(seed, wrong, 10_000) for seed, wrong in enumerate(counts))
+        reference = Trainings(find_recipe("fast"), engine, "", "", Side("", ""), {}, "", found)
+        write_trainings(reference_path("fast", engine, folder), [reference])
+    return folder
+
+
+@pytest.fixture
+def no_reference(references: Path) -> None:
+    """As it is before one was trained."""
+    for path in references.iterdir():
+        path.unlink()
+
+
+def test_without_seeds_accuracy_is_not_collected(run: Run) -> None:
+    run().assert_outcomes(passed=1)
+
+
+def test_equal_sides_are_identical_and_nothing_else_runs(
+    run: Run, stub: str, pytester: pytest.Pytester
+) -> None:
+    done = run("--seeds", "20", "--baseline", stub, "--candidate", stub)
+    assert done.ret == 0
+    done.assert_outcomes(passed=1)
+    (path,) = (pytester.path / "reports").glob("accuracy-*.json")
+    baseline, candidate = read_trainings(path)
+    assert [t.seed for t in candidate.seeds] == list(range(10))  # decided at the first look
+    assert [t.wrong for t in candidate.seeds] == [t.wrong for t in baseline.seeds]
+    assert (baseline.engine, candidate.engine) == ("graph", "graph")
+    done.stdout.fnmatch_lines(
+        ["accuracy: *, recipe fast, engine graph, up to 20 seeds (paired), margin 0.15 points*"]
+    )
+
+
+def test_with_the_engine_keras_seeds_are_no_pairs(
+    run: Run, stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Header, margin and finding are its own, and equal seeds are no pass by themselves."""
+    path = str(tmp_path / "accuracy.json")
+    sides = ("--baseline", stub, "--candidate", stub)
+    done = run("--seeds", "10", "--engine", "keras", *sides, "--results", path)
+    assert done.ret == 0
+    done.stdout.fnmatch_lines(
+        ["accuracy: *, recipe fast, engine keras, up to 10 seeds (unpaired), margin 0.29 points*"]
+    )
+    capsys.readouterr()
+    assert command.main(["verdict", path]) == 0
+    assert capsys.readouterr().out == (
+        "PASS: accuracy[fast]: 9.9.0 again loses 0.000 points against 9.9.0 "
+        "(97 % interval of the loss -0.037 to +0.037, 10 seeds, unpaired, engine keras), "
+        "margin 0.29, detects 0.046\n"
+    )
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_reference_is_of_other_seeds_with_either_engine(run: Run, stub: str, engine: str) -> None:
+    """It was trained at another time, so that no seed has a partner, not even with `graph`."""
+    done = run("--seeds", "10", "--candidate", stub, "--engine", engine)
+    done.stdout.fnmatch_lines(
+        [f"accuracy: * against the stored reference, *, engine {engine}, * (unpaired), *"]
+    )
+
+
+def test_a_loss_fails_with_a_finding(run: Run, stub: str) -> None:
+    worse = f"{stub} TF_STUB_LOSS=30.4"
+    done = run("--seeds", "10", "--baseline", stub, "--candidate", worse)
+    assert done.ret == 1
+    done.stdout.fnmatch_lines(
+        [
+            "accuracy[[]fast]: 9.9.0 TF_STUB_LOSS=30.4 loses 0.300 points against 9.9.0 "
+            "(97 % interval of the loss +0.300 to +0.300, 10 seeds, paired, engine graph), "
+            "margin 0.15, detects 0.000"
+        ]
+    )
+    done.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_a_wider_margin_lets_it_pass(run: Run, stub: str) -> None:
+    worse = f"{stub} TF_STUB_LOSS=30"
+    terms = ("--seeds", "10", "--baseline", stub, "--candidate", worse)
+    assert run(*terms, "--accuracy-margin", "0.5").ret == 0
+
+
+def test_a_run_below_the_floor_fails_without_a_test(run: Run, stub: str) -> None:
+    done = run("--seeds", "10", "--baseline", stub, "--candidate", f"{stub} TF_STUB_LOSS=9000")
+    assert done.ret == 1
+    done.stdout.fnmatch_lines(["*diverged: seed 0 reached 8.50 %"])
+
+
+def test_a_candidate_that_crashes_twice_fails_and_is_left_alone(
+    run: Run, stub: str, pytester: pytest.Pytester
+) -> None:
+    """One seed a process may be under way when the first has failed; no other is begun."""
+    broken = f"{stub} TF_STUB_FAULT=train_-_crash"
+    done = run("--seeds", "10", "--baseline", stub, "--candidate", broken)
+    assert done.ret == 1
+    done.stdout.fnmatch_lines(["*: fails: seed * killed by SIGSEGV"])
+    (path,) = (pytester.path / "reports").glob("accuracy-*.json")
+    baseline, candidate = read_trainings(path)
+    assert len(baseline.seeds) == 10
+    assert 1 <= len(candidate.seeds) <= len(machine.cores())
+    assert all(trained.crashed for trained in candidate.seeds)
+
+
+def test_an_environment_that_is_not_there_is_exit_7(run: Run, stub: str) -> None:
+    done = run("--seeds", "10", "--baseline", stub, "--candidate", "python:/no/such")
+    assert done.ret == 7
+
+
+def test_speed_may_be_compared_after_accuracy(run: Run, stub: str) -> None:
+    terms = ("--seeds", "10", "--speed", "--baseline", stub, "--candidate", stub)
+    done = run(*terms, "--workloads", "train_step[loop,b128]")
+    assert done.ret == 0
+    done.assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--seeds", "12"), "--seeds is 12, expected 10, 16 or 20"),
+        (("--seeds", "10", "--threads", "2"), "one thread a process"),
+        (("--seeds", "10", "--seed", "3"), "without --seed"),
+        (("--seeds", "10", "--margin", "1.1"), "--margin is of speed"),
+        (("--seeds", "10", "--summary", "summary.md"), "--summary is of speed"),
+        (("--seeds", "10", "--accuracy-margin", "0"), "--accuracy-margin is 0"),
+        (("--seeds", "10", "--recipe", "slow"), "unknown recipe 'slow'"),
+        (("--seeds", "10", "--engine", "products"), "argument --engine: invalid choice"),
+        (("--seeds", "10", "--speed"), "--speed needs --baseline"),
+        (("--accuracy-margin", "0.2"), "--accuracy-margin needs --seeds"),
+        (("--speed",), "--speed adds speed tests to --seeds"),
+        (("--seeds", "10", "--candidate=--index-url=x"), "index-url"),
+    ],
+)
+def test_options_that_make_no_sense_are_exit_4(
+    run: Run, arguments: tuple[str, ...], message: str
+) -> None:
+    done = run(*arguments)
+    assert done.ret == 4
+    assert message in done.stderr.str()
+
+
+@pytest.mark.usefixtures("no_reference")
+@pytest.mark.parametrize(
+    ("asked", "engine"), [([], "keras"), *((["--engine", name], name) for name in ENGINES)]
+)
+def test_a_reference_is_trained_and_held_against(
+    run: Run,
+    stub: str,
+    references: Path,
+    capsys: pytest.CaptureFixture[str],
+    asked: list[str],
+    engine: str,
+) -> None:
+    """Twenty seeds with the engine `keras`, where nothing else is asked for."""
+    assert command.main(["reference", "--environment", stub, *asked]) == 0
+    assert f"fast, engine {engine}: 98." in capsys.readouterr().out
+    assert [path.name for path in references.iterdir()] == [f"fast-{engine}.json"]
+    (found,) = read_trainings(references / f"fast-{engine}.json")
+    assert found.engine == engine
+    assert [trained.seed for trained in found.seeds] == list(range(20))
+    done = run("--seeds", "10", "--candidate", stub, "--engine", engine)
+    assert done.ret == 0
+
+
+def test_a_reference_of_an_unknown_engine_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["reference", "--engine", "products"]) == 4
+    assert "argument --engine: invalid choice: 'products'" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_reference")
+def test_a_reference_that_is_not_whole_is_refused(run: Run, stub: str, references: Path) -> None:
+    reference = ["reference", "--environment", stub, "--engine", "graph", "--seeds", "12"]
+    assert command.main(reference) == 0
+    assert (references / "fast-graph.json").exists()
+    done = run("--seeds", "10", "--candidate", stub)
+    assert done.ret == 4
+    said = done.stdout.str() + done.stderr.str()
+    told = "go on with python -m bench reference --recipe fast --engine graph"
+    assert f"fast-graph.json has 12 of 20 seeds: {told}" in said
+
+
+def test_a_reference_from_before_there_were_engines_is_refused_in_one_line(
+    run: Run, stub: str, references: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = references / "fast-graph.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "schema": 1}))
+    message = f"{path}: holds 'trainings' of schema 1, not 'trainings' of 2"
+    for terms in ((), ("--accuracy-margin", "0.2")):
+        done = run("--seeds", "10", "--candidate", stub, *terms)
+        assert done.ret == 4
+        assert message in done.stdout.str() + done.stderr.str()
+        done.stderr.no_fnmatch_line("*Traceback*")
+    capsys.readouterr()
+    for arguments in (["verdict", str(path)], ["reference", "--out", str(path)]):
+        assert command.main(arguments) == 4
+        assert capsys.readouterr().err == f"bench: error: {message}\n"
+
+
+@pytest.mark.usefixtures("no_reference")
+def test_a_seed_that_failed_is_not_kept_in_a_reference(
+    stub: str,
+    references: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def train(jobs: list[seeds.Job], *_: object, on_trained: Any, **__: object) -> None:
+        for job in jobs:
+            fault = {"wrong": None, "problem": "killed", "crashed": True}
+            answer = fault if job.seed == 1 else {"wrong": 150}
+            on_trained(job, Trained(job.seed, images=10_000, **answer), {})
+
+    monkeypatch.setattr(reference, "train_seeds", train)
+    assert command.main(["reference", "--environment", stub, "--seeds", "3"]) == 1
+    assert "seed 1 is missing: killed" in capsys.readouterr().out
+    (found,) = read_trainings(references / "fast-keras.json")
+    assert [trained.seed for trained in found.seeds] == [0, 2]
+
+
+@pytest.mark.usefixtures("no_reference")
+def test_a_reference_goes_on_where_it_was_left(
+    stub: str, references: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = ["reference", "--environment", stub, "--seeds"]
+    assert command.main([*reference, "3"]) == 0
+    trained: list[object] = []
+    train: Any = seeds.train_seeds
+
+    def watched(jobs: list[object], *arguments: Any, **more: Any) -> None:
+        trained.extend(jobs)
+        train(jobs, *arguments, **more)
+
+    monkeypatch.setattr("bench.reference.train_seeds", watched)
+    assert command.main([*reference, "5"]) == 0
+    assert len(trained) == 2
+    (found,) = read_trainings(references / "fast-keras.json")
+    assert len(found.seeds) == 5
+
+
+def test_a_reference_of_another_recipe_or_engine_is_not_gone_on_with(
+    stub: str, references: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(references / "mine.json")
+    reference = ["reference", "--environment", stub, "--seeds", "2", "--out", path]
+    assert command.main(reference) == 0
+    assert command.main([*reference, "--recipe", "original"]) == 4
+    assert "is of another recipe: remove it" in capsys.readouterr().err
+    assert command.main([*reference, "--engine", "graph"]) == 4
+    assert "another engine: remove it" in capsys.readouterr().err
+    assert read_trainings(references / "mine.json")[0].engine == "keras"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_without_a_reference_one_line_says_so(
+    run: Run, stub: str, references: Path, engine: str
+) -> None:
+    """That of the other engine is none."""
+    reference_path("fast", engine, references).unlink()
+    terms = ("--seeds", "10", "--candidate", stub, "--engine", engine)
+    done = run(*terms)
+    assert done.ret == 4
+    said = done.stdout.str() + done.stderr.str()
+    told = (
+        f"no reference of recipe fast and engine {engine}: "
+        f"python -m bench reference --recipe fast --engine {engine}, or give"
+    )
+    assert f"{told} --accuracy-margin" in said
+    done = run(*terms, "--accuracy-margin", "0.2")
+    assert f"{told} --baseline" in done.stdout.str() + done.stderr.str()
+
+
+def test_only_selected_candidates_are_trained(run: Run, stub: str, tmp_path: Path) -> None:
+    path = tmp_path / "accuracy.json"
+    candidates = (f"{stub} TF_STUB_LOSS=1", f"{stub} TF_STUB_RATIO=1")
+    arguments = [argument for text in candidates for argument in ("--candidate", text)]
+    done = run(
+        "--seeds",
+        "10",
+        "--baseline",
+        stub,
+        *arguments,
+        "-k",
+        "TF_STUB_RATIO",
+        "--results",
+        str(path),
+    )
+    done.assert_outcomes(passed=1, deselected=1)
+    assert [item.side.settings for item in read_trainings(path)] == [{}, {"TF_STUB_RATIO": "1"}]
+
+
+@pytest.mark.parametrize("broken", ["baseline", "candidate"])
+def test_a_worker_that_cannot_start_is_exit_7(
+    run: Run, stub: str, broken: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "accuracy.json"
+    sides = {"baseline": stub, "candidate": stub}
+    sides[broken] += " TF_STUB_FAULT=start_-_raise"
+    sides["results"] = str(path)
+    done = run("--seeds", "10", *(f"--{name}={text}" for name, text in sides.items()))
+    assert done.ret == 7
+    problems = {item.problem for item in read_trainings(path)}
+    assert "its worker cannot start: ValueError: no such op" in problems
+
+
+def test_a_full_disk_is_one_line(run: Run, stub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    done = run("--seeds", "10", "--baseline", stub, "--candidate", stub)
+    assert done.ret == 4
+    assert "cannot be written: No space left on device" in done.stdout.str() + done.stderr.str()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("candidate", "status", "word"),
+    [("", 0, "PASS"), (" TF_STUB_LOSS=38", 1, "FAIL"), (" TF_STUB_FAULT=start_-_raise", 7, "IN")],
+)
+def test_results_give_the_same_verdict_again(
+    run: Run,
+    stub: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    candidate: str,
+    status: int,
+    word: str,
+    engine: str,
+) -> None:
+    path = str(tmp_path / "accuracy.json")
+    sides = ("--baseline", stub, "--candidate", stub + candidate, "--engine", engine)
+    assert run("--seeds", "10", *sides, "--results", path).ret == status
+    capsys.readouterr()
+    assert command.main(["verdict", path]) == status
+    assert capsys.readouterr().out.startswith(word)
+    assert command.main(["show", path]) == 0
+    assert "baseline" in capsys.readouterr().out
+
+
+def test_seeds_of_no_comparison_have_no_verdict(
+    references: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(references / "fast-graph.json")
+    assert command.main(["verdict", path]) == 4
+    assert "holds seeds, but of no comparison" in capsys.readouterr().err
+    assert command.main(["verdict", path, path]) == 4
+    assert "one at a time" in capsys.readouterr().err
+
+
+def test_the_margin_is_not_of_an_earlier_recipe(run: Run, stub: str, references: Path) -> None:
+    (reference,) = read_trainings(references / "fast-graph.json")
+    earlier = replace(reference, recipe=replace(reference.recipe, epochs=3))
+    write_trainings(references / "fast-graph.json", [earlier])
+    done = run("--seeds", "10", "--baseline", stub, "--candidate", stub)
+    assert done.ret == 4
+    told = "the reference of recipe fast is of an earlier one: python -m bench reference"
+    assert f"{told} --recipe fast --engine graph once it is removed" in done.stderr.str()
+
+
+def test_a_reference_is_not_gone_on_with_on_another_machine(
+    stub: str, references: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = references / "mine.json"
+    reference = ["reference", "--environment", stub, "--out", str(path), "--seeds"]
+    assert command.main([*reference, "2"]) == 0
+    (found,) = read_trainings(path)
+    write_trainings(path, [replace(found, machine={"cpu": "another"})])
+    assert command.main([*reference, "3"]) == 4
+    assert "is of another machine" in capsys.readouterr().err
+
+
+def test_speed_is_not_read_out_of_accuracy_results(
+    references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(references / "fast-graph.json")
+    assert command.main(["report", path, "--out", str(tmp_path)]) == 4
+    assert "is of accuracy, expected results of speed" in capsys.readouterr().err

@@ -1,0 +1,91 @@
+"""`python -m bench reference`: seeds are added to a reference, and never to another one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import bench.__main__ as command
+from bench import reference
+from bench.environments.builds import default_cache
+from bench.records.sides import Side
+from bench.records.trainings import Trained, Trainings, only_writer, read_trainings
+from lenet5.recipe import ENGINES
+from lenet5.recipes import find_recipe
+
+pytestmark = pytest.mark.usefixtures("black_images")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where a reference is kept, in a folder that is not there yet."""
+    return tmp_path / "found" / "reference.json"
+
+
+@pytest.fixture
+def arguments(stub: str, out: Path) -> list[str]:
+    """Of a reference of two seeds."""
+    return ["reference", "--out", str(out), "--environment", stub, "--seeds", "2"]
+
+
+def test_it_is_extended_by_the_seeds_that_it_lacks(
+    arguments: list[str], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(arguments) == 0
+    assert "2 of 2 seeds" in capsys.readouterr().out
+    assert command.main([*arguments[:-1], "3"]) == 0
+    assert "fast, engine keras: 98." in capsys.readouterr().out
+    (found,) = read_trainings(out)
+    assert [trained.seed for trained in found.seeds] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_it_is_extended_by_the_same_engine_only(
+    arguments: list[str], out: Path, capsys: pytest.CaptureFixture[str], engine: str
+) -> None:
+    """Keras unless another is asked for."""
+    asked = [] if engine == "keras" else ["--engine", engine]
+    assert command.main([*arguments, *asked]) == 0
+    (other,) = set(ENGINES) - {engine}
+    assert command.main([*arguments, "--engine", other]) == 4
+    assert "of another engine: remove it" in capsys.readouterr().err
+    (found,) = read_trainings(out)
+    assert (found.engine, len(found.seeds)) == (engine, 2)
+
+
+def test_it_is_extended_by_one_process_at_a_time(
+    arguments: list[str], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with only_writer(out, default_cache(os.environ)):
+        assert command.main(arguments) == 4
+    assert f"{out}: another process adds to it" in capsys.readouterr().err
+    assert not out.exists()
+    assert command.main(arguments) == 0
+
+
+def test_seeds_may_begin_elsewhere(arguments: list[str], out: Path) -> None:
+    assert command.main(arguments) == 0
+    assert command.main([*arguments, "--first-seed", "40"]) == 0
+    (found,) = read_trainings(out)
+    assert [trained.seed for trained in found.seeds] == [0, 1, 40, 41]
+
+
+def test_a_first_seed_out_of_range_is_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([*arguments, "--first-seed", "-1"]) == 4
+    assert "seed is -1" in capsys.readouterr().err
+
+
+def test_the_summary_has_spread_and_lowest() -> None:
+    seeds = tuple(
+        Trained(seed, wrong, 10_000, train_seconds=20.0, epochs=6)
+        for seed, wrong in enumerate([150, 160, 140])
+    )
+    found = Trainings(find_recipe("fast"), "keras", "", "", Side("", ""), {}, "", seeds)
+    assert reference.summary(found) == (
+        "fast, engine keras: 98.500 % (mean of 3 seeds, standard deviation 0.100, lowest 98.40 %; "
+        "150.0 images wrong, 140 to 160; 6 epochs, 20.0 s a seed)"
+    )

@@ -1,0 +1,342 @@
+"""`pytest bench --baseline …` and `python -m bench` as their users meet them, with stub workers."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench import __main__ as command
+from bench.records import blocks, results
+from tests import synthetic
+
+LOOP = "train_step[loop,b128]"
+
+ROOT = Path(__file__).parents[2]
+Run = Callable[..., pytest.RunResult]
+
+pytestmark = pytest.mark.usefixtures("black_images", "short_blocks")
+
+
+def read_only(pytester: pytest.Pytester) -> blocks.Results:
+    (path,) = (pytester.path / "reports").glob("comparison-*.json")
+    return results.read(path)
+
+
+def test_without_a_baseline_the_comparison_is_not_collected(run: Run) -> None:
+    done = run()
+    done.assert_outcomes(passed=1)
+    done.stdout.fnmatch_lines(["comparison: none, since there is no --baseline*"])
+
+
+def test_an_equal_candidate_passes_and_nothing_else_runs(
+    run: Run, stub: str, pytester: pytest.Pytester
+) -> None:
+    done = run("--baseline", stub, "--candidate", stub, "--workloads", LOOP)
+    assert done.ret == 0
+    done.assert_outcomes(passed=1)
+    assert read_only(pytester).complete
+    assert re.search(rf"{re.escape(LOOP)} +PASS +1\.000 ", done.stdout.str())
+    done.stdout.fnmatch_lines(["raw samples: reports/comparison-*.json"])
+
+
+def test_a_slower_candidate_fails_with_a_finding(run: Run, stub: str) -> None:
+    slow = f"{stub} TF_STUB_RATIO=1.092"
+    done = run("--baseline", stub, "--candidate", slow, "--workloads", LOOP)
+    assert done.ret == 1
+    done.assert_outcomes(failed=1)
+    (finding,) = {line for line in done.outlines if line.startswith(f"{LOOP}: ")}
+    assert re.fullmatch(
+        r"9\.9\.0 TF_STUB_RATIO=1\.092 takes 1\.092x the time of 9\.9\.0 "
+        r"\(98\.4 % interval 1\.09\d+-1\.09\d+, 4 blocks\), margin 1\.03",
+        finding.removeprefix(f"{LOOP}: "),
+    ), finding
+    done.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_a_wider_margin_lets_it_pass(run: Run, stub: str) -> None:
+    slow = f"{stub} TF_STUB_RATIO=1.092"
+    terms = ("--baseline", stub, "--candidate", slow, "--workloads", LOOP)
+    assert run(*terms, "--margin", "1.2").ret == 0
+
+
+def test_an_interrupted_comparison_is_gone_on_with(
+    run: Run, stub: str, pytester: pytest.Pytester
+) -> None:
+    """In its file and on its terms, up to a budget in all."""
+    terms = ("--baseline", stub, "--candidate", stub, "--workloads", LOOP, "--margin", "1.04")
+    assert run(*terms, "--results", "r.json").ret == 0
+    path = pytester.path / "r.json"
+    whole = results.read(path)
+    results.write(path, replace(whole, blocks=whole.blocks[:2], complete=False))
+    assert run("--resume", "r.json", "--budget", "500").ret == 0
+    after = results.read(path)
+    assert after.blocks[:2] == whole.blocks[:2]
+    assert [block.number for block in after.blocks] == [0, 1, 2, 3]
+    assert (after.complete, after.workloads[LOOP].margin) == (True, 1.04)
+    assert after.options["budget_seconds"] == 500
+    assert run("--resume", "r.json").ret == 0  # all is decided: nothing more is measured
+    assert len(results.read(path).blocks) == 4
+
+
+def test_what_is_gone_on_with_must_be_what_it_was(
+    run: Run, stub: str, pytester: pytest.Pytester
+) -> None:
+    terms = ("--baseline", stub, "--candidate", stub, "--workloads", LOOP)
+    assert run(*terms, "--results", "r.json").ret == 0
+    path = pytester.path / "r.json"
+    results.write(path, replace(results.read(path), code="0" * 64))
+    done = run("--resume", "r.json")
+    assert done.ret == 4
+    assert "results of different code" in done.stdout.str() + done.stderr.str()
+    for more in (("--baseline", stub), ("--results", "other.json")):
+        assert run("--resume", "r.json", *more).ret == 4
+    assert run("--resume", "nowhere.json").ret == 4
+
+
+@pytest.mark.parametrize("option", [("--margin", "1.1"), ("--workloads", "import")])
+def test_terms_of_the_file_cannot_be_changed_when_going_on(
+    run: Run, stub: str, option: tuple[str, str]
+) -> None:
+    terms = ("--baseline", stub, "--candidate", stub, "--workloads", LOOP)
+    assert run(*terms, "--results", "r.json").ret == 0
+    done = run("--resume", "r.json", *option)
+    assert done.ret == 4
+    assert f"--resume takes {option[0]} from its file" in done.stderr.str()
+
+
+def test_a_candidate_that_came_to_be_is_measured_when_going_on(
+    run: Run, stub: str, pytester: pytest.Pytester
+) -> None:
+    terms = ("--baseline", stub, "--candidate", stub, "--candidate", "python:/no/such/python")
+    assert run(*terms, "--workloads", LOOP, "--results", "r.json").ret == 7
+    path = pytester.path / "r.json"
+    found = results.read(path)
+    there, missing = found.candidates
+    results.write(
+        path, replace(found, candidates=(there, replace(missing, request=f"{stub} TF_X=1")))
+    )
+    assert run("--resume", "r.json").ret == 0
+    assert [block.candidate for block in results.read(path).blocks] == [0] * 4 + [1] * 4
+
+
+def test_verdicts_are_of_what_was_selected_also_in_the_file(
+    run: Run, stub: str, pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terms = ("--baseline", stub, "--candidate", stub, "--candidate", "python:/no/such/python")
+    selected = ("--workloads", f"{LOOP} fit_call", "-k", "loop and stub")
+    assert run(*terms, *selected, "--results", "r.json", "--summary", "s.md").ret == 0
+    capsys.readouterr()
+    assert command.main(["verdict", str(pytester.path / "r.json")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_report_never_replaces_the_samples_that_it_is_made_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "results.json"
+    results.write(path, synthetic.results({LOOP: synthetic.exactly(0.0, 0.002, 4)}))
+    before = path.read_bytes()
+    assert command.main(["report", str(path), "--out", str(tmp_path)]) == 4
+    assert "choose another --out" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_an_informational_failure_is_told_and_passes(run: Run, stub: str) -> None:
+    slow = f"{stub} TF_STUB_RATIO=1.5"
+    done = run("--baseline", stub, "--candidate", slow, "--workloads", "fit[b128]")
+    assert done.ret == 0
+    assert re.search(r"fit\[b128\].* FAIL ", done.stdout.str())
+
+
+def test_inconclusive_is_a_failed_report_of_its_own_and_exit_6(
+    run: Run, stub: str, pytester: pytest.Pytester
+) -> None:
+    done = run(
+        *("--baseline", stub, "--candidate", f"{stub} TF_STUB_RATIO=1.03"),
+        *("--workloads", LOOP, "--budget", "10", "--junitxml=junit.xml"),
+    )
+    assert done.ret == 6
+    done.stdout.fnmatch_lines(["*1 inconclusive*"])
+    assert "<failure" in (pytester.path / "junit.xml").read_text()
+
+
+def test_a_candidate_that_is_not_there_is_exit_7_and_stops_no_other(run: Run, stub: str) -> None:
+    done = run(
+        *("--baseline", stub, "--candidate", "python:/no/such/python", "--candidate", stub),
+        *("--workloads", LOOP),
+    )
+    assert done.ret == 7
+    done.stdout.fnmatch_lines(["*1 passed, 1 not there*"])
+
+
+def test_a_failure_outweighs_what_is_not_there(run: Run, stub: str) -> None:
+    done = run(
+        *("--baseline", stub, "--candidate", "python:/no/such/python"),
+        *("--candidate", f"{stub} TF_STUB_RATIO=2", "--workloads", LOOP),
+    )
+    assert done.ret == 1
+
+
+def test_a_baseline_that_is_not_there_is_exit_7_in_one_line(run: Run) -> None:
+    done = run("--baseline", "python:/no/such/python", "--candidate", ".", "--workloads", LOOP)
+    assert done.ret == 7
+    done.stdout.fnmatch_lines(["*the baseline is not there: python:/no/such/python*"])
+    done.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_only_what_is_selected_is_measured(run: Run, stub: str, pytester: pytest.Pytester) -> None:
+    done = run("--baseline", stub, "--candidate", stub, "-k", "loop and b128")
+    done.assert_outcomes(passed=1, deselected=7)
+    assert set(read_only(pytester).blocks[0].samples) == {LOOP}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--baseline", "--index-url=x"], "*--index-url*"),
+        (["--baseline", "https://x/y.whl"], "*https://x/y.whl*"),
+        (["--baseline", ".", "--workloads", "fast"], "*unknown workload fast, choose from*"),
+        (["--baseline", ".", "--workloads", " "], "*--workloads names none*"),
+        (["--baseline", ".", "--margin", "0.9"], "*--margin is 0.9, expected a ratio*"),
+        (["--baseline", ".", "--margin", "nan"], "*--margin is nan, expected a ratio*"),
+        (["--baseline", ".", "--budget", "1"], "*--budget is 1, expected 10 to 86400*"),
+        (["--baseline", ".", "--results", "there.json"], "*there.json: exists*"),
+        (["--candidate", "."], "*--candidate needs --baseline*"),
+        (["--results", "x.json"], "*--results needs --baseline*"),
+    ],
+)
+def test_a_wrong_option_is_refused_in_one_line(
+    run: Run, pytester: pytest.Pytester, arguments: list[str], message: str
+) -> None:
+    (pytester.path / "there.json").write_text("mine")
+    arguments = [f"{arguments[0]}={arguments[1]}", *arguments[2:]]
+    done = run(*arguments)
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done.stderr.fnmatch_lines([f"ERROR: {message}"])
+    assert (pytester.path / "there.json").read_text() == "mine"
+
+
+def test_margins_and_gates_of_the_project_count(
+    run: Run, stub: str, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyprojecttoml(
+        '[tool.lenet5-bench.workloads]\n"train_step[loop,b128]" = {margin = 1.2}\n'
+        '"train_step[loop,b32]" = {gated = false}\n'
+    )
+    slow = f"{stub} TF_STUB_RATIO=1.1"
+    names = f"{LOOP} train_step[loop,b32]"
+    assert run("--baseline", stub, "--candidate", slow, "--workloads", names).ret == 0
+
+
+def test_ctrl_c_keeps_what_was_measured(
+    run: Run, stub: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.measure.blocks.time_import", interrupt)
+    done = run(
+        *("--baseline", stub, "--candidate", stub, "--workloads", f"{LOOP} import"),
+        *("--summary", "summary.md"),
+    )
+    assert done.ret == pytest.ExitCode.INTERRUPTED
+    found = read_only(pytester)
+    assert (set(found.blocks[0].samples), found.complete) == ({LOOP}, False)
+    assert "incomplete" in (pytester.path / "summary.md").read_text().lower()
+
+
+def test_the_summary_is_written(run: Run, stub: str, pytester: pytest.Pytester) -> None:
+    summary = pytester.path / "folder" / "summary.md"
+    terms = ("--baseline", stub, "--candidate", stub, "--workloads", LOOP)
+    assert run(*terms, "--summary", str(summary)).ret == 0
+    assert "PASS" in summary.read_text()
+
+
+# ---- python -m bench
+
+
+def test_verdict_and_show_repeat_what_pytest_said(
+    run: Run, stub: str, pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow = f"{stub} TF_STUB_RATIO=1.5"
+    done = run("--baseline", stub, "--candidate", slow, "--workloads", LOOP)
+    finding = next(line for line in done.outlines if line.startswith(LOOP))
+    (path,) = (pytester.path / "reports").glob("comparison-*.json")
+    capsys.readouterr()
+    assert command.main(["verdict", str(path)]) == done.ret == 1
+    assert capsys.readouterr().out == f"FAIL: {finding}\n"
+    assert command.main(["show", str(path)]) == 0
+    assert LOOP in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        ("{", "is damaged or no results file"),
+        (json.dumps({"schema": results.SCHEMA + 1}), "has schema 2, this version reads 1"),
+    ],
+)
+def test_a_bad_results_file_is_status_4(
+    tmp_path: Path, content: str | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "results.json"
+    if content is not None:
+        path.write_text(content)
+    assert command.main(["verdict", str(path)]) == 4
+    assert capsys.readouterr().err == f"bench: error: {path}: {message}\n"
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
+    """`python -m bench show FILE | head -1`."""
+    path = tmp_path / "results.json"
+    results.write(path, synthetic.simulated())
+    shown = subprocess.Popen(
+        [sys.executable, "-m", "bench", "show", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert shown.stdout is not None
+    shown.stdout.close()
+    _, said = shown.communicate(timeout=120)
+    assert (shown.returncode, said) == (0, b"")
+
+
+@pytest.mark.parametrize("argv", [[], ["dance"], ["verdict"], ["calibrate", "--runs", "0"]])
+def test_wrong_arguments_are_status_4(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(argv) == 4
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_environment_that_is_not_there_is_status_7(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert command.main(["calibrate", "--environment", "python:/no/such"]) == 7
+    assert "/no/such" in capsys.readouterr().err
+
+
+def test_calibration_adds_runs_to_both_banks(
+    stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        assert command.main(["calibrate", "--environment", stub, "--runs", "1"]) == 0
+    banks = sorted((tmp_path / "cache" / "lenet5-bench" / "banks").iterdir())
+    runs = [[results.read(path) for path in sorted(bank.iterdir())] for bank in banks]
+    assert [len(bank) for bank in runs] == [2, 2]
+    ratios = [
+        bank[0].blocks[0].samples[LOOP].candidate.values[0]
+        / bank[0].blocks[0].samples[LOOP].baseline.values[0]
+        for bank in runs
+    ]
+    assert ratios == pytest.approx([1.0, 53 / 50])
+    said = capsys.readouterr().out
+    assert f"equal 1 of 1: PASS: {LOOP}" in said
+    assert f"slowed 1 of 1: FAIL: {LOOP}" in said

@@ -1,0 +1,104 @@
+"""A worker without TensorFlow, whose times are made up and whose faults are ordered.
+
+`stub_python` writes an interpreter that runs it in the place of `bench.worker.main`; its settings
+say what it is to do:
+
+TF_STUB_RATIO  its times over the usual ones; default: 1
+TF_STUB_FAULT  `<command> <workload or -> <what>`: crash, hang, raise, rubbish, nan, half, babble,
+               or busy: 0.3 s of CPU, and the wall time of it;
+               `_-_` for ` - `, since requirement strings have no spaces
+TF_STUB_EPOCHS of trainings whose fault is ordered; default: of all
+TF_STUB_LOSS   images of 10,000 that its trainings get wrong more than the usual 150; default: 0
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import socket
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+SECONDS_PER_STEP = 0.01
+LOSSES = [2.3 - 0.01 * step for step in range(20)]
+
+
+def stub_python(folder: Path) -> Path:
+    """Writes an interpreter that is a Python with this worker and an importable `tensorflow`."""
+    path = folder / "stub-python"
+    packages = folder / "packages"
+    (packages / "tensorflow").mkdir(parents=True, exist_ok=True)
+    (packages / "tensorflow" / "__init__.py").write_text("class keras:\n    layers = None\n")
+    metadata = packages / "tensorflow-9.9.0.dist-info"
+    metadata.mkdir(exist_ok=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: tensorflow\nVersion: 9.9.0\n")
+    path.write_text(
+        textwrap.dedent(
+            f"""\
+            #!/bin/sh
+            case "$3" in
+              *bench.worker*) exec "{sys.executable}" -I -S "{__file__}" "$5" ;;
+              *) export PYTHONPATH="{packages}"; exec "{sys.executable}" -S "$2" "$3" ;;
+            esac
+            """
+        )
+    )
+    path.chmod(0o755)
+    return path
+
+
+def main() -> None:
+    """Answers commands as `bench.worker.main` does."""
+    order = os.environ.get("TF_STUB_FAULT", "").replace("_-_", " - ").split()
+    command_with_fault, workload, what = [*order, *3 * [""]][:3]
+    ratio = float(os.environ.get("TF_STUB_RATIO", "1"))
+    only = os.environ.get("TF_STUB_EPOCHS", "")
+    print("a stray print", flush=True)
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    with channel.makefile("r") as lines:
+        for line in lines:
+            command = json.loads(line)
+            fault = ""
+            epochs = str(command.get("recipe", {}).get("epochs"))
+            meant = workload in ("-", command.get("workload")) and only in ("", epochs)
+            if command["do"] == command_with_fault and meant:
+                fault = what
+            answer = _answer(command, ratio, fault)
+            text = "rubbish" if fault == "rubbish" else json.dumps(answer)
+            channel.sendall(text.encode() + b"\n")
+
+
+def _answer(command: dict[str, Any], ratio: float, fault: str) -> dict[str, Any]:
+    if fault == "crash":
+        print("Fatal: the sky has fallen", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if fault == "hang":
+        signal.pause()
+    if fault == "raise":
+        return {"error": "ValueError: no such op", "idle_cpu_seconds": 0.0}
+    value = ratio * SECONDS_PER_STEP * command.get("steps", 1)
+    if fault == "busy":
+        start, cpu_start = time.perf_counter(), time.process_time()
+        while time.process_time() - cpu_start < 0.3:
+            pass
+        value = time.perf_counter() - start
+    losses = [math.nan if fault == "nan" else loss for loss in LOSSES]
+    answers: dict[str, dict[str, Any]] = {
+        "start": {"versions": {"tensorflow": "9.9.0", "scheduling": "default"}},
+        "prepare": {"check": losses[::2] if fault == "half" else losses},
+        "growth": {"value": 0.0, "threads": 12},
+    }
+    if command["do"] == "train":
+        wrong = 150 + command["seed"] * 7 % 11 + round(float(os.environ.get("TF_STUB_LOSS", "0")))
+        answers["train"] = {"seed": command["seed"], "images": 10_000, "wrong": wrong}
+    answer = answers.get(command["do"], {"value": value, "cpu_seconds": value, "loss": 0.5})
+    return {**answer, "idle_cpu_seconds": 0.0}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,426 @@
+"""Blocks and looks, with workers whose times are made up: what is measured, in which order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import speed
+from bench.measure.blocks import Bench, BlockRecorder, Limits, _Pair
+from bench.measure.processes import Interpreter, Worker
+from bench.plans.speed import Plan
+from bench.records import catalogue
+from bench.records.blocks import Block, Results, Witness, WorkloadTerms
+from bench.records.sides import Side
+from bench.report.words import how_measured
+from bench.verdicts.sequential import Verdict
+from bench.verdicts.speed import Decision, decide
+from tests.measure.stub_worker import LOSSES, stub_python
+
+LOOP, FIT, IMPORT = "train_step[loop,b128]", "fit[b32]", "import"
+
+Run = Callable[..., Results]
+
+
+@pytest.fixture(autouse=True)
+def quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else this machine does is no matter here."""
+    monkeypatch.setattr("bench.measure.machine.witness", lambda *_: Witness(1e-4, load=0.0))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "home").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    return stub_python(tmp_path)
+
+
+@pytest.fixture
+def bench(folder: Path) -> Bench:
+    limits = Limits(start_seconds=5, prepare_seconds=5, slice_seconds=0.3)
+    return Bench(folder, (), ((), ()), (), pair_seconds=0, limits=limits)
+
+
+def nothing_measured(names: tuple[str, ...], candidates: int = 1) -> Results:
+    specs = {name: catalogue.WORKLOADS[name] for name in names}
+    terms = {
+        name: WorkloadTerms(1, "s", 1.03, gated=True, is_difference=spec.is_difference)
+        for name, spec in specs.items()
+    }
+    sides = tuple(Side(f"c{index}", f"c{index}") for index in range(candidates))
+    return Results({}, "code", {"budget_seconds": 1e6}, "now", Side("b", "base"), sides, terms)
+
+
+@pytest.fixture
+def run(python: Path, bench: Bench) -> Run:
+    """Runs an experiment of stubs; `candidates` holds the settings of each."""
+
+    def go(
+        *candidates: Mapping[str, str] | None,
+        names: tuple[str, ...] = (LOOP,),
+        baseline: Mapping[str, str] | None = None,
+        on_block: speed.OnBlock = lambda *_: None,
+        **plan: float,
+    ) -> Results:
+        specs = {name: catalogue.WORKLOADS[name] for name in names}
+        planned = Plan(
+            tuple(specs for _ in candidates),
+            **{"budget_seconds": 1e6, **plan},  # type: ignore[arg-type]
+        )
+        sides = [None if c is None else Interpreter(python, c) for c in candidates]
+        empty = nothing_measured(names, len(candidates))
+        return speed.run(
+            planned, Interpreter(python, baseline or {}), sides, bench, empty, on_block
+        )
+
+    return go
+
+
+def only(found: Results) -> Decision:
+    (decision,) = decide(found, 0).values()
+    return decision
+
+
+def test_an_equal_candidate_passes_at_the_first_look(run: Run) -> None:
+    found = run({})
+    assert (only(found).verdict, len(found.blocks), found.complete) == (Verdict.PASS, 4, True)
+
+
+def test_a_slower_one_fails_and_its_ratio_is_right(run: Run) -> None:
+    decision = only(run({"TF_STUB_RATIO": "1.06"}))
+    assert decision.verdict is Verdict.FAIL
+    assert decision.ratio == pytest.approx(1.06)
+
+
+def test_blocks_alternate_the_side_that_starts(run: Run) -> None:
+    assert [block.first for block in run({}).blocks] == ["baseline", "candidate"] * 2
+
+
+def test_candidates_come_round_robin(run: Run) -> None:
+    found = run({}, {"TF_STUB_RATIO": "2"}, {})
+    assert [block.candidate for block in found.blocks] == [0, 1, 2] * 4
+
+
+def test_a_candidate_that_is_not_there_does_not_stop_the_others(run: Run) -> None:
+    assert {block.candidate for block in run({}, None, {}).blocks} == {0, 2}
+
+
+def test_steps_are_fixed_once_by_the_baseline(run: Run) -> None:
+    """A step of the stub takes 0.01 s, so a slice of 0.03 s has 3, also of a slower candidate."""
+    found = run({"TF_STUB_RATIO": "3"})
+    assert found.workloads[LOOP].steps == 3
+    for block in found.blocks:
+        assert block.samples[LOOP].baseline.values == pytest.approx([0.03] * 4)
+        assert block.samples[LOOP].candidate.values == pytest.approx([0.09] * 4)
+
+
+def test_a_slice_can_be_made_of_interleaved_calls(
+    python: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two sides take turns call by call, and their sums are the pair."""
+    asked: list[tuple[str, int]] = []
+    ask = BlockRecorder._measure_pairs.__globals__["_Pair"].slice
+
+    def watched(self: object, side: str, workload: str, steps: int) -> object:
+        asked.append((side, steps))
+        return ask(self, side, workload, steps)
+
+    monkeypatch.setattr("bench.measure.blocks._Pair.slice", watched)
+    calls = {LOOP: {"baseline": (5, 5), "candidate": (6, 5)}}
+    steps: dict[str, int] = {}
+    recorder = BlockRecorder(
+        replace(bench, call_steps=calls),
+        {"baseline": Interpreter(python, {}), "candidate": Interpreter(python, {})},
+        [catalogue.WORKLOADS[LOOP]],
+        steps,
+        candidate=0,
+        number=0,
+        seed=0,
+    )
+    recorder.measure()
+    samples = recorder.block().samples[LOOP]
+    assert steps == {LOOP: 10}
+    assert samples.baseline.values == pytest.approx([0.10] * 4)
+    assert samples.candidate.values == pytest.approx([0.11] * 4)
+    forth = [("baseline", 5), ("candidate", 6), ("baseline", 5), ("candidate", 5)]
+    back = [("candidate", 6), ("baseline", 5), ("candidate", 5), ("baseline", 5)]
+    assert asked[-16:] == [*forth, *back] * 2
+
+
+def test_checks_and_losses_stand_with_the_samples(run: Run) -> None:
+    samples = run({}).blocks[0].samples[LOOP]
+    assert samples.baseline_check == samples.candidate_check == tuple(LOSSES)
+    assert samples.candidate.losses == (0.5,) * 4
+
+
+def test_a_decided_workload_is_measured_no_more(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that no look has decided goes on alone."""
+    real = decide
+
+    def only_loop(found: Results, candidate: int) -> Mapping[str, Decision]:
+        decisions = real(found, candidate)
+        open_one = replace(decisions[IMPORT], verdict=Verdict.INCONCLUSIVE)
+        return {**decisions, IMPORT: open_one}
+
+    monkeypatch.setattr("bench.plans.speed.decide", only_loop)
+    found = run({}, names=(LOOP, IMPORT))
+    assert [set(block.samples) for block in found.blocks[:5]] == [{LOOP, IMPORT}] * 4 + [{IMPORT}]
+    assert len(found.blocks) == 24  # the last look
+
+
+def test_the_budget_ends_it_before_a_look_that_it_does_not_reach(run: Run) -> None:
+    """Blocks that reach no look would be measured for nothing."""
+    found = run({}, budget_seconds=1e-3)
+    assert len(found.blocks) == 1
+    assert only(found).verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("fault", ["slice - hang", "start - crash"])
+def test_a_failure_gets_a_fresh_block_whatever_the_budget(run: Run, fault: str) -> None:
+    found = run({"TF_STUB_FAULT": fault}, budget_seconds=1e-3)
+    assert (only(found).verdict, len(found.blocks)) == (Verdict.FAIL, 2)
+
+
+@pytest.mark.parametrize(
+    ("fault", "finding"),
+    [
+        ("start - crash", "killed by SIGSEGV"),
+        ("slice - crash", "killed by SIGSEGV"),
+        ("slice - hang", "gave no answer in 0.3 s"),
+        ("slice - raise", "ValueError: no such op"),
+        ("slice - rubbish", "answers rubbish"),
+        ("prepare - nan", "computes nan instead of 2.3"),
+        ("prepare - half", "gives 10 check figures instead of 20"),
+    ],
+)
+def test_a_candidate_at_fault_in_two_blocks_fails(run: Run, fault: str, finding: str) -> None:
+    found = run({"TF_STUB_FAULT": fault, "TF_STUB_RATIO": "0.5"})
+    decision = only(found)
+    assert (decision.verdict, len(found.blocks)) == (Verdict.FAIL, 2)
+    assert finding in decision.finding
+
+
+@pytest.mark.parametrize("fault", ["start - crash", "slice - hang", "prepare - nan"])
+def test_a_baseline_at_fault_is_inconclusive(run: Run, fault: str) -> None:
+    found = run({}, baseline={"TF_STUB_FAULT": fault})
+    assert only(found).verdict is Verdict.INCONCLUSIVE
+    assert "baseline" in only(found).finding
+    assert len(found.blocks) == 2
+
+
+def test_a_crash_in_one_workload_costs_no_other_its_samples(run: Run) -> None:
+    """In the very block in which it crashes."""
+    found = run({"TF_STUB_FAULT": f"slice {FIT} crash"}, names=(LOOP, FIT, "fit_call"))
+    assert set(found.blocks[0].samples) == {LOOP, "fit_call"}
+    verdicts = {name: decision.verdict for name, decision in decide(found, 0).items()}
+    assert verdicts == {LOOP: Verdict.PASS, FIT: Verdict.FAIL, "fit_call": Verdict.PASS}
+    (failure,) = found.blocks[0].failures
+    assert failure.output.endswith("Fatal: the sky has fallen")
+
+
+def test_within_a_long_slice_the_sides_take_turns(
+    python: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is stopped while the other runs, and the time for which it was is taken off."""
+    stopped: list[int] = []
+    stop = Worker.stop
+
+    def noted(self: Worker) -> None:
+        stopped.append(self.pid)
+        stop(self)
+
+    monkeypatch.setattr(Worker, "stop", noted)
+    seconds: list[float] = []
+    slices_in_turns = _Pair.slices_in_turns
+
+    def timed(self: _Pair, *arguments: Any) -> Any:
+        start = time.perf_counter()
+        answers = slices_in_turns(self, *arguments)
+        seconds.append(time.perf_counter() - start)
+        return answers
+
+    monkeypatch.setattr(_Pair, "slices_in_turns", timed)
+    busy = Interpreter(python, {"TF_STUB_FAULT": f"slice {FIT} busy"})
+    recorder = BlockRecorder(
+        replace(bench, limits=Limits(5, 5, 5)),
+        {"baseline": busy, "candidate": busy},
+        [catalogue.WORKLOADS[FIT]],
+        {FIT: 150},
+        candidate=0,
+        number=0,
+        seed=0,
+    )
+    recorder.measure()
+    samples = recorder.block().samples[FIT]
+    # Ten turns of 30 ms each: all but the last end by being stopped.
+    assert len(stopped) > 4 * 2 * 5
+    assert stopped.count(stopped[0]) == pytest.approx(len(stopped) / 2, rel=0.3)
+    # Both together have what passed; each would have nearly all of it with the stops in it.
+    assert sum(samples.baseline.values + samples.candidate.values) < 1.3 * sum(seconds)
+
+
+@pytest.mark.parametrize(
+    ("fault", "finding"),
+    [
+        ("crash", "killed by SIGSEGV"),
+        ("hang", "gave no answer in 0.3 s"),
+        ("raise", "ValueError: no such op"),
+    ],
+)
+def test_a_fault_within_turns_is_the_side_s_own(run: Run, fault: str, finding: str) -> None:
+    settings = {"TF_STUB_FAULT": f"slice {FIT} {fault}"}
+    found = run(settings, names=(FIT, "fit_call"))
+    verdicts = {name: decision.verdict for name, decision in decide(found, 0).items()}
+    assert verdicts == {FIT: Verdict.FAIL, "fit_call": Verdict.PASS}
+    assert finding in decide(found, 0)[FIT].finding
+    baseline = run({}, baseline=settings, names=(FIT,))
+    assert only(baseline).verdict is Verdict.INCONCLUSIVE
+
+
+def test_first_step_comes_before_anything_else_is_built(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    ask = BlockRecorder._measure_pairs.__globals__["_Pair"].ask
+
+    def watched(self: object, side: str, do: str, **more: object) -> object:
+        asked.append(do)
+        return ask(self, side, do, **more)
+
+    monkeypatch.setattr("bench.measure.blocks._Pair.ask", watched)
+    found = run({}, names=(LOOP, "first_step"))
+    assert all(len(block.samples["first_step"].baseline.values) == 1 for block in found.blocks)
+    assert [do for do in asked if do != "move"][:2] == ["first_step"] * 2
+
+
+def test_probes_give_one_sample_a_side(run: Run) -> None:
+    found = run({}, names=(IMPORT, "peak_memory"))
+    for samples in found.blocks[0].samples.values():
+        assert len(samples.baseline.values) == len(samples.candidate.values) == 1
+
+
+def test_threads_are_counted_beside_memory(run: Run) -> None:
+    found = run({}, names=("memory_growth",))
+    samples = found.blocks[0].samples["memory_growth"]
+    assert samples.baseline.threads == samples.candidate.threads == (12,)
+    said = dict(how_measured(found))
+    assert "12" in said["Threads after memory_growth"]
+
+
+def test_ctrl_c_hands_over_what_was_measured(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the finished workloads of the block that it ends."""
+    kept: list[Results] = []
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.measure.blocks.time_import", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run({}, names=(LOOP, IMPORT), on_block=lambda found, *_: kept.append(found))
+    assert [set(block.samples) for block in kept[-1].blocks] == [{LOOP}]
+    assert not kept[-1].complete
+
+
+def test_a_disturbed_block_is_repeated_but_at_most_one_in_three(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.measure.machine.disturbances", lambda *_: ("a storm",))
+    found = run({})
+    assert [block.number for block in found.blocks] == [0, 0, 1, 2, 3]
+    assert only(found).verdict is Verdict.PASS
+
+
+def test_a_disturbed_block_is_not_repeated_where_that_would_cost_the_look(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four blocks of 70 s fit into 290 s, five do not."""
+    block = BlockRecorder.block
+
+    def stormy(self: BlockRecorder, quickest: float | None = None) -> Block:
+        return replace(block(self, quickest), seconds=70.0, disturbed=("a storm",))
+
+    monkeypatch.setattr(BlockRecorder, "block", stormy)
+    found = run({}, budget_seconds=290)
+    assert [block.number for block in found.blocks] == [0, 1, 2, 3]
+    assert only(found).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(("budget_seconds", "blocks"), [(330, 4), (320, 1)])
+def test_later_blocks_are_taken_to_be_shorter_than_the_first(
+    run: Run, monkeypatch: pytest.MonkeyPatch, budget_seconds: float, blocks: int
+) -> None:
+    """100 s, and then three quarters of it each: 325 s to the first look."""
+    block = BlockRecorder.block
+
+    def shorter(self: BlockRecorder, quickest: float | None = None) -> Block:
+        done = block(self, quickest)
+        return replace(done, seconds=75.0 if done.number else 100.0)
+
+    monkeypatch.setattr(BlockRecorder, "block", shorter)
+    assert len(run({}, budget_seconds=budget_seconds).blocks) == blocks
+
+
+def test_the_order_of_workloads_changes_by_block_and_not_by_run(run: Run) -> None:
+    names = (LOOP, FIT, "fit_call", "predict[b512]")
+
+    def orders() -> list[list[str]]:
+        found = run({}, names=names)
+        return [list(block.samples) for block in found.blocks]
+
+    first = orders()
+    assert len({tuple(order) for order in first}) > 1
+    assert orders() == first
+
+
+def test_a_second_sitting_goes_on(python: Path, bench: Bench) -> None:
+    specs = {LOOP: catalogue.WORKLOADS[LOOP]}
+    stub = Interpreter(python, {})
+    plan = Plan((specs,), budget_seconds=1e-3)
+    first = speed.run(plan, stub, [stub], bench, nothing_measured((LOOP,)), lambda *_: None)
+    assert len(first.blocks) == 1
+    plan = replace(plan, budget_seconds=1e6)
+    second = speed.run(plan, stub, [stub], bench, first, lambda *_: None)
+    assert [block.number for block in second.blocks] == list(range(4))
+
+
+def test_never_more_than_two_workers_live(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    live, most = 0, 0
+    start, close = Worker.__init__, Worker.close
+
+    def counted_start(self: Worker, *arguments: object, **options: object) -> None:
+        nonlocal live, most
+        live += 1
+        most = max(most, live)
+        start(self, *arguments, **options)  # type: ignore[arg-type]
+
+    def counted_close(self: Worker) -> None:
+        nonlocal live
+        live -= 1
+        close(self)
+
+    monkeypatch.setattr(Worker, "__init__", counted_start)
+    monkeypatch.setattr(Worker, "close", counted_close)
+    run({"TF_STUB_FAULT": "slice - crash"}, {}, names=(LOOP, "peak_memory", "first_step"))
+    assert (live, most) == (0, 2)
+
+
+def test_the_parent_does_not_grow(run: Run) -> None:
+    """By less than 20 MiB from block 2 to block 20: five candidates, four blocks of each."""
+    held: list[int] = []
+
+    def note(*_: object) -> None:
+        status = Path("/proc/self/status").read_text()
+        held.append(int(status.split("VmRSS:")[1].split()[0]) // 1024)
+
+    run(*5 * [{}], on_block=note)
+    assert len(held) == 20
+    assert held[19] - held[1] < 20

@@ -1,0 +1,84 @@
+"""The breakages of Keras and TensorFlow: each breaks what its name says, on the Keras that runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bench.mutations.framework import BREAKAGES, find_breakage
+from bench.mutations.framework.breakage import (
+    Breakage,
+    around,
+    around_gradient,
+    everywhere,
+    keras_module,
+    with_attributes,
+)
+from tests.mutations.probes import PROBES
+
+ROOT = Path(__file__).parents[2]
+
+KINDS = (
+    *("optimiser", "schedule", "gradient", "layer", "dropout", "initialiser", "loss", "metric"),
+    *("regulariser", "shuffling", "data", "evaluation", "callback", "saving"),
+)
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES, ids=lambda breakage: breakage.name)
+def test_a_breakage_breaks_what_its_name_says_and_nothing_once_undone(breakage: Breakage) -> None:
+    is_broken = PROBES[breakage.name]
+    with pytest.MonkeyPatch.context() as patch:
+        breakage.install(patch)
+        assert is_broken()
+    assert not is_broken()
+
+
+def test_each_breakage_has_a_name_and_a_probe_of_its_own() -> None:
+    names = [breakage.name for breakage in BREAKAGES]
+    assert len(set(names)) == len(names)
+    assert set(PROBES) == set(names)
+
+
+def test_every_kind_of_thing_that_a_user_meets_is_broken() -> None:
+    assert {breakage.kind for breakage in BREAKAGES} == set(KINDS)
+
+
+def test_a_breakage_is_found_by_its_name() -> None:
+    assert find_breakage(BREAKAGES[3].name) is BREAKAGES[3]
+    with pytest.raises(KeyError, match="no such"):
+        find_breakage("no such")
+
+
+def test_what_is_not_there_cannot_be_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Keras that has renamed something is told of, instead of passing for one that is broken."""
+    with pytest.raises(AttributeError, match="update_step"):
+        around(monkeypatch, SimpleNamespace(), "update_step", lambda original: original)
+    with pytest.raises(LookupError, match="no module holds"):
+        everywhere(monkeypatch, lambda: None, lambda original: original)
+    with pytest.raises(KeyError, match="NoSuchOperation"):
+        around_gradient(monkeypatch, "NoSuchOperation", lambda original: original)
+    with pytest.raises(LookupError, match="has no module no_such"):
+        keras_module("no_such")
+    with pytest.raises(KeyError, match="epsilon"):
+        with_attributes(SimpleNamespace(), {"epsilon": 1.0}, lambda: None)
+
+
+def test_attributes_are_an_objects_own_again_also_after_an_error() -> None:
+    thing = SimpleNamespace(rate=1.0)
+    assert with_attributes(thing, {"rate": 2.0}, lambda: thing.rate) == 2.0
+    with pytest.raises(ZeroDivisionError):
+        with_attributes(thing, {"rate": 0.0}, lambda: 1 / thing.rate)
+    assert thing.rate == 1.0
+
+
+@pytest.mark.parametrize("module", ["framework", "checks", "project"])
+def test_the_catalogue_can_be_read_without_tensorflow(module: str) -> None:
+    code = f"import sys, bench.mutations.{module}; print('tensorflow' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"

@@ -1,0 +1,390 @@
+"""The results file survives being written and read; what is damaged is told in one line."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.records import blocks, results
+from bench.records.blocks import CANDIDATE, Failure, Results, SideSamples
+from bench.records.catalogue import WORKLOADS
+from bench.records.sides import Side
+from bench.verdicts.speed import decide
+from lenet5.errors import InputError
+from tests import synthetic
+from tests.commands import contents, largest_file
+from tests.synthetic import GROWTH, LOOP, PEAK, growth_terms, terms
+
+
+def comparison() -> Results:
+    """One with everything that a results file can hold."""
+    on = {LOOP: terms(), PEAK: terms(1.1, unit="MiB"), GROWTH: growth_terms()}
+    values: dict[str, list[float | None]] = {
+        LOOP: [0.01, 0.02, 0.03, None],
+        PEAK: [0.01] * 4,
+        GROWTH: [-0.1, 0.0, 0.1, 0.02],
+    }
+    measured = synthetic.results(values, on, options={"budget_seconds": 900.0, "threads": 1})
+    first, *others = measured.blocks
+    side = SideSamples((0.03, 0.031), (0.03, 0.03), (0.0, 0.001), (2.3, 2.2))
+    first = replace(
+        first,
+        samples={
+            **first.samples,
+            LOOP: replace(first.samples[LOOP], baseline=side, candidate=side),
+        },
+        disturbed=("steal 20 %",),
+    )
+    others[2] = replace(others[2], failures=(Failure(CANDIDATE, LOOP, "hung", "some\noutput ü"),))
+    built = Side(
+        "./my.whl TF_ENABLE_ONEDNN_OPTS=0",
+        "my",
+        {"python": "3.11.7", "flags": ["avx512f"]},
+        ("keras==3.15.1", "numpy==2.4.6"),
+        {"TF_ENABLE_ONEDNN_OPTS": "0"},
+    )
+    missing = Side("tensorflow-cpu==9", "9", problem="no such version")
+    return replace(measured, candidates=(built, missing), blocks=(first, *others))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A results file of `comparison`."""
+    results.write(tmp_path / "results.json", comparison())
+    return tmp_path / "results.json"
+
+
+def test_what_is_written_is_read_again(path: Path) -> None:
+    read = results.read(path)
+    assert read == comparison()
+    assert repr(decide(read, 0)) == repr(decide(comparison(), 0))  # as text: NaN is unlike itself
+
+
+def test_the_published_results_keep_their_labels() -> None:
+    """As their file has them they are made anew, all different."""
+    path = Path(results.__file__).parents[1] / "results" / "results.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    stored = [side["label"] for side in (content["baseline"], *content["candidates"])]
+    found = results.read(path)
+    assert [side.label for side in (found.baseline, *found.candidates)] == stored
+    assert len(set(stored)) == len(stored) > 1
+
+
+OLD = Side(
+    "tensorflow-cpu==2.21.0",
+    "2.21.0",
+    {"tensorflow": "2.21.0", "keras": "3.15.1", "keras_package": "keras", "python": "3.11.7"},
+    ("keras==3.15.1", "tensorflow-cpu==2.21.0"),
+)
+
+
+@pytest.mark.parametrize(
+    ("lock", "versions", "settings", "label"),
+    [
+        (
+            ("keras-nightly==3.16.0.dev1", "tensorflow-cpu==2.22.0rc0"),
+            {"tensorflow": "2.22.0-rc0", "keras": "3.16.0.dev1"},
+            {},
+            "2.22.0rc0 + Keras 3.16.0.dev1",
+        ),
+        (
+            ("keras-nightly==3.16.0.dev1", "tf-nightly-cpu==2.23.0.dev20261101"),
+            {"tensorflow": "2.23.0-dev20261101", "keras": "3.16.0.dev1"},
+            {},
+            "2.23.0.dev20261101 + Keras 3.16.0.dev1",
+        ),
+        (
+            ("intel-tensorflow==2.14.0", "keras==2.14.0"),
+            {"tensorflow": "2.14.0", "keras": "2.14.0"},
+            {},
+            "2.14.0",
+        ),
+        (
+            ("keras==3.15.1", "tensorflow-cpu==2.21.0", "tf-keras==2.21.0"),
+            {"tensorflow": "2.21.0", "keras": "2.21.0", "keras_package": "tf_keras"},
+            {"TF_USE_LEGACY_KERAS": "1"},
+            "2.21.0 + tf-keras 2.21.0",
+        ),
+        (
+            ("keras==3.15.1", "our-build==1"),
+            {"tensorflow": "2.22.0", "keras": "3.15.1"},
+            {},
+            "2.22.0",
+        ),
+        (("intel-tensorflow==2.14.0", "keras==2.14.0"), {}, {}, "2.14.0"),  # no worker has run
+    ],
+)
+def test_older_results_get_the_labels_of_what_their_workers_imported(
+    tmp_path: Path,
+    lock: tuple[str, ...],
+    versions: dict[str, str],
+    settings: dict[str, str],
+    label: str,
+) -> None:
+    """Such as `unknown TensorFlow`, or a candidate with another Keras that went unsaid."""
+    told = {"python": "3.11.7", **versions}
+    side = Side("asked for", "unknown TensorFlow", told, lock, settings)
+    absent = Side("tensorflow-cpu==9", "tensorflow-cpu==9", problem="no such version")
+    path = tmp_path / "results.json"
+    results.write(path, replace(comparison(), baseline=OLD, candidates=(side, absent)))
+    found = results.read(path)
+    assert [each.label for each in found.candidates] == [label, "tensorflow-cpu==9"]
+    has_other_keras = "Keras" in label or "tf-keras" in label
+    expected = "2.21.0 + Keras 3.15.1" if has_other_keras or label == "2.14.0" else "2.21.0"
+    assert found.baseline.label == expected
+
+
+def test_an_experiment_without_blocks_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    begun = replace(comparison(), blocks=(), complete=False)
+    results.write(path, begun)
+    assert results.read(path) == begun
+
+
+def test_a_loss_that_is_no_number_is_read_again(tmp_path: Path) -> None:
+    """It is the verdict's reason, not damage."""
+    path = tmp_path / "results.json"
+    measured = comparison()
+    block = measured.blocks[0]
+    wrong = replace(block.samples[LOOP], candidate_check=(2.3, math.nan, math.inf))
+    results.write(path, replace(measured, blocks=(replace(block, samples={LOOP: wrong}),)))
+    read = results.read(path).blocks[0].samples[LOOP].candidate_check
+    assert read[0] == 2.3
+    assert math.isnan(read[1])
+    assert read[2] == math.inf
+
+
+def test_workloads_are_read_in_the_order_of_the_catalogue(tmp_path: Path) -> None:
+    """JSON has them by name; those that this version does not know come last."""
+    path = tmp_path / "results.json"
+    names = [*WORKLOADS, "a new one", "another"]
+    results.write(
+        path, replace(comparison(), workloads={n: growth_terms() for n in reversed(names)})
+    )
+    assert list(results.read(path).workloads) == names
+
+
+def test_the_file_is_one_line_of_sorted_json_with_its_schema(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    content = json.loads(text)
+    assert content["schema"] == 1
+    assert text == json.dumps(content, sort_keys=True) + "\n"
+
+
+def damaged(path: Path, change: Callable[[Any], object]) -> str:
+    """What reading answers to a file of which something was changed, without the path."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return answer(path)
+
+
+def answer(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        results.read(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{path}: ")
+    return message.removeprefix(f"{path}: ")
+
+
+def loop(content: Any, block: int = 0) -> Any:
+    """A workload's samples in a block."""
+    return content["blocks"][block]["samples"][LOOP]
+
+
+NO_NUMBER = "is damaged: a sample that is no finite number"
+UNLIKE = "is damaged: the two sides have unlike numbers of samples, or none"
+NOT_THERE = "is damaged: a block of a candidate or workload that is not there"
+NO_MARGIN = "is damaged: a margin that is no finite number above 0"
+DAMAGES: dict[str, tuple[Callable[[Any], object], str]] = {
+    "no machine": (lambda c: c.pop("machine"), "is damaged: 'machine' is missing"),
+    "no workloads": (lambda c: c.pop("workloads"), "is damaged: 'workloads' is missing"),
+    "no lock": (lambda c: c["baseline"].pop("lock"), "is damaged: 'lock' is missing"),
+    "no label": (lambda c: c["candidates"][1].pop("label"), "is damaged: 'label' is missing"),
+    "no margin": (lambda c: c["workloads"][LOOP].pop("margin"), "is damaged: 'margin' is missing"),
+    "no samples": (lambda c: c["blocks"][3].pop("samples"), "is damaged: 'samples' is missing"),
+    "no seconds": (lambda c: c["blocks"][3].pop("seconds"), "is damaged: 'seconds' is missing"),
+    "no side": (lambda c: loop(c).pop("candidate"), "is damaged: 'candidate' is missing"),
+    "no values": (lambda c: loop(c)["baseline"].pop("values"), "is damaged: 'values' is missing"),
+    "no reason": (
+        lambda c: c["blocks"][3]["failures"][0].pop("reason"),
+        "is damaged: 'reason' is missing",
+    ),
+    "what is unknown": (lambda c: c.update(verdict="PASS"), "is damaged: 'verdict' is unknown"),
+    "NaN": (lambda c: loop(c)["candidate"].update(values=[0.03, math.nan]), NO_NUMBER),
+    "infinity": (lambda c: loop(c)["baseline"].update(values=[0.03, math.inf]), NO_NUMBER),
+    "text": (lambda c: loop(c)["baseline"].update(values=["0.03", 0.03]), NO_NUMBER),
+    "true": (lambda c: loop(c)["baseline"].update(values=[True, 0.03]), NO_NUMBER),
+    "zero": (
+        lambda c: loop(c)["baseline"].update(values=[0.03, 0.0]),
+        "is damaged: a sample that is not above 0",
+    ),
+    "a check figure": (
+        lambda c: loop(c).update(candidate_check=[2.3, None]),
+        "is damaged: a figure that is none",
+    ),
+    "one sample less": (lambda c: loop(c)["candidate"]["values"].pop(), UNLIKE),
+    "no sample": (
+        lambda c: [loop(c)[side].update(values=[]) for side in blocks.SIDES],
+        UNLIKE,
+    ),
+    "unknown workload": (lambda c: c["blocks"][1]["samples"].update(other=loop(c)), NOT_THERE),
+    "unknown candidate": (lambda c: c["blocks"][1].update(candidate=2), NOT_THERE),
+    "negative candidate": (lambda c: c["blocks"][1].update(candidate=-1), NOT_THERE),
+    "unknown side": (
+        lambda c: c["blocks"][3]["failures"][0].update(side="other"),
+        "is damaged: a side that is unknown",
+    ),
+    "negative margin": (lambda c: c["workloads"][LOOP].update(margin=-1.03), NO_MARGIN),
+    "NaN margin": (lambda c: c["workloads"][GROWTH].update(margin=math.nan), NO_MARGIN),
+    "text margin": (lambda c: c["workloads"][LOOP].update(margin="1.03"), NO_MARGIN),
+    "negative length": (
+        lambda c: c["blocks"][0].update(seconds=-1.0),
+        "is damaged: a block of no length",
+    ),
+    "text budget": (
+        lambda c: c["options"].update(budget_seconds="900"),
+        "is damaged: a budget that is no finite number",
+    ),
+    "NaN clock": (
+        lambda c: c.update(clock_seconds=math.nan),
+        "is damaged: a clock's resolution that is no finite number",
+    ),
+    "newer schema": (lambda c: c.update(schema=2), "has schema 2, this version reads 1"),
+    "no schema": (lambda c: c.pop("schema"), "is damaged or no results file"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), DAMAGES.values(), ids=DAMAGES)
+def test_what_is_missing_unknown_or_out_of_range_is_told(
+    path: Path, change: Callable[[Any], object], message: str
+) -> None:
+    assert damaged(path, change) == message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.update(blocks={"0": 1}),
+        lambda c: c.update(candidates=[3]),
+        lambda c: c.update(workloads=[LOOP]),
+        lambda c: c.update(options=[1]),
+        lambda c: c["blocks"].append(None),
+        lambda c: c["blocks"][0].update(samples=[LOOP]),
+        lambda c: loop(c).update(baseline=[0.03]),
+        lambda c: loop(c)["baseline"].update(values=0.03),
+    ],
+    ids=range(8),
+)
+def test_what_has_another_form_is_told(path: Path, change: Callable[[Any], object]) -> None:
+    assert damaged(path, change).startswith("is damaged: ")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "3", "null", '"results"', "{}", "schema: 1", "\0", "[" * 100_000]
+)
+def test_a_file_that_is_no_results_is_told(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    assert answer(path) == "is damaged or no results file"
+
+
+def test_a_truncated_file_is_told_wherever_it_ends(path: Path) -> None:
+    whole = path.read_bytes()
+    for length in range(0, len(whole) - 1, 97):
+        path.write_bytes(whole[:length])
+        assert answer(path) == "is damaged or no results file"
+
+
+def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_bytes(b"\x89PNG\xff\xfe")
+    assert answer(path) == "is damaged or no results file"
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    assert answer(tmp_path / "none.json") == "cannot be read: No such file or directory"
+    assert answer(tmp_path) == "cannot be read: Is a directory"
+
+
+def test_a_full_disk_leaves_the_earlier_state_and_nothing_else(path: Path) -> None:
+    before = contents(path.parent)
+    more = replace(comparison(), blocks=comparison().blocks * 100)
+    with largest_file(len(before["results.json"]) + 100), pytest.raises(InputError) as caught:
+        results.write(path, more)
+    assert str(caught.value) == f"{path}: cannot be written: File too large"
+    assert contents(path.parent) == before
+    results.write(path, more)
+    assert results.read(path) == more
+    assert list(contents(path.parent)) == ["results.json"]
+
+
+def test_a_write_that_breaks_off_leaves_the_earlier_state(path: Path) -> None:
+    before = contents(path.parent)
+    with pytest.raises(TypeError):
+        results.write(path, replace(comparison(), options={"folder": path}))
+    assert contents(path.parent) == before
+
+
+def test_results_are_never_overwritten(path: Path) -> None:
+    before = contents(path.parent)
+    for there in (path, path.parent):
+        with pytest.raises(InputError) as caught:
+            results.check_new(there)
+        assert str(caught.value) == (
+            f"{there}: exists, results are never overwritten; choose another --results"
+        )
+    assert contents(path.parent) == before
+
+
+def test_a_new_file_gets_its_folder_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "results.json"
+    results.check_new(path)
+    results.check_new(path)
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["results.json/in-a-file.json", f"{'long' * 99}.json", "/proc/results.json"]
+)
+def test_a_file_that_could_not_be_written_is_told_beforehand(path: Path, name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        results.check_new(path.parent / name)
+    assert str(caught.value).startswith(f"{path.parent / name}: cannot be written: ")
+
+
+UNLIKE_RESULTS: dict[str, dict[str, Any]] = {
+    "machines": {"machine": {"cpu": "another", "cores": 2}},
+    "code": {"code": "1" * 64},
+    "baselines": {"baseline": replace(comparison().baseline, lock=("numpy==1.26.3",))},
+    f"versions of {LOOP}": {"workloads": {LOOP: replace(terms(), version=2)}},
+    "threads": {"options": {"threads": 2}},
+}
+
+
+@pytest.mark.parametrize(("what", "changes"), UNLIKE_RESULTS.items(), ids=UNLIKE_RESULTS)
+def test_unlike_results_are_not_put_together(what: str, changes: dict[str, Any]) -> None:
+    other = replace(comparison(), **changes)
+    with pytest.raises(InputError) as caught:
+        results.check_alike(comparison(), other)
+    assert str(caught.value) == f"results of different {what} cannot be put together"
+
+
+def test_results_that_were_measured_alike_are_put_together(path: Path) -> None:
+    """Whatever was compared on them, at what time and with which label."""
+    other = replace(
+        comparison(),
+        started="2026-11-23T12:00:00+00:00",
+        blocks=(),
+        workloads={"fit_call": replace(terms(), version=7)},
+        baseline=replace(comparison().baseline, label="old"),
+        candidates=(Side("tensorflow-cpu==2.20.0", "2.20.0"),),
+    )
+    results.check_alike(results.read(path), other)

@@ -1,0 +1,76 @@
+"""The head of an accuracy report: verdict, seeds, images that flipped; nothing unescaped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.records.sides import Side
+from bench.records.trainings import Comparison, Trained, Trainings
+from bench.report.accuracy import accuracy_html, table_rows
+from bench.report.accuracy_plots import losses_figure
+from bench.verdicts.accuracy import decide_all
+from lenet5.data import Subset
+from lenet5.recipes import find_recipe
+
+TEST = Subset(
+    np.random.RandomState(0).randint(0, 256, (200, 28, 28, 1)).astype(np.uint8),
+    (np.arange(200) % 10).astype(np.uint8),
+)
+RECIPE = find_recipe("fast").with_overrides({"min_accuracy": 0.5})
+PAIRED = Comparison(0.15, paired=True, beside=True)
+
+
+def trainings(label: str, wrong_image: int) -> Trainings:
+    """Ten seeds that get one image of their own and one common image wrong."""
+    seeds = []
+    for seed in range(10):
+        digits = TEST.labels.copy()
+        digits[[seed + 100, wrong_image]] += 1
+        text = "".join(str(digit % 10) for digit in digits)
+        seeds.append(Trained(seed, 2, 200, text, train_seconds=8.5, best_epoch=6, epochs=6))
+    return Trainings(RECIPE, "graph", "", "", Side("", label), {}, "", tuple(seeds))
+
+
+@pytest.fixture
+def sets() -> list[Trainings]:
+    return [trainings("2.15.1", 7), trainings("<b>mine</b>", 9)]
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_page_has_verdict_seeds_and_flips(sets: list[Trainings], paired: bool) -> None:
+    decisions = decide_all(sets, replace(PAIRED, paired=paired))
+    page = accuracy_html(sets, decisions, TEST, paired=paired)
+    assert "PASS: accuracy[fast]: &lt;b&gt;mine&lt;/b&gt; loses 0.000 points" in page
+    assert f"10 seeds, {'paired' if paired else 'unpaired'}, engine graph" in page
+    assert "<b>mine" not in page
+    assert "1 images lost and 1 gained in at least 8 of 10 seeds" in page
+    assert page.count('src="data:image/png;base64,') == 3
+
+
+def test_the_table_has_a_row_a_side(sets: list[Trainings]) -> None:
+    baseline, candidate = table_rows(sets, decide_all(sets, PAIRED))
+    assert baseline == ("2.15.1", "baseline", "99.000 ± 0.000", "", "", "10", "", "8.5")
+    assert candidate[1:] == (
+        *("PASS", "99.000 ± 0.000", "+0.000", "+0.000 to +0.000", "10", "-", "8.5"),
+    )
+
+
+def test_losses_are_drawn_with_their_intervals_and_the_margin(sets: list[Trainings]) -> None:
+    worse = replace(sets[1], seeds=tuple(replace(t, wrong=3 + t.seed % 2) for t in sets[1].seeds))
+    (decision,) = decide_all([sets[0], worse], PAIRED)
+    axes: Any = losses_figure([sets[0], worse], [decision]).axes[0]
+    interval, point = axes.lines[:2]
+    assert list(interval.get_xdata()) == [decision.low, decision.high]
+    assert list(point.get_xdata()) == [decision.difference]
+    assert axes.patches[0].get_x() == 0.15
+    assert axes.get_xlim()[1] > decision.high
+
+
+def test_before_the_first_seed_there_is_an_empty_row(sets: list[Trainings]) -> None:
+    nothing = [replace(item, seeds=()) for item in sets]
+    decisions = decide_all(nothing, PAIRED)
+    assert "INCONCLUSIVE" in accuracy_html(nothing, decisions, TEST, paired=True)

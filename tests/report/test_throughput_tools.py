@@ -1,0 +1,107 @@
+"""What `bench` times is what it says: real training, every image once, and nothing else."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bench.worker import workloads
+from bench.worker.main import Side
+from bench.worker.workloads import Workload
+from lenet5.data import Dataset, Subset
+
+
+@pytest.fixture(scope="module")
+def images(digits: Dataset) -> Subset:
+    return workloads.first_images(digits.training, 80)
+
+
+BUILDERS: dict[str, Callable[[Subset], Workload]] = {
+    "loop": lambda images: workloads.loop(images, 32),
+    "raw": lambda images: workloads.raw(images, 32),
+    "fit": lambda images: workloads.fit(images, 32),
+    "fit_call": workloads.fit_call,
+    "original_fit": lambda images: workloads.original_fit(images, 32),
+}
+
+
+@pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)
+def test_training_workloads_learn_when_run_again(
+    images: Subset, build: Callable[[Subset], Workload]
+) -> None:
+    """The timed work is real training: the loss that each run gives goes down."""
+    run = build(images).run
+    losses = [run(3) for _ in range(3)]
+    assert losses[-1] < losses[0]
+
+
+def test_workloads_compute_the_same_first_steps(
+    images: Subset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the loop, without Keras, and one `fit` a batch, where the loss is before the step."""
+    monkeypatch.setattr(workloads, "CHECK_STEPS", 5)
+    truth = workloads.loop(images, 32).check()
+    assert len(truth) == 5
+    assert workloads.raw(images, 32).check() == pytest.approx(truth, rel=1e-4)
+    assert workloads.fit_call(images).check() == pytest.approx(truth, rel=1e-4)
+
+
+@pytest.mark.parametrize("measure", ["first_step", "memory"])
+def test_what_is_measured_once_begins_with_a_collection(
+    images: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measure: str
+) -> None:
+    """Else it depends on how many objects there are whether Python's next one falls into it."""
+    done: list[str] = []
+
+    def run(_steps: int) -> float:
+        done.append("run")
+        return 0.0
+
+    monkeypatch.setattr(gc, "collect", lambda: done.append("collect"))
+    for name in ("loop", "fit", "predict"):
+        monkeypatch.setattr(workloads, name, lambda *_: Workload(run, list))
+    for name in ("images", "labels"):
+        np.save(tmp_path / f"{name}.npy", getattr(images, name))
+    getattr(Side(tmp_path), measure)()
+    assert done[:2] == ["collect", "run"]
+    assert done.count("collect") == 1
+
+
+def test_batches_go_round_and_an_epoch_is_whole() -> None:
+    take = workloads._Batches(images=10, batch_size=4)
+    first_step, order = take(3)
+    assert (first_step, sorted(order)) == (0, list(range(10)))
+    assert [len(take(2)[1]) for _ in range(2)] == [8, 8]  # one batch is left: from the start again
+    assert take(1)[0] == 7
+
+
+def test_prediction_is_of_every_image(images: Subset, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    predict = tf.keras.Model.predict
+
+    def watched(self: Any, x: Any, **more: Any) -> Any:
+        asked.append(len(x))
+        return predict(self, x, **more)
+
+    monkeypatch.setattr(tf.keras.Model, "predict", watched)
+    assert 0.1 < workloads.predict(images, batch_size=40).run(2) < 1
+    assert 0.1 < workloads.predict_one(images).run(3) < 1
+    assert asked == [80, 1, 1, 1]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_work_that_computes_nonsense_is_no_measurement(value: float) -> None:
+    with pytest.raises(ArithmeticError, match="gave"):
+        workloads._finite(value)
+
+
+def test_first_images_keep_their_labels(digits: Dataset) -> None:
+    subset = workloads.first_images(digits.test, 7)
+    assert subset.images.shape == (7, 28, 28, 1)
+    assert np.array_equal(subset.labels, digits.test.labels[:7])

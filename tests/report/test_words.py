@@ -1,0 +1,112 @@
+"""What sides differ in is told by what they imported, whatever their distributions are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bench.records.sides import Side
+from bench.report.words import (
+    OTHER_KERAS,
+    SAME_KERAS,
+    differs_in,
+    notes,
+    version_order,
+    version_rows,
+)
+from tests import synthetic
+from tests.synthetic import LOOP
+
+RELEASE = ("keras==3.15.1", "numpy==2.4.6", "tensorflow-cpu==2.21.0")
+CANDIDATE = ("keras-nightly==3.16.0.dev1", "numpy==2.4.6", "tensorflow-cpu==2.22.0rc0")
+NIGHTLY = ("keras-nightly==3.16.0.dev1", "numpy==2.4.6", "tf-nightly-cpu==2.23.0.dev20261101")
+VENDOR = ("intel-tensorflow==2.14.0", "keras==2.14.0", "numpy==1.26.4")
+RELEASED = {"tensorflow": "2.21.0", "keras": "3.15.1", "keras_package": "keras"}
+FOR_CPUS = {"is_cuda_build": "False", "is_rocm_build": "False"}
+FOR_GPUS = {"is_cuda_build": "True", "is_rocm_build": "False"}
+
+
+@pytest.mark.parametrize(
+    ("lock", "versions", "axis"),
+    [
+        (RELEASE, RELEASED, SAME_KERAS),
+        (RELEASE, {}, SAME_KERAS),
+        (CANDIDATE, {}, OTHER_KERAS),
+        (NIGHTLY, {}, OTHER_KERAS),
+        (VENDOR, {}, OTHER_KERAS),
+        (RELEASE, {**RELEASED, "keras": "3.16.0.dev1"}, OTHER_KERAS),
+        (CANDIDATE, {**RELEASED, "tensorflow": "2.22.0-rc0"}, SAME_KERAS),
+        ((), {}, SAME_KERAS),  # not built: nothing is known of it
+    ],
+)
+def test_another_keras_is_another_axis(
+    lock: tuple[str, ...], versions: Mapping[str, Any], axis: str
+) -> None:
+    """By what was imported; before anything was, by the lock."""
+    baseline = Side("", "2.21.0", lock=RELEASE)
+    assert differs_in(Side("", "", versions, lock), baseline) == axis
+    told = replace(baseline, versions=RELEASED)
+    assert differs_in(Side("", "", versions, lock), told) == axis
+
+
+def test_candidates_stand_in_the_order_of_their_modules_versions() -> None:
+    """A candidate before its release, a nightly before its candidate; locks where none has run."""
+    sides = [
+        Side("tensorflow-cpu==9.0", "tensorflow-cpu==9.0", problem="no such version"),
+        Side("", "", {"tensorflow": "2.22.0"}),
+        Side("", "", lock=CANDIDATE),
+        Side("", "", {"tensorflow": "2.22.0-dev20261001"}, NIGHTLY),
+        Side("", "", lock=VENDOR),
+        Side("", "", RELEASED, ("our-build==1.0",)),
+    ]
+    results = synthetic.results({LOOP: [0.0] * 4})
+    order = version_order(replace(results, candidates=tuple(sides)))
+    assert order == [4, 5, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("lock", "build", "told"),
+    [
+        (RELEASE, FOR_CPUS, False),
+        (RELEASE, None, False),
+        (NIGHTLY, FOR_CPUS, False),
+        (NIGHTLY, None, False),
+        (VENDOR, FOR_CPUS, False),
+        (VENDOR, None, False),
+        (("our-build==1", *RELEASE[:2]), FOR_CPUS, False),
+        (("our-build==1", *RELEASE[:2]), FOR_GPUS, True),
+        (("tensorflow==2.21.0", *RELEASE[:2]), FOR_GPUS, True),
+        (("tensorflow==2.21.0", *RELEASE[:2]), None, True),
+        (("tensorflow==2.21.0", *RELEASE[:2]), FOR_CPUS, False),  # built so by somebody
+        (RELEASE, FOR_GPUS, True),
+    ],
+)
+def test_one_side_for_gpus_too_is_told(
+    lock: tuple[str, ...], build: Mapping[str, str] | None, told: bool
+) -> None:
+    """As the build says of itself; by the name where no worker has run."""
+    results = synthetic.results({LOOP: [0.0] * 4})
+    baseline = replace(results.baseline, versions={**RELEASED, "build": FOR_CPUS}, lock=RELEASE)
+    candidate = Side("", "other", {"build": build} if build else {}, lock)
+    found = notes(replace(results, baseline=baseline, candidates=(candidate,)))
+    assert (
+        found
+        == [
+            "other: one side has TensorFlow for CPUs only, the other the larger one for GPUs too, "
+            "which takes more memory."
+        ]
+        * told
+    )
+
+
+def test_the_table_of_versions_has_those_that_were_imported() -> None:
+    candidate = Side("tensorflow-cpu==2.22.0rc0", "", {**RELEASED, "tensorflow": "2.22.0-rc0"})
+    baseline = Side("intel-tensorflow", "", {"tensorflow": "2.14.0", "keras": "2.14.0"})
+    assert version_rows(baseline, candidate)[2:] == [
+        ("TensorFlow", "2.14.0", "2.22.0-rc0"),
+        ("Keras", "2.14.0", "3.15.1"),
+        ("Keras's package", "not known", "keras"),
+    ]

@@ -1,0 +1,139 @@
+"""Results are put together only if they were measured alike, and made small without a change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench import __main__ as command
+from bench.records import results
+from bench.records.blocks import Results
+from bench.records.sides import Side
+from bench.records.together import together
+from bench.verdicts.collection import condensed
+from bench.verdicts.sequential import Verdict
+from bench.verdicts.speed import verdicts_of_all
+from lenet5.errors import InputError
+from tests.synthetic import LOOP, simulated
+
+
+def part(
+    version: str, ratio: float, keras: str = "3.15.1", workloads: Sequence[str] = (LOOP,)
+) -> Results:
+    found = simulated(ratio=ratio, pairs=12, workloads=workloads)
+    lock = (f"keras=={keras}", f"tensorflow-cpu=={version}")
+    base = Side("base", "2.21.0", lock=("keras==3.15.1", "tensorflow-cpu==2.21.0"))
+    side = Side(version, version, {"tensorflow": version, "keras": keras}, lock)
+    return replace(found, baseline=base, candidates=(side,))
+
+
+def test_candidates_of_all_parts_keep_their_verdicts_under_new_labels() -> None:
+    parts = [part("2.20.0", 1.0), part("2.16.2", 1.1), part("2.16.2", 1.2, keras="3.4.1")]
+    whole = together(parts)
+    assert [side.label for side in whole.candidates] == [
+        "2.20.0",
+        "2.16.2 + Keras 3.15.1",
+        "2.16.2 + Keras 3.4.1",
+    ]
+    alone = [decision for item in parts for decision in verdicts_of_all(item)]
+    for one, other in zip(alone, verdicts_of_all(whole), strict=True):
+        assert (one.verdict, one.ratio, one.low, one.high) == (
+            other.verdict,
+            other.ratio,
+            other.low,
+            other.high,
+        )
+
+
+def test_workloads_of_a_candidate_may_be_measured_one_after_the_other() -> None:
+    """Also by other code, since none of them was measured by both."""
+    parts = [
+        part("2.20.0", 0.98),
+        part("2.20.0", 1.2, workloads=["import"]),
+        part("2.19.1", 0.98, workloads=["import"]),
+    ]
+    parts[1:] = [replace(found, code="later") for found in parts[1:]]
+    whole = together(parts)
+    assert whole.code == f"{parts[0].code}, later"
+    assert [(d.candidate, d.workload, d.verdict) for d in verdicts_of_all(whole)] == [
+        (0, LOOP, Verdict.PASS),
+        (0, "import", Verdict.FAIL),
+        (1, "import", Verdict.PASS),
+    ]
+    assert [b.number for b in whole.blocks] == [*range(12), *range(6)]  # none stands for another
+
+
+def test_a_candidate_that_was_measured_twice_is_two() -> None:
+    whole = together([part("2.20.0", 0.98), part("2.20.0", 1.2)])
+    assert [side.label for side in whole.candidates] == ["2.20.0", "2.20.0 again"]
+    assert [d.verdict for d in verdicts_of_all(whole)] == [Verdict.PASS, Verdict.FAIL]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda found: replace(found, machine={"cpu": "another"}), "machines"),
+        (lambda found: replace(found, code="another"), "code"),
+        (lambda found: replace(found, baseline=Side("x", "x", lock=("a==1",))), "baselines"),
+        (lambda found: replace(found, options={"threads": 7}), "threads"),
+        (
+            lambda found: replace(
+                found, workloads={LOOP: replace(found.workloads[LOOP], version=9)}
+            ),
+            "versions of",
+        ),
+        (
+            lambda found: replace(
+                found, workloads={LOOP: replace(found.workloads[LOOP], margin=1.5)}
+            ),
+            "margins of",
+        ),
+    ],
+)
+def test_what_was_not_measured_alike_is_refused(
+    change: Callable[[Results], Results], what: str
+) -> None:
+    with pytest.raises(InputError, match=f"results of different {what}.* cannot be put together"):
+        together([part("2.20.0", 1.0), change(part("2.19.1", 1.0))])
+
+
+def test_condensed_results_have_one_pair_a_block_and_the_same_verdicts(tmp_path: Path) -> None:
+    found = together([part("2.20.0", 1.01), part("2.19.1", 1.1)])
+    path = tmp_path / "small.json"
+    results.write(path, condensed(found))
+    small = results.read(path)
+    for one, other in zip(verdicts_of_all(found), verdicts_of_all(small), strict=True):
+        assert other.verdict is one.verdict
+        assert (other.ratio, other.low, other.high) == pytest.approx((one.ratio, one.low, one.high))
+        assert other.pairs == other.blocks
+
+
+def test_report_writes_pages_pictures_and_small_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path, version in zip(files, ("2.20.0", "2.19.1"), strict=True):
+        results.write(path, part(version, 1.0))
+    out = tmp_path / "out"
+    assert command.main(["report", *map(str, files), "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    assert sorted(path.name for path in out.iterdir()) == [
+        "report.html",
+        "results.json",
+        "summary.md",
+        "train_step-loop-b128.png",
+    ]
+    assert "2.19.1" in (out / "report.html").read_text()
+
+
+def test_a_report_that_cannot_be_written_is_status_4(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    results.write(tmp_path / "a.json", part("2.20.0", 1.0))
+    out = tmp_path / "file" / "out"
+    assert command.main(["report", str(tmp_path / "a.json"), "--out", str(out)]) == 4
+    assert capsys.readouterr().err == f"bench: error: {out}: cannot be written: Not a directory\n"

@@ -1,0 +1,136 @@
+"""The self-check counts verdicts of the whole stopping rule on blocks of known truth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from bench.records import results
+from bench.records.blocks import BASELINE, CANDIDATE, Results
+from bench.verdicts import speed_error_rates
+from bench.verdicts.sequential import Verdict
+from bench.verdicts.speed_error_rates import EQUAL, SLOWED, WORKLOAD, replay
+from lenet5.errors import InputError
+from tests.synthetic import simulated
+
+
+def bank_of(ratio: float, deviation: float, blocks: int = 40) -> Results:
+    """Blocks of 20 s each."""
+    return simulated(
+        ratio=ratio, block_deviation=deviation, pair_deviation=0.0, pairs=10, blocks=blocks
+    )
+
+
+def replayed(found: Results, replays: int = 20) -> list[speed_error_rates.Row]:
+    return replay([found], EQUAL, margin=1.03, replays=replays, seed=0)
+
+
+def test_a_slowed_slice_has_the_same_extra_steps_each_time() -> None:
+    calls = speed_error_rates.call_steps(SLOWED)[WORKLOAD]
+    assert (sum(calls[BASELINE]), sum(calls[CANDIDATE])) == (50, 53)
+    assert len(calls[BASELINE]) == len(calls[CANDIDATE])
+    assert speed_error_rates.call_steps(EQUAL) == {}
+
+
+@pytest.mark.parametrize(
+    ("ratio", "deviation", "verdict"),
+    [
+        (1.0, 0.004, Verdict.PASS),
+        (1.06, 0.004, Verdict.FAIL),
+        (1.03, 0.05, Verdict.INCONCLUSIVE),
+    ],
+)
+def test_verdicts_are_those_of_the_truth(ratio: float, deviation: float, verdict: Verdict) -> None:
+    runs, stretches, draws = replayed(bank_of(ratio, deviation))
+    assert min(stretches.counts[verdict], draws.counts[verdict]) >= 18
+    assert runs.total == 1
+
+
+def test_runs_are_those_that_came_to_their_end() -> None:
+    """An interrupted one lends its blocks only."""
+    whole, broken_off = bank_of(1.0, 0.004), replace(bank_of(1.06, 0.004), complete=False)
+    runs, stretches, _ = replay([whole, broken_off], EQUAL, margin=1.03, replays=20, seed=0)
+    assert runs.counts == {Verdict.PASS: 1, Verdict.FAIL: 0, Verdict.INCONCLUSIVE: 0}
+    assert stretches.blocks == 80
+    assert stretches.counts[Verdict.FAIL] > 0
+
+
+def test_a_replay_has_the_blocks_that_fit_into_a_run() -> None:
+    """Six blocks of 20 s reach the second look of 120 s, four of 30 s only the first."""
+    found = bank_of(1.05, 0.009)
+    slow = replace(found, blocks=tuple(replace(block, seconds=30.0) for block in found.blocks))
+    _, _, late = replayed(found, replays=200)
+    _, _, early = replayed(slow, replays=200)
+    assert early.counts[Verdict.FAIL] < late.counts[Verdict.FAIL]
+
+
+@pytest.mark.parametrize(("blocks", "seconds"), [(6, 20.0), (40, 31.0)])
+def test_a_bank_that_is_too_small_is_refused(blocks: int, seconds: float) -> None:
+    found = bank_of(1.0, 0.01, blocks)
+    found = replace(found, blocks=tuple(replace(block, seconds=seconds) for block in found.blocks))
+    with pytest.raises(InputError, match="python -m bench calibrate --runs"):
+        replayed(found)
+
+
+def test_table_says_how_often_each_verdict_came_out() -> None:
+    replays = {Verdict.PASS: 985, Verdict.FAIL: 5, Verdict.INCONCLUSIVE: 10}
+    runs = {Verdict.PASS: 20, Verdict.FAIL: 0, Verdict.INCONCLUSIVE: 0}
+    rows = [
+        speed_error_rates.Row(EQUAL, "runs", 80, runs),
+        speed_error_rates.Row(EQUAL, "draws", 80, replays),
+    ]
+    assert speed_error_rates.table(rows) == (
+        "bank    blocks  manner                      PASS            FAIL    INCONCLUSIVE\n"
+        "equal       80  20 runs            20 (83-100 %)      0 (0-17 %)      0 (0-17 %)\n"
+        "equal       80  1000 draws                98.5 %           0.5 %           1.0 %"
+    )
+
+
+def test_clopper_pearson_against_the_rule_of_three() -> None:
+    """None in 20: at most 1 - 0.025 ** (1 / 20), two-sided 95 %."""
+    low, high = speed_error_rates.clopper_pearson(0, 20)
+    assert (low, high) == pytest.approx((0.0, 1 - 0.025 ** (1 / 20)))
+
+
+def test_a_bank_belongs_to_a_machine_a_version_and_threads(tmp_path: Path) -> None:
+    found = bank_of(1.0, 0.01)
+    terms = found.workloads[WORKLOAD]
+    others = [
+        replace(found, machine={"cpu": "another"}),
+        replace(found, workloads={WORKLOAD: replace(terms, version=2)}),
+        replace(found, workloads={WORKLOAD: replace(terms, threads=2)}),
+    ]
+    folders = {speed_error_rates.bank_folder(tmp_path, EQUAL, item) for item in (found, *others)}
+    assert len(folders) == 4
+    assert speed_error_rates.bank_folder(tmp_path, SLOWED, found) not in folders
+
+
+def test_runs_of_unlike_environments_are_no_bank(tmp_path: Path) -> None:
+    found = bank_of(1.0, 0.01)
+    results.write(tmp_path / "1.json", found)
+    results.write(tmp_path / "2.json", replace(found, code="1" * 64))
+    with pytest.raises(InputError, match=r"different code.*: remove .* to begin a new bank"):
+        speed_error_rates.read_bank(tmp_path)
+
+
+def test_what_was_not_measured_here_is_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="was not measured here: python -m bench calibrate"):
+        speed_error_rates.read_bank(tmp_path)
+    found = bank_of(1.0, 0.01)
+    assert "not measured here" in speed_error_rates.false_alarms(found, tmp_path)
+
+
+def test_false_alarms_have_count_bound_and_age(tmp_path: Path) -> None:
+    days_ago = datetime.now(timezone.utc) - timedelta(days=3, hours=1)
+    found = replace(bank_of(1.0, 0.004), started=days_ago.isoformat())
+    folder = speed_error_rates.bank_folder(tmp_path, EQUAL, found)
+    folder.mkdir(parents=True)
+    for number in range(20):
+        results.write(folder / f"{number}.json", replace(found, started=days_ago.isoformat()))
+    assert speed_error_rates.false_alarms(found, tmp_path) == (
+        f"false alarms on this machine: 0 FAIL in 20 runs of {WORKLOAD} against itself (at most "
+        "17 %), 0 in 200 replays of their 800 blocks; measured 3 days ago"
+    )
