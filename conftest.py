@@ -19,7 +19,7 @@ from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_engine, check_seed
 from lenet5.recipes import RECIPES, find_recipe
 
 # pytester: tests/test_report.py makes small reports with it.
-pytest_plugins = ["pytester", "bench.speed_plugin", "bench.accuracy_plugin"]
+pytest_plugins = ["pytester", "bench.plugin"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help=f"{' or '.join(ENGINES)}: trains; default: both, with --seeds graph (paired seeds)",
     )
-    group.addoption("--threads", type=int, default=1, help="TensorFlow's; default: 1")
+    group.addoption("--threads", type=int, help="TensorFlow's; default: 1")
     group.addoption(
         "--mnist-dir",
         type=Path,
@@ -58,6 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Refuses options that make no sense, before anything is imported or run."""
     option = config.option
+    option.threads = 1 if option.threads is None else option.threads  # bench.plugin has seen it
     try:
         find_recipe(option.recipe or "fast")
         check_seed(option.seed or 0)
@@ -109,7 +110,9 @@ def pytest_collection(session: pytest.Session) -> None:
     But not for a comparison: its workers run TensorFlow, and this process leaves them the machine.
     """
     config = session.config
-    if config.option.baseline is not None or config.option.seeds is not None:
+    from bench.plugin import EXPERIMENT
+
+    if EXPERIMENT in config.stash:
         return
     try:
         runtime.start_tensorflow(config.option.threads)
@@ -195,13 +198,10 @@ def pytest_html_report_title(report: Any) -> None:
 def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> None:
     """Puts accuracy, environment, plots and throughput above the table of tests."""
     stash = session.config.stash
-    # Imported here, since pytest wants to import its plugins first.
-    from bench.accuracy_plugin import accuracy_head
-    from bench.speed_plugin import comparison_head
+    from bench.plugin import comparison_head  # pytest wants to import its plugins first
 
-    heads = [comparison_head(session.config), accuracy_head(session.config)]
-    if any(heads):
-        prefix.extend(filter(None, heads))
+    if head := comparison_head(session.config):
+        prefix.append(head)
         return
     findings: list[str] = stash.get(FINDINGS, [])
     gated: list[Gated] = stash.get(GATED, [])

@@ -7,21 +7,23 @@ INCONCLUSIVE, 7 an environment that could not be built.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from bench import reference, speed
+from bench import accuracy, reference, speed
 from bench.environments import builds
 from bench.environments.builds import Built, EnvironmentProblem, default_cache
 from bench.environments.request import parse_request
 from bench.measure import machine, processes
 from bench.measure import numerics as measured_numerics
+from bench.measure.processes import WorkerError
 from bench.plans import speed as speed_plan
 from bench.plans.seeds import check_margin, default_margin
 from bench.records import numerics as numerics_problem
@@ -49,9 +51,9 @@ from bench.report.comparison import (
     table_text,
 )
 from bench.verdicts import accuracy_error_rates, numerics, speed_error_rates
-from bench.verdicts.accuracy import decide_all, finding
+from bench.verdicts.accuracy import decide_all
 from bench.verdicts.collection import condensed
-from bench.verdicts.exit_codes import Exit, exit_code
+from bench.verdicts.outcomes import Exit, Outcome, exit_code
 from bench.verdicts.sequential import Verdict
 from bench.verdicts.speed import verdicts_of_all
 from lenet5 import data
@@ -61,6 +63,7 @@ from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_seed
 from lenet5.recipes import find_recipe
 from lenet5.run_directory import writing
 
+_Answer = Mapping[str, Any] | EnvironmentProblem | WorkerError
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>LeNet-5: training speed</title></head>
 <body>{head}</body></html>
@@ -69,6 +72,9 @@ _PAGE = """<!DOCTYPE html>
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; gives its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may know ASCII alone
     parser = _parser()
     try:
         options = parser.parse_args(argv)
@@ -164,31 +170,14 @@ def _add_engine(command: argparse.ArgumentParser) -> None:
 
 def _verdict(options: argparse.Namespace) -> int:
     if holds_trainings(options.files[0]):
-        return _accuracy_verdict(options)
-    found = _read(options)
-    decisions = verdicts_of_all(found)
-    wanted = {decision.candidate for decision in decisions}
-    missing = sum(bool(found.candidates[place].problem) for place in wanted)
-    lines = [f"{decision.verdict.value}: {decision.finding}" for decision in decisions]
-    if not found.complete:
-        lines.append("the experiment did not end by itself")
-    _print_all(lines)
-    return exit_code(decisions, problems=missing)
-
-
-def _accuracy_verdict(options: argparse.Namespace) -> int:
-    sets, terms = _read_accuracy(options)
-    decisions = decide_all(sets, terms)
-    _print_all(
-        f"{decision.verdict.value}: {finding(decision, candidate, sets[0], paired=terms.paired)}"
-        for decision, candidate in zip(decisions, sets[1:], strict=True)
-    )
-    verdicts = {decision.verdict for decision in decisions}
-    if Verdict.FAIL in verdicts:
-        return Exit.FAILED
-    if any(item.problem for item in sets):
-        return Exit.NOT_THERE
-    return Exit.INCONCLUSIVE if Verdict.INCONCLUSIVE in verdicts else Exit.PASSED
+        outcomes = accuracy.outcomes_of(*_read_accuracy(options))
+        notes = []
+    else:
+        found = _read(options)
+        outcomes = list(speed.outcomes_of(found).values())
+        notes = [] if found.complete else ["the experiment did not end by itself"]
+    _print_all([*(f"{outcome.word}: {outcome.finding}" for outcome in outcomes), *notes])
+    return exit_code(outcomes)
 
 
 def _read_accuracy(options: argparse.Namespace) -> tuple[list[Trainings], Comparison]:
@@ -249,7 +238,7 @@ def _calibrate(options: argparse.Namespace) -> int:
         budget_seconds=speed_error_rates.BUDGET_SECONDS,
         threads=options.threads,
     )
-    built = builds.build_environments(terms.baseline, terms.candidates, cache, print)
+    built = [builds.build(request, cache, say=print)] * 2
     for number in range(1, options.runs + 1):
         for bank in (
             speed_error_rates.EQUAL,
@@ -264,7 +253,7 @@ def _calibrate(options: argparse.Namespace) -> int:
 def _add_run(
     bank: str,
     terms: speed_plan.Terms,
-    built: builds.Environments,
+    built: Sequence[Built],
     images: data.Subset,
     cache: Path,
 ) -> str:
@@ -275,13 +264,12 @@ def _add_run(
     others = [results.read(path) for path in sorted(folder.glob("*.json"))[:1]]
     path = results.default_results(folder)
 
-    def on_block(found: Results, _block: Block, _decisions: Any) -> None:
+    def on_results(found: Results, _block: Block | None) -> None:
         for other in others:
             speed_error_rates.check_belongs(found, other, folder)
         results.write(path, found)
 
-    found = speed.measure(terms, built, [[speed_error_rates.WORKLOAD]], images, on_block)
-    results.write(path, found)
+    found = speed.measure(terms, built, [[speed_error_rates.WORKLOAD]], images, on_results)
     decision = verdicts_of_all(found)[0]
     if not any(block.samples for block in found.blocks):
         path.unlink()
@@ -363,29 +351,35 @@ def _only_set(path: Path) -> Trainings:
 def _numerics(options: argparse.Namespace) -> int:
     requests = [parse_request(text) for text in options.environment or ["."]]
     training = _mnist().training
-    cache = default_cache(os.environ)
-    built = builds.build_candidates(requests, cache, print)
+    built = builds.build_candidates(requests, default_cache(os.environ), print)
     there = [processes.interpreter_of(side) for side in built if isinstance(side, Built)]
     computed = iter(measured_numerics.compute_in(there, training))
-    answers = [next(computed) if isinstance(side, Built) else "not there" for side in built]
-    found = [
-        answer if isinstance(answer, str) else numerics_problem.by_name(answer)
-        for answer in answers
-    ]
+    answers = [next(computed) if isinstance(side, Built) else side for side in built]
     truth = numerics.solve(numerics_problem.make_problem(training))
+    found = [_quantities(answer) for answer in answers]
     print(numerics_report.table([request.text for request in requests], found, truth))
-    status = Exit.PASSED if len(there) == len(built) else Exit.NOT_THERE
-    for request, side, quantities in zip(requests, built, found, strict=True):
-        if not isinstance(side, Built):
-            wrong = []
-        elif isinstance(quantities, str):
-            wrong = [quantities]
-        else:
-            wrong = numerics.beyond(numerics.deviations(quantities, truth), numerics.TOLERANCES)
-        for line in wrong:
-            print(f"FAIL: {request.text}: {line}")
-            status = Exit.FAILED
-    return status
+    outcomes = [
+        _numerics_outcome(request.text, answer, truth)
+        for request, answer in zip(requests, answers, strict=True)
+    ]
+    _print_all(f"{o.word}: {o.finding}" for o in outcomes if o.is_failed_report)
+    return exit_code(outcomes)
+
+
+def _quantities(answer: _Answer) -> numerics_problem.Quantities | str:
+    if isinstance(answer, EnvironmentProblem):
+        return "not there"
+    return str(answer) if isinstance(answer, Exception) else numerics_problem.by_name(answer)
+
+
+def _numerics_outcome(request: str, answer: _Answer, truth: numerics_problem.Quantities) -> Outcome:
+    if isinstance(answer, Exception):
+        is_there = isinstance(answer, WorkerError) and answer.has_started
+        return Outcome(Verdict.FAIL, f"{request}: {answer}", is_there=is_there)
+    found = numerics.deviations(numerics_problem.by_name(answer), truth)
+    wrong = numerics.beyond(found, numerics.TOLERANCES)
+    verdict = Verdict.FAIL if wrong else Verdict.PASS
+    return Outcome(verdict, f"{request}: {'; '.join(wrong) or 'within the tolerances'}")
 
 
 def _mnist() -> data.Dataset:

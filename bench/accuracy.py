@@ -1,25 +1,184 @@
-"""An accuracy comparison from its options to its verdicts: seeds until every verdict has fallen."""
+"""A comparison of accuracy over seeds, from its options to its outcomes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
-from bench.environments.builds import Built, EnvironmentProblem
+from tqdm import tqdm
+
+from bench.environments.builds import Built, EnvironmentProblem, build_candidates
 from bench.measure import machine
 from bench.measure.processes import interpreter_of, private_folder
 from bench.measure.seeds import Job, train_seeds
 from bench.measure.worker_files import prepare_training_folder
-from bench.plans.seeds import AccuracyTerms, stages
+from bench.plans.seeds import AccuracyTerms, read_accuracy_terms, stages
+from bench.records import results
 from bench.records.sides import Side, named_sides
-from bench.records.trainings import Trained, Trainings, differs
-from bench.verdicts.accuracy import decide_all
+from bench.records.trainings import (
+    Comparison,
+    Trained,
+    Trainings,
+    differs,
+    read_reference,
+    write_trainings,
+)
+from bench.report.accuracy import accuracy_html, accuracy_text
+from bench.report.html import message_html
+from bench.verdicts.accuracy import AccuracyDecision, decide_all, finding
+from bench.verdicts.outcomes import Outcome
 from bench.verdicts.sequential import Verdict
-from lenet5.data import Dataset, sha256_of
+from lenet5.data import Dataset, Subset, sha256_of
+from lenet5.errors import InputError
 
 OnSeed = Callable[[Sequence[Trainings]], None]
+
+
+class AccuracyExperiment:
+    """What `pytest bench --seeds` trains; `bench.plugin` has the tests, and the exit status."""
+
+    module = "test_accuracy.py"
+
+    def __init__(self, terms: AccuracyTerms, results_path: Path) -> None:
+        """Prepares a comparison.
+
+        Args:
+            terms: of the comparison.
+            results_path: where every seed is kept as it comes.
+        """
+        self._terms = terms
+        self.results_path = results_path
+        self._sets: list[Trainings] = []
+        self._places: list[int] = []
+        self._test: Subset | None = None
+        self._stopped = ""
+
+    @classmethod
+    def of_options(cls, option: Any, project: Path) -> AccuracyExperiment:
+        """Reads the options of pytest.
+
+        Raises:
+            InputError: they make no sense.
+        """
+        if option.threads is not None:
+            raise InputError("--seeds trains with one thread a process: without --threads")
+        if option.seed is not None:
+            raise InputError("--seeds trains seeds 0, 1, 2 and so on: without --seed")
+        terms = read_accuracy_terms(
+            option.baseline,
+            option.candidate or (),
+            recipe=option.recipe or "fast",
+            engine=option.engine or "graph",
+            seeds=option.seeds,
+            asked_margin=option.accuracy_margin,
+        )
+        path = option.results or results.default_results(project / "reports", "accuracy")
+        results.check_new(path)
+        return cls(terms, path)
+
+    def header(self) -> str:
+        """The terms, in one line."""
+        terms = self._terms
+        others = ", ".join(request.text for request in terms.candidates)
+        against = terms.baseline.text if terms.baseline else "the stored reference"
+        return (
+            f"accuracy: {others} against {against}, recipe {terms.recipe.name}, "
+            f"engine {terms.engine}, up to {terms.seeds} seeds "
+            f"({'paired' if terms.comparison.paired else 'unpaired'}), "
+            f"margin {terms.margin_points:g} points, records {self.results_path}"
+        )
+
+    def tests(self) -> list[tuple[Hashable, str]]:
+        """A test for each candidate."""
+        return [
+            (place, f"{self._terms.recipe.name}-{request.text}")
+            for place, request in enumerate(self._terms.candidates)
+        ]
+
+    def run(self, selected: Sequence[Hashable], dataset: Dataset, cache: Path) -> None:
+        """Builds the environments and trains what was selected; keeps every seed as it comes.
+
+        Raises:
+            InputError: there is no reference, or the disk is full.
+            KeyboardInterrupt: after the last seed was kept.
+        """
+        self._places = [
+            place for place, _ in enumerate(self._terms.candidates) if place in selected
+        ]
+        self._test = dataset.test
+        candidates = tuple(self._terms.candidates[place] for place in self._places)
+        terms = replace(self._terms, candidates=candidates)
+        reference = None
+        if terms.baseline is None:
+            reference = read_reference(terms.recipe.name, terms.engine, else_give="--baseline")
+        requests = [*filter(None, [terms.baseline]), *terms.candidates]
+        built = build_candidates(requests, cache, tqdm.write)
+        with tqdm(total=len(requests) * terms.seeds, disable=None, unit="seed", leave=False) as bar:
+
+            def on_seed(sets: Sequence[Trainings]) -> None:
+                self._sets = list(sets)
+                write_trainings(self.results_path, sets, terms.comparison)
+                own = sets if reference is None else sets[1:]
+                bar.update(sum(len(item.seeds) for item in own) - bar.n)
+
+            compare_accuracy(terms, built, reference, dataset, on_seed)
+
+    def outcomes(self) -> Mapping[Any, Outcome]:
+        """Of every candidate that was selected."""
+        if not self._sets:
+            told = self._stopped or "nothing was trained"
+            return {key: Outcome(Verdict.INCONCLUSIVE, told) for key, _ in self.tests()}
+        found = outcomes_of(self._sets, self._terms.comparison, self._stopped)
+        return dict(zip(self._places, found, strict=True))
+
+    def text(self) -> str:
+        """The table of verdicts."""
+        if not self._sets:
+            return f"INCONCLUSIVE: {self._stopped or 'nothing was trained'}"
+        findings = [f"{o.word}: {o.finding}" for o in self.outcomes().values()]
+        return "\n".join([*findings, "", accuracy_text(self._sets, self._decisions())])
+
+    def summary(self, cache: Path) -> str:  # noqa: ARG002 - as a comparison of speed
+        """The table of verdicts for a CI job's page."""
+        return f"## Accuracy over seeds\n\n```text\n{self.text()}\n```\n"
+
+    def html(self, cache: Path) -> str:  # noqa: ARG002 - as a comparison of speed
+        """The head of the HTML report."""
+        if not self._sets or self._test is None:
+            return message_html(self.text())
+        paired = self._terms.comparison.paired
+        return accuracy_html(self._sets, self._decisions(), self._test, paired=paired)
+
+    def stopped(self, reason: str) -> None:
+        """Notes why training ended early."""
+        self._stopped = reason
+
+    def _decisions(self) -> list[AccuracyDecision]:
+        return decide_all(self._sets, self._terms.comparison)
+
+
+def outcomes_of(sets: Sequence[Trainings], terms: Comparison, stopped: str = "") -> list[Outcome]:
+    """The outcome of each candidate; the open ones tell why training was stopped."""
+    baseline, *candidates = sets
+    found = []
+    for d, candidate in zip(decide_all(sets, terms), candidates, strict=True):
+        said = finding(d, candidate, baseline, paired=terms.paired)
+        figures = {
+            f"{name}_points": getattr(d, name)
+            for name in ("difference", "low", "high", "detectable")
+        }
+        found.append(
+            Outcome(
+                d.verdict,
+                "; ".join(filter(None, (said, stopped * (d.verdict is Verdict.INCONCLUSIVE)))),
+                is_there=not (candidate.problem or baseline.problem),
+                figures={**figures, "seeds": d.seeds},
+            )
+        )
+    return found
 
 
 def compare_accuracy(
@@ -47,6 +206,7 @@ def compare_accuracy(
     with private_folder() as folder:
         code = prepare_training_folder(folder, dataset)
         sets = _nothing_trained(terms, built, reference, sha256_of(dataset), code)
+        on_seed(sets)
         sides = {
             str(place): interpreter_of(side)
             for place, side in enumerate(built, start=0 if reference is None else 1)

@@ -8,20 +8,25 @@ from pathlib import Path
 
 import pytest
 
+from bench import plugin
+
 ROOT = Path(__file__).parents[1]
 Run = Callable[..., pytest.RunResult]
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester, pytestconfig: pytest.Config) -> Run:
+def run(
+    pytester: pytest.Pytester, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> Run:
     """Runs a test that passes, with the options of the root conftest."""
     conftest = pytestconfig.pluginmanager.get_plugin(str(ROOT / "conftest.py"))
     hooks = types.ModuleType("hooks")
     for name in ("pytest_addoption", "pytest_configure"):
         setattr(hooks, name, getattr(conftest, name))
+    monkeypatch.setattr(plugin, "FOLDER", pytester.path / "bench")
     pytester.makeini("[pytest]\naddopts =")  # whatever encloses the temporary folder
     pytester.makepyfile("def test_passes(): pass")
-    plugins = ("-p", "bench.speed_plugin", "-p", "bench.accuracy_plugin")
+    plugins = ("-p", "bench.plugin")
 
     def go(*arguments: str) -> pytest.RunResult:
         return pytester.runpytest_inprocess(*plugins, *arguments, plugins=[hooks])
@@ -75,3 +80,30 @@ def test_options_that_make_no_sense_are_exit_4(
     (line,) = done.stderr.str().strip().splitlines()
     assert line.startswith("ERROR: ")
     assert message in line
+
+
+@pytest.mark.parametrize("option", ["--benchmark-only", "--setup-only", "--setup-plan"])
+def test_the_gate_is_not_skipped_by_an_option(
+    run: Run, pytester: pytest.Pytester, option: str
+) -> None:
+    """What has no gate may be run so."""
+    assert run(option).ret == 0
+    pytester.makepyfile(
+        "import pytest\n@pytest.fixture\ndef gated(): pass\ndef test_gate(gated): pass"
+    )
+    done = run(option)
+    assert done.ret == 4
+    assert f"{option} would skip, repeat, spread out or time out verdicts" in done.stderr.str()
+
+
+def test_only_the_unit_tests_may_be_spread_out(run: Run, pytester: pytest.Pytester) -> None:
+    """Each process would train the gate's models, and throughput would be measured beside them."""
+    pytester.makepyfile(
+        spreading="""
+        def pytest_addoption(parser):
+            parser.addoption("--dist", default="no")
+        """
+    )
+    pytester.syspathinsert()
+    assert run("-p", "spreading", "--dist", "load").ret == 4
+    assert run("-p", "spreading", "--dist", "load", "-m", "not mnist").ret == 0

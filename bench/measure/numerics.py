@@ -16,25 +16,28 @@ _LIMIT_SECONDS = 300.0
 
 def compute_in(
     interpreters: Sequence[Interpreter], training: Subset, threads: int = 1
-) -> list[Mapping[str, Any] | str]:
+) -> list[Mapping[str, Any] | WorkerError]:
     """Computes the problem in each environment, one after the other.
 
     Returns:
-        What `bench.worker.numerics.compute` gives in each, or in one line why there is nothing.
+        What `bench.worker.numerics.compute` gives in each, or the error that it ended by.
 
     Raises:
         InputError: there is no room for what is computed.
     """
-    found: list[Mapping[str, Any] | str] = []
+    found: list[Mapping[str, Any] | WorkerError] = []
     with private_folder() as folder:
         with writing(folder):
             copy_code(folder, NUMERICS_FILES)
             make_problem(training).save(folder)
         for interpreter in interpreters:
+            has_started = False
             try:
                 with Worker(interpreter, folder) as worker:
                     worker.ask(_LIMIT_SECONDS, "start", cores=[], threads=threads)
+                    has_started = True
                     found.append(worker.ask(_LIMIT_SECONDS, "numerics")["quantities"])
             except WorkerError as error:
-                found.append(error.reason)
+                error.has_started = has_started
+                found.append(error)
     return found

@@ -36,7 +36,10 @@ class WorkerError(Exception):
         reason: one line.
         output: the last lines that it printed.
         gone: whether the process has ended.
+        has_started: whether it had answered to `start`, where the caller knows.
     """
+
+    has_started = True
 
     def __init__(self, reason: str, output: str = "", *, gone: bool = True) -> None:
         super().__init__(reason)

@@ -131,9 +131,9 @@ def read_terms(
     candidates: Sequence[str],
     *,
     workloads: str,
-    margin: float,
-    budget_seconds: float,
-    threads: int,
+    margin: float = DEFAULT_MARGIN,
+    budget_seconds: float = DEFAULT_BUDGET_SECONDS,
+    threads: int = 1,
     project: Path,
 ) -> Terms:
     """Checks the options of a comparison, without network and without starting anything.
@@ -162,7 +162,7 @@ def read_terms(
     )
 
 
-def terms_to_resume(found: Results, budget_seconds: float) -> Terms:
+def terms_to_resume(found: Results, budget_seconds: float = DEFAULT_BUDGET_SECONDS) -> Terms:
     """The terms of results that are to be gone on with, with another budget.
 
     Raises:

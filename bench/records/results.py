@@ -214,7 +214,7 @@ def _is_number(value: object) -> bool:
     return value == 0 or _LEAST <= abs(value) <= _MOST
 
 
-def default_results(folder: Path) -> Path:
+def default_results(folder: Path, kind: str = "comparison") -> Path:
     """A name for a results file that is not there yet."""
     moment = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
-    return folder / f"comparison-{moment}-{os.getpid()}.json"
+    return folder / f"{kind}-{moment}-{os.getpid()}.json"

@@ -27,6 +27,11 @@ def figure_html(png: bytes, caption: str) -> str:
     return f'<figure><figcaption>{words}</figcaption><img alt="{words}" src="{source}"></figure>'
 
 
+def message_html(message: str) -> str:
+    """The head of a page that has nothing else to show."""
+    return f'<style>{CSS}</style><p class="headline">{escape(message)}</p>'
+
+
 def text_of(value: object) -> str:
     """A value in words; what is missing is said to be not known."""
     if value is None:

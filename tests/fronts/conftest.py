@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import speed
+from bench import plugin, speed
 from bench.plans import speed as speed_plan
 from bench.records import blocks
 from lenet5 import data
@@ -21,10 +21,10 @@ ROOT = Path(__file__).parents[2]
 # What the root conftest.py holds besides the plugin, without TensorFlow.
 CONFTEST = """
 import pytest
-pytest_plugins = ["bench.speed_plugin", "bench.accuracy_plugin"]
+pytest_plugins = ["bench.plugin"]
 
 def pytest_addoption(parser):
-    parser.addoption("--threads", type=int, default=1)
+    parser.addoption("--threads", type=int)
     parser.addoption("--mnist-dir", default=None)
     parser.addoption("--recipe", default=None)
     parser.addoption("--seed", type=int, default=None)
@@ -63,16 +63,21 @@ def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester) -> Run:
-    """Runs `pytest` on copies of the test modules that are collected on request."""
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs `pytest` on copies of the test modules that are collected on request.
+
+    In the folder `bench`, unless the first argument names another place.
+    """
     pytester.makeconftest(CONFTEST)
     folder = pytester.mkdir("bench")
+    monkeypatch.setattr(plugin, "FOLDER", folder)
     for name in ("test_accuracy.py", "test_speed.py"):
         shutil.copy(ROOT / "bench" / name, folder)
     (folder / "test_other.py").write_text("def test_other(): pass\n")
 
     def go(*arguments: str) -> pytest.RunResult:
-        arguments = ("-p", "no:cacheprovider", "bench", *arguments)
+        named = bool(arguments) and Path(arguments[0]).exists()
+        arguments = ("-p", "no:cacheprovider", *([] if named else ["bench"]), *arguments)
         return pytester.runpytest_inprocess(*arguments, no_reraise_ctrlc=True)
 
     return go

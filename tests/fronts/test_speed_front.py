@@ -43,7 +43,7 @@ def test_an_equal_candidate_passes_and_nothing_else_runs(
     done.assert_outcomes(passed=1)
     assert read_only(pytester).complete
     assert re.search(rf"{re.escape(LOOP)} +PASS +1\.000 ", done.stdout.str())
-    done.stdout.fnmatch_lines(["raw samples: reports/comparison-*.json"])
+    done.stdout.fnmatch_lines(["records: *reports/comparison-*.json"])
 
 
 def test_a_slower_candidate_fails_with_a_finding(run: Run, stub: str) -> None:
@@ -187,7 +187,7 @@ def test_a_failure_outweighs_what_is_not_there(run: Run, stub: str) -> None:
 def test_a_baseline_that_is_not_there_is_exit_7_in_one_line(run: Run) -> None:
     done = run("--baseline", "python:/no/such/python", "--candidate", ".", "--workloads", LOOP)
     assert done.ret == 7
-    done.stdout.fnmatch_lines(["*the baseline is not there: python:/no/such/python*"])
+    done.stdout.fnmatch_lines(["*The baseline python:/no/such/python is not there:*"])
     done.stdout.no_fnmatch_line("*Traceback*")
 
 

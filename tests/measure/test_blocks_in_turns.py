@@ -68,7 +68,7 @@ def run(python: Path, bench: Bench) -> Run:
         *candidates: Mapping[str, str] | None,
         names: tuple[str, ...] = (LOOP,),
         baseline: Mapping[str, str] | None = None,
-        on_block: speed.OnBlock = lambda *_: None,
+        on_block: speed.OnResults = lambda *_: None,
         **plan: float,
     ) -> Results:
         specs = {name: catalogue.WORKLOADS[name] for name in names}

@@ -12,7 +12,6 @@ from scipy import stats
 
 from bench.records.blocks import Results, SideSamples, WorkloadTerms
 from bench.records.sides import Side
-from bench.verdicts.exit_codes import exit_code
 from bench.verdicts.sequential import Verdict, minimum_detectable
 from bench.verdicts.speed import Decision, decide, describe, verdicts_of_all
 from tests.synthetic import (
@@ -297,7 +296,6 @@ def test_informational_workloads_neither_get_nor_cost_a_correction() -> None:
     found = decide(measured, 0)
     assert [d.confidence for d in found.values()] == pytest.approx([0.984] * 3)
     assert [d.verdict for d in found.values()] == [PASS, FAIL, FAIL]
-    assert exit_code(found.values()) == 0
 
 
 def test_candidates_are_judged_apart() -> None:
@@ -312,28 +310,3 @@ def test_candidates_are_judged_apart() -> None:
     found = verdicts_of_all(both)
     assert [(d.candidate, d.verdict) for d in found] == [(0, PASS), (1, FAIL)]
     assert [name in d.finding for name, d in zip(names, found, strict=True)] == [True, True]
-
-
-@pytest.mark.parametrize(
-    ("gated", "informational", "problems", "code"),
-    [
-        ("PASS", "", 0, 0),
-        ("PASS", "FAIL INCONCLUSIVE", 0, 0),
-        ("", "FAIL", 0, 0),
-        ("PASS INCONCLUSIVE", "", 0, 6),
-        ("PASS", "", 1, 7),
-        ("INCONCLUSIVE", "", 1, 7),
-        ("", "", 2, 7),
-        ("PASS FAIL INCONCLUSIVE", "", 0, 1),
-        ("FAIL", "PASS", 1, 1),
-        ("", "", 0, 5),
-    ],
-)
-def test_exit_code(gated: str, informational: str, problems: int, code: int) -> None:
-    """Gated ones count; FAIL before a missing side before INCONCLUSIVE; nothing is no success."""
-    found = [
-        Decision(0, LOOP, terms(gated=counts_for_it), Verdict(word), "")
-        for counts_for_it, words in ((True, gated), (False, informational))
-        for word in words.split()
-    ]
-    assert exit_code(iter(found), problems) == code

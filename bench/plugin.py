@@ -1,0 +1,398 @@
+"""The pytest plugin: verdicts on environments, their exit status, and the report's head.
+
+`--baseline` compares training speed, `--seeds` accuracy. Such a session collects the verdicts'
+module alone, and its process does not import TensorFlow. The exit status is computed from the
+outcomes, whatever a reporter, another plugin or `-x` shows of them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from bench.accuracy import AccuracyExperiment
+from bench.environments.builds import EnvironmentProblem, default_cache
+from bench.outputs import Output
+from bench.speed import SpeedExperiment
+from bench.verdicts.outcomes import NOT_THERE, Exit, Outcome, exit_code
+from bench.verdicts.sequential import Verdict
+from lenet5 import data
+from lenet5.cli import default_data_dir
+from lenet5.errors import InputError
+
+FOLDER = Path(__file__).parent
+ON_REQUEST = {
+    "test_speed.py": "--baseline",
+    "test_accuracy.py": "--seeds",
+    "test_self_check.py": "--self-check",
+    "test_mutations.py": "--mutations",
+}
+"""Test modules in this folder, and the option that each is collected with."""
+
+VERDICT = "verdict"
+_SPEED_ONLY = ("workloads", "margin", "budget", "resume")
+_ACCURACY_ONLY = ("accuracy_margin", "recipe", "engine", "processes")
+_COMPARISONS_ONLY = ("candidate", "results", "summary")
+# Options of pytest and its plugins that would skip, repeat, spread out or time out verdicts.
+_BENDING = {
+    "numprocesses": "-n",
+    "tx": "--tx",
+    "looponfail": "-f",
+    "forked": "--forked",
+    "reruns": "--reruns",
+    "count": "--count",
+    "flake_finder_enable": "--flake-finder",
+    "timeout": "--timeout",
+    "session_timeout": "--session-timeout",
+    "benchmark_only": "--benchmark-only",
+    "setupplan": "--setup-plan",  # sets the next one too
+    "setuponly": "--setup-only",
+}
+_SPREADING = ("numprocesses", "tx", "looponfail", "forked")
+_SKIPPING = ("benchmark_only", "setupplan", "setuponly")
+
+
+class Experiment(Protocol):
+    """What this plugin asks of a comparison of speed or of accuracy."""
+
+    module: str
+    results_path: Path
+
+    def header(self) -> str:
+        """The terms, in one line."""
+
+    def tests(self) -> list[tuple[Hashable, str]]:
+        """Keys and ids of the tests."""
+
+    def run(self, selected: Sequence[Hashable], dataset: data.Dataset, cache: Path) -> None:
+        """Builds environments and measures; keeps each record as it comes."""
+
+    def outcomes(self) -> Mapping[Any, Outcome]:
+        """Of what was selected, by key; before anything was measured as well."""
+
+    def text(self) -> str:
+        """The table of verdicts."""
+
+    def summary(self, cache: Path) -> str:
+        """The table of verdicts for a CI job's page."""
+
+    def html(self, cache: Path) -> str:
+        """The head of the HTML report."""
+
+    def stopped(self, reason: str) -> None:
+        """Notes why measuring ended early; the outcomes that are open say so."""
+
+
+EXPERIMENT = pytest.StashKey[Experiment]()
+OUTCOMES = pytest.StashKey[Mapping[Any, Outcome]]()
+SELECTED = pytest.StashKey[Sequence[Hashable]]()
+ENDED = pytest.StashKey[Exit]()
+ERRORS = pytest.StashKey[set[str]]()
+SUMMARY = pytest.StashKey[Output]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The terms of comparisons. No default stands here, so that what is given is known."""
+    group = parser.getgroup("comparison", "LeNet-5: comparing environments")
+    add = group.addoption
+    add("--baseline", metavar="REQ", help='such as "tensorflow-cpu==2.20.0 keras==3.11.2"')
+    add(
+        *("--candidate",),
+        metavar="REQ",
+        action="append",
+        help="another environment, repeatable; default: the current one",
+    )
+    add(
+        *("--seeds",),
+        type=int,
+        metavar="N",
+        help="compare accuracy over up to N seeds; without --baseline with the reference",
+    )
+    add("--workloads", metavar="NAMES", help="gated (default), all, or names")
+    add("--margin", type=float, metavar="RATIO", help="acceptable ratio of times; default: 1.03")
+    add(
+        *("--budget",),
+        type=float,
+        metavar="SECONDS",
+        help="of measuring, per candidate; default: 900",
+    )
+    add(
+        *("--accuracy-margin",),
+        type=float,
+        metavar="POINTS",
+        help="percentage points that may be lost; default: 1.5 standard deviations between seeds",
+    )
+    add("--self-check", action="store_true", help="replay the stopping rule on this machine's bank")
+    add("--mutations", action="store_true", help="run the ordinary tests on broken variants")
+    add(
+        *("--resume",),
+        type=Path,
+        metavar="FILE",
+        help="resume these results, up to --budget in all",
+    )
+    add("--results", type=Path, metavar="FILE", help="where records are kept")
+    add("--summary", type=Path, metavar="FILE.md", help="the table of verdicts for a CI job's page")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuses options that make no sense before anything is built, and claims the outputs."""
+    option = config.option
+    config.stash[ERRORS] = set()
+    _place_report(option)
+    asked = _asked_module(option)
+    _choose_modules(config, asked)
+    if asked is not None:
+        _refuse_bending(config, _BENDING)
+    elif option.markexpr != "not mnist":  # the unit tests alone may be spread out
+        _refuse_bending(config, _SPREADING)
+    try:
+        if option.resume is not None or option.baseline is not None or option.seeds is not None:
+            config.stash[EXPERIMENT] = _experiment(option)
+        else:
+            _refuse(option, _SPEED_ONLY, "needs --baseline")
+            _refuse(option, ("accuracy_margin", "processes"), "needs --seeds")
+            _refuse(option, _COMPARISONS_ONLY, "needs --baseline or --seeds")
+        if option.summary is not None:
+            config.stash[SUMMARY] = Output.checked(option.summary)
+    except InputError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _place_report(option: Any) -> None:
+    """Has the report written to the checkout, from whichever folder pytest is run."""
+    if hasattr(option, "htmlpath"):  # it is not with `-p no:html`
+        option.self_contained_html = True
+        if option.collectonly:
+            option.htmlpath = None
+        elif option.htmlpath is None:
+            option.htmlpath = str(FOLDER.parent / "reports" / "report.html")
+
+
+def _asked_module(option: Any) -> str | None:
+    if option.seeds is not None:
+        asked = ["test_accuracy.py"]
+    else:
+        asked = ["test_speed.py"] if option.baseline or option.resume else []
+    asked += ["test_self_check.py"] if option.self_check else []
+    asked += ["test_mutations.py"] if option.mutations else []
+    if len(asked) > 1:
+        options = " and ".join(ON_REQUEST[name] for name in asked)
+        raise pytest.UsageError(f"{options} are sessions of their own: give one of them")
+    return asked[0] if asked else None
+
+
+def _choose_modules(config: pytest.Config, asked: str | None) -> None:
+    """Has pytest collect the module that is asked for, and refuses others that are named."""
+    given = [Path(config.invocation_params.dir, arg.partition("::")[0]) for arg in config.args]
+    for path in given:
+        if path.parent == FOLDER and path.name in ON_REQUEST and path.name != asked:
+            raise pytest.UsageError(f"{path.name} needs {ON_REQUEST[path.name]}")
+    if asked is None:
+        return
+    if config.args_source is not config.ArgsSource.ARGS:
+        config.args[:] = [str(FOLDER / asked)]
+        return
+    for arg, path in zip(config.args, given, strict=True):
+        if not (FOLDER / asked).is_relative_to(path.resolve()):
+            told = f"{ON_REQUEST[asked]} collects bench/{asked} alone"
+            raise pytest.UsageError(f"{arg}: {told}")
+
+
+def _refuse_bending(config: pytest.Config, names: Sequence[str] | dict[str, str]) -> None:
+    given = {name: getattr(config.option, name, None) for name in names}
+    if "timeout" in given and not given["timeout"]:
+        given["timeout"] = _ini(config, "timeout") or os.environ.get("PYTEST_TIMEOUT")
+    if getattr(config.option, "dist", "no") != "no":
+        given["numprocesses"] = True
+    for name, value in given.items():
+        if value:
+            told = "would skip, repeat, spread out or time out verdicts: leave it out"
+            raise pytest.UsageError(f"{_BENDING[name]} {told}")
+
+
+def _ini(config: pytest.Config, name: str) -> object:
+    try:
+        return config.getini(name)
+    except (KeyError, ValueError):
+        return None
+
+
+def _refuse(option: Any, names: Sequence[str], reason: str) -> None:
+    for name in names:
+        if getattr(option, name, None) is not None:
+            raise pytest.UsageError(f"--{name.replace('_', '-')} {reason}")
+
+
+def _experiment(option: Any) -> Experiment:
+    if option.seeds is not None:
+        _refuse(option, _SPEED_ONLY, "is of speed, --seeds compares accuracy: leave it out")
+        return AccuracyExperiment.of_options(option, project=FOLDER.parent)
+    _refuse(option, _ACCURACY_ONLY, "is of accuracy: add --seeds, or leave it out")
+    return SpeedExperiment.of_options(option, project=FOLDER.parent)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """The terms."""
+    experiment = config.stash.get(EXPERIMENT, None)
+    if experiment is None:
+        return 'comparison: none, since there is no --baseline (such as "tensorflow-cpu==2.20.0")'
+    return experiment.header()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out what is not asked for."""
+    asked = _asked_module(config.option)
+    if collection_path.suffix != ".py" or collection_path == FOLDER / (asked or ""):
+        return None
+    is_on_request = collection_path.parent == FOLDER and collection_path.name in ON_REQUEST
+    return True if asked is not None or is_on_request else None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test for each verdict."""
+    if "outcome" in metafunc.fixturenames:
+        tests = metafunc.config.stash[EXPERIMENT].tests()
+        parameters = [pytest.param(key, id=name) for key, name in tests]
+        metafunc.parametrize("outcome", parameters, indirect=True, scope="session")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Notes what was selected; refuses options that would skip the accuracy gate."""
+    config = session.config
+    selected = [
+        item.callspec.params["outcome"]
+        for item in session.items
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+        if "outcome" in item.callspec.params
+    ]
+    config.stash[SELECTED] = selected
+    if any("gated" in getattr(item, "fixturenames", ()) for item in session.items):
+        _refuse_bending(config, _SKIPPING)
+    if EXPERIMENT in config.stash and not config.option.collectonly and SUMMARY in config.stash:
+        config.stash[SUMMARY].write("## No verdict yet: the comparison is running\n", is_last=False)
+
+
+@pytest.fixture(scope="session")
+def outcome(request: pytest.FixtureRequest) -> Outcome:
+    """The outcome that a test is about; the first test that asks has everything measured."""
+    config = request.config
+    if OUTCOMES not in config.stash:
+        _measure(config)
+        config.stash[OUTCOMES] = config.stash[EXPERIMENT].outcomes()
+    return config.stash[OUTCOMES][request.param]
+
+
+def _measure(config: pytest.Config) -> None:
+    experiment = config.stash[EXPERIMENT]
+    with _uncaptured(config):
+        try:
+            dataset = data.load_dataset(
+                "mnist", data_dir=default_data_dir(os.environ), mnist_dir=config.option.mnist_dir
+            )
+            experiment.run(config.stash[SELECTED], dataset, default_cache(os.environ))
+        except EnvironmentProblem:
+            pass  # the experiment has noted whose it is
+        except InputError as error:
+            experiment.stopped(str(error))
+            config.stash[ENDED] = Exit.USAGE
+        except KeyboardInterrupt:
+            experiment.stopped("interrupted")
+            config.stash[ENDED] = Exit.INTERRUPTED
+
+
+@contextmanager
+def _uncaptured(config: pytest.Config) -> Iterator[None]:
+    capture: Any = config.pluginmanager.get_plugin("capturemanager")
+    if capture is None:  # -p no:capture
+        yield
+        return
+    with capture.global_and_fixture_disabled():
+        yield
+
+
+def judge(outcome: Outcome, record: Callable[[str, object], None]) -> None:
+    """Passes or fails a test by an outcome, and records the outcome as properties."""
+    record(VERDICT, outcome.word)
+    record("finding", outcome.finding)
+    for name, figure in outcome.figures.items():
+        record(name, figure)
+    if outcome.is_failed_report:
+        pytest.fail(outcome.finding, pytrace=False)
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, Any] | None:
+    """Gives INCONCLUSIVE and NOT THERE categories of their own among failed reports."""
+    word = dict(getattr(report, "user_properties", ())).get(VERDICT)  # none when collecting
+    if report.when == "call" and report.failed and word in (Verdict.INCONCLUSIVE.value, NOT_THERE):
+        return str(word).lower(), str(word)[0], (str(word), {"yellow": True})
+    return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Notes tests that fail by something else than a verdict."""
+    report = yield
+    if report.failed and VERDICT not in dict(item.user_properties):
+        item.config.stash[ERRORS].add(item.nodeid)
+    return report
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Removes earlier reports of the names that this session writes to."""
+    option = session.config.option
+    if option.collectonly or hasattr(session.config, "workerinput"):
+        return
+    for name in ("htmlpath", "xmlpath"):
+        path = getattr(option, name, None)
+        if path and Path(path).is_file() and not Path(path).is_symlink():
+            Path(path).unlink(missing_ok=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Computes the exit status from the outcomes, and writes the summary."""
+    config = session.config
+    experiment = config.stash.get(EXPERIMENT, None)
+    if experiment is None or config.option.collectonly:
+        return
+    if exitstatus in (Exit.PASSED, Exit.FAILED, Exit.NOTHING):
+        session.exitstatus = _status(config)
+    if SUMMARY in config.stash:
+        try:
+            config.stash[SUMMARY].write(experiment.summary(default_cache(os.environ)))
+        except InputError as error:
+            print(f"ERROR: {error}", file=sys.stderr)
+
+
+def _status(config: pytest.Config) -> Exit:
+    if ENDED in config.stash:
+        return config.stash[ENDED]
+    if config.stash[ERRORS]:
+        return Exit.FAILED
+    found = config.stash.get(OUTCOMES, {})
+    selected = config.stash.get(SELECTED, [])
+    unknown = Outcome(Verdict.INCONCLUSIVE, "something kept it from being measured")
+    return exit_code(found.get(key, unknown) for key in selected)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The table of verdicts, and where the records are."""
+    experiment = config.stash.get(EXPERIMENT, None)
+    if experiment is None or OUTCOMES not in config.stash:
+        return
+    terminalreporter.section("comparison")
+    terminalreporter.write_line(experiment.text())
+    terminalreporter.write_line(f"records: {experiment.results_path}")
+
+
+def comparison_head(config: pytest.Config) -> str:
+    """The head of the HTML report; empty if this session compares nothing."""
+    experiment = config.stash.get(EXPERIMENT, None)
+    return "" if experiment is None else experiment.html(default_cache(os.environ))
