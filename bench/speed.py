@@ -22,7 +22,7 @@ from lenet5.data import Subset
 from lenet5.errors import InputError
 from lenet5.run_directory import writing
 
-OnBlock = Callable[[Results, Block, Mapping[str, Decision]], None]
+OnBlock = Callable[[Results, Block, Sequence[Decision]], None]
 
 
 def run(
@@ -41,8 +41,8 @@ def run(
         candidates: theirs; None for one that could not be built.
         bench: where and how.
         results: without blocks; or with blocks, to go on from.
-        on_block: called after each block with all results up to it, to be kept; also with what
-            there is of a block when Ctrl-C ends it.
+        on_block: called after each block with all results up to it, to be kept, and all decisions;
+            also with what there is of a block when Ctrl-C ends it.
 
     Returns:
         The results, marked complete.
@@ -73,7 +73,7 @@ def run(
                 block = recorder.block(_quickest_control(results))
                 if block.samples or block.failures:
                     results = _with_block(results, block, recorder, steps)
-                    on_block(results, block, decide(results, index))
+                    on_block(results, block, decide(results))
     return replace(results, complete=True)
 
 
@@ -210,12 +210,13 @@ def empty_results(terms: Terms, built: Environments, code: str) -> Results:
     )
 
 
-def progress_line(found: Results, block: Block, decisions: Mapping[str, Decision]) -> str:
+def progress_line(found: Results, block: Block, decisions: Sequence[Decision]) -> str:
     """What a block came to, in one line: `2.20.0, block 4, 19 s: 3 of 8 decided, 1 FAIL`."""
     label = found.candidates[block.candidate].label
-    decided = [d for d in decisions.values() if d.settled]
+    own = [d for d in decisions if d.candidate == block.candidate]
+    decided = [d for d in own if d.settled]
     failed = sum(d.verdict.value == "FAIL" for d in decided)
-    notes = [f"{len(decided)} of {len(decisions)} decided"]
+    notes = [f"{len(decided)} of {len(own)} decided"]
     notes += [f"{failed} FAIL"] if failed else []
     notes += [f"{f.side} {f.reason}" for f in block.failures]
     notes += [f"disturbed: {reason}" for reason in block.disturbed]

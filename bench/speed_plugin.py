@@ -28,7 +28,7 @@ from bench.report.comparison import comparison_html, summary_markdown, table_tex
 from bench.verdicts import speed_error_rates
 from bench.verdicts.exit_codes import Exit
 from bench.verdicts.sequential import Verdict
-from bench.verdicts.speed import Decision, decide, verdicts_of_all
+from bench.verdicts.speed import Decision, decide
 from lenet5 import data
 from lenet5.cli import default_data_dir
 from lenet5.errors import InputError
@@ -224,11 +224,7 @@ def decisions(request: pytest.FixtureRequest) -> dict[tuple[int, str], Decision]
     terms = config.stash[TERMS]
     measured = {n: spec for n, spec in terms.workloads.items() if any(n in w for w in wanted)}
     found = _measure(config, replace(terms, workloads=measured), wanted)
-    return {
-        (index, name): decision
-        for index in range(len(found.candidates))
-        for name, decision in decide(found, index).items()
-    }
+    return {(decision.candidate, decision.workload): decision for decision in decide(found)}
 
 
 def judge(decision: Decision, found: Results, record: Callable[[str, object], None]) -> None:
@@ -270,7 +266,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             )
     found = config.stash.get(FOUND, None)
     if found is not None and config.option.summary:
-        text = summary_markdown(found, verdicts_of_all(found), false_alarms=_false_alarms(found))
+        text = summary_markdown(found, decide(found), false_alarms=_false_alarms(found))
         try:
             with written_whole(config.option.summary) as partial:
                 partial.write_text(text, encoding="utf-8")
@@ -283,7 +279,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     found = config.stash.get(FOUND, None)
     if found is not None:
         terminalreporter.section("comparison")
-        terminalreporter.write_line(table_text(found, verdicts_of_all(found)))
+        terminalreporter.write_line(table_text(found, decide(found)))
         terminalreporter.write_line(f"raw samples: {config.option.results}")
 
 
@@ -292,7 +288,7 @@ def comparison_head(config: pytest.Config) -> str:
     found = config.stash.get(FOUND, None)
     if found is None:
         return ""
-    return comparison_html(found, verdicts_of_all(found), false_alarms=_false_alarms(found))
+    return comparison_html(found, decide(found), false_alarms=_false_alarms(found))
 
 
 def _selected(session: pytest.Session) -> list[list[str]]:
