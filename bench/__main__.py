@@ -55,7 +55,7 @@ from bench.verdicts.accuracy import decide_all
 from bench.verdicts.collection import condensed
 from bench.verdicts.outcomes import Exit, Outcome, exit_code
 from bench.verdicts.sequential import Verdict
-from bench.verdicts.speed import verdicts_of_all
+from bench.verdicts.speed import decide
 from lenet5 import data
 from lenet5.cli import default_data_dir, default_mnist_dir
 from lenet5.errors import InputError
@@ -192,7 +192,7 @@ def _show(options: argparse.Namespace) -> int:
         print(accuracy_text(sets, decide_all(sets, terms)))
         return Exit.PASSED
     found = _read(options)
-    print(table_text(found, verdicts_of_all(found)))
+    print(table_text(found, decide(found)))
     return Exit.PASSED
 
 
@@ -201,7 +201,7 @@ def _report(options: argparse.Namespace) -> int:
     kept = options.out / "results.json"
     if any(path.resolve() == kept.resolve() for path in options.files):
         raise InputError(f"{kept} is to be read and would be replaced: choose another --out")
-    decisions = verdicts_of_all(found)
+    decisions = decide(found)
     alarms = speed_error_rates.false_alarms(found, default_cache(os.environ))
     with writing(options.out):
         options.out.mkdir(parents=True, exist_ok=True)
@@ -270,7 +270,7 @@ def _add_run(
         results.write(path, found)
 
     found = speed.measure(terms, built, [[speed_error_rates.WORKLOAD]], images, on_results)
-    decision = verdicts_of_all(found)[0]
+    decision = decide(found)[0]
     if not any(block.samples for block in found.blocks):
         path.unlink()
         raise EnvironmentProblem(decision.finding)

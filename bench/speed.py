@@ -26,7 +26,7 @@ from bench.report.html import message_html
 from bench.verdicts import speed_error_rates
 from bench.verdicts.outcomes import Outcome
 from bench.verdicts.sequential import Verdict
-from bench.verdicts.speed import Decision, decide, verdicts_of_all
+from bench.verdicts.speed import Decision, decide
 from lenet5.data import Dataset, Subset
 from lenet5.errors import InputError
 from lenet5.run_directory import writing
@@ -125,7 +125,7 @@ class SpeedExperiment:
                 results.write(self.results_path, found)
                 if block is not None:
                     bar.update(min(block.seconds, budget - bar.n))
-                    line = progress_line(found, block, decide(found, block.candidate))
+                    line = progress_line(found, block, decide(found))
                     bar.set_description_str(line)
                     if bar.disable:
                         say(line)
@@ -143,21 +143,21 @@ class SpeedExperiment:
         """The table of verdicts."""
         if self._found is None:
             return f"INCONCLUSIVE: {self._stopped or 'nothing was measured'}"
-        return table_text(self._found, verdicts_of_all(self._found))
+        return table_text(self._found, decide(self._found))
 
     def summary(self, cache: Path) -> str:
         """The table of verdicts for a CI job's page."""
         if self._found is None:
             return f"## {self.text()}\n"
         alarms = speed_error_rates.false_alarms(self._found, cache)
-        return summary_markdown(self._found, verdicts_of_all(self._found), false_alarms=alarms)
+        return summary_markdown(self._found, decide(self._found), false_alarms=alarms)
 
     def html(self, cache: Path) -> str:
         """The head of the HTML report."""
         if self._found is None:
             return message_html(self.text())
         alarms = speed_error_rates.false_alarms(self._found, cache)
-        return comparison_html(self._found, verdicts_of_all(self._found), false_alarms=alarms)
+        return comparison_html(self._found, decide(self._found), false_alarms=alarms)
 
     def stopped(self, reason: str) -> None:
         """Notes why measuring ended early."""
@@ -174,7 +174,7 @@ def outcomes_of(found: Results, stopped: str = "") -> dict[tuple[int, str], Outc
             not any(side.problem for side in (found.baseline, found.candidates[d.candidate])),
             {"ratio": d.ratio},
         )
-        for d in verdicts_of_all(found)
+        for d in decide(found)
     }
 
 
@@ -371,12 +371,13 @@ def empty_results(terms: Terms, built: Sequence[Built | EnvironmentProblem], cod
     )
 
 
-def progress_line(found: Results, block: Block, decisions: Mapping[str, Decision]) -> str:
+def progress_line(found: Results, block: Block, decisions: Sequence[Decision]) -> str:
     """What a block came to, in one line: `2.20.0, block 4, 19 s: 3 of 8 decided, 1 FAIL`."""
     label = found.candidates[block.candidate].label
-    decided = [d for d in decisions.values() if d.settled]
+    own = [d for d in decisions if d.candidate == block.candidate]
+    decided = [d for d in own if d.settled]
     failed = sum(d.verdict.value == "FAIL" for d in decided)
-    notes = [f"{len(decided)} of {len(decisions)} decided"]
+    notes = [f"{len(decided)} of {len(own)} decided"]
     notes += [f"{failed} FAIL"] if failed else []
     notes += [f"{f.side} {f.reason}" for f in block.failures]
     notes += [f"disturbed: {reason}" for reason in block.disturbed]

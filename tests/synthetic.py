@@ -20,6 +20,7 @@ from bench.records.blocks import (
     WorkloadTerms,
 )
 from bench.records.sides import Side
+from bench.verdicts.speed import Decision, decide
 
 LOOP = "train_step[loop,b128]"
 GROWTH = "memory_growth"
@@ -136,6 +137,11 @@ def results(
                 samples[name] = samples_of([float(x) for x in drawn], all_terms[name])
         blocks.append(block_of(number, samples))
     return results_of(blocks, all_terms, **more)
+
+
+def decided(measured: Results) -> dict[str, Decision]:
+    """The decisions of a comparison with one candidate, by workload."""
+    return {decision.workload: decision for decision in decide(measured)}
 
 
 def simulated(

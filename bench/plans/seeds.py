@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.environments.request import Request, parse_request
-from bench.records.trainings import Comparison, identity, read_reference
+from bench.records.trainings import Comparison, identity, read_reference, reference_seeds
 from bench.verdicts.accuracy import LOOKS, margin_points, pairs_seeds
 from lenet5.errors import InputError
 from lenet5.recipe import Recipe
@@ -35,9 +35,15 @@ class AccuracyTerms:
 
     @property
     def comparison(self) -> Comparison:
-        """What verdicts are made by."""
+        """What verdicts are made by.
+
+        A reference with fewer seeds than are asked for is not paired: the later looks would have
+        no partners.
+        """
         beside = self.baseline is not None
-        return Comparison(self.margin_points, beside and pairs_seeds(self.engine), beside)
+        partners = beside or reference_seeds(self.recipe.name) >= self.seeds
+        paired = partners and pairs_seeds(self.engine)
+        return Comparison(self.margin_points, paired, beside, self.seeds)
 
 
 def read_accuracy_terms(

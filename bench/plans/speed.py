@@ -12,7 +12,7 @@ from bench.environments.request import Request, parse_request
 from bench.records.blocks import Block, Results
 from bench.records.catalogue import PAIR_SECONDS, WORKLOADS, Spec, check_margin, select
 from bench.verdicts.sequential import LOOKS
-from bench.verdicts.speed import decide
+from bench.verdicts.speed import Decision, decide
 from lenet5.errors import InputError
 
 if sys.version_info >= (3, 11):
@@ -45,12 +45,12 @@ def todo(plan: Plan, results: Results, index: int) -> dict[str, Spec]:
     blocks = [block for block in results.blocks if block.candidate == index]
     if not blocks:
         return dict(plan.specs[index])
-    decisions = decide(results, index)
+    decisions = _decisions(results, index)
     left = {n: spec for n, spec in plan.specs[index].items() if not decisions[n].settled}
     if not left:
         return {}
     if any(decisions[name].faults == 1 for name in left):
-        before = decide(replace(results, blocks=_without_last(results, index)), index)
+        before = _decisions(replace(results, blocks=_without_last(results, index)), index)
         if any(decisions[name].faults == 1 and not before[name].faults for name in left):
             return left  # a fresh block tells a fault from an accident, whatever the budget
     number = next_number(plan, results, index)
@@ -58,6 +58,11 @@ def todo(plan: Plan, results: Results, index: int) -> dict[str, Spec]:
     values = min(len(found - {number}) for found in numbers.values())
     share = _LATER_SHARE if len(blocks) == 1 else 1.0
     return left if _reaches_a_look(plan, blocks, values, share) else {}
+
+
+def _decisions(results: Results, index: int) -> dict[str, Decision]:
+    """A candidate's, by workload."""
+    return {d.workload: d for d in decide(results) if d.candidate == index}
 
 
 def _without_last(results: Results, index: int) -> tuple[Block, ...]:

@@ -66,13 +66,17 @@ class Comparison:
         margin_points: percentage points of accuracy that may be lost.
         paired: whether seeds are compared one by one.
         beside: whether the first set is a baseline, trained beside the others, or a reference.
+        seeds: most of each candidate; where results do not say, all that there can be.
     """
 
     margin_points: float
     paired: bool
     beside: bool
+    seeds: int = 20
 
     def __post_init__(self) -> None:
+        if not isinstance(self.seeds, int):
+            raise ValueError(f"the number of seeds is {self.seeds!r}")
         if not (isinstance(self.margin_points, float | int) and self.margin_points > 0):
             raise ValueError(f"the margin is {self.margin_points!r}")
 

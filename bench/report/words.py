@@ -13,7 +13,7 @@ from packaging.version import InvalidVersion, Version
 from bench.records.blocks import BASELINE, Block, Results
 from bench.records.sides import Side
 from bench.report.html import text_of
-from bench.verdicts.sequential import Verdict
+from bench.verdicts.sequential import Change, Verdict
 from bench.verdicts.speed import Decision, interval
 
 # Share of the other side's time above which a side's CPU use is no longer called idle.
@@ -29,9 +29,9 @@ HEADER = (
 EXPLANATION = (
     "Ratio: candidate over baseline, above 1 is slower or bigger (where MiB are named: their "
     "difference a call). Interval: at the confidence of the look that it belongs to. Totals: ratio "
-    "of the sums of all samples, in which stalls show. Detects: the slowdown against 1.00 that "
-    "is found with 80 % power at one-sided 2.5 %, run to the budget. Informational workloads have "
-    "no weight in the verdict."
+    "of the sums of all samples, in which stalls show. Detects: the slowdown that this comparison "
+    "calls FAIL with 80 % power, by its looks up to the budget, margin and correction. "
+    "Informational workloads have no weight in the verdict."
 )
 SAME_KERAS = "the baseline's Keras"
 OTHER_KERAS = "other versions of Keras"
@@ -150,7 +150,9 @@ def candidate_line(results: Results, decisions: Sequence[Decision], candidate: i
 
 OVERVIEW_LEGEND = (
     "Ratios, candidate over baseline (where MiB are named: differences a call); ↓ proven faster or "
-    "smaller, ↑ proven slower or bigger, both also within the margin; ? neither PASS nor FAIL yet."
+    "smaller, ↑ proven slower or bigger, both also within the margin; ? neither PASS nor FAIL yet. "
+    "Arrows are corrected over the whole table (Holm, two-sided 5 %); an interval may exclude 1.00 "
+    "without one."
 )
 
 
@@ -172,12 +174,9 @@ def _mark(d: Decision | None) -> str:
     if d is None or math.isnan(d.ratio):
         return d.verdict.value if d is not None and d.verdict is Verdict.FAIL else "-"
     text = _figure(d.ratio, "+.3f" if d.terms.is_difference else ".3f")
-    if d.verdict is Verdict.FAIL:
-        return f"{text} ↑ FAIL"
-    mark = " ?" if d.verdict is Verdict.INCONCLUSIVE else ""
-    if not math.isnan(d.low) and not d.low <= _equal(d) <= d.high:
-        mark = (" ↑" if d.low > _equal(d) else " ↓") + mark
-    return text + mark
+    arrow = {Change.WORSE: " ↑", Change.BETTER: " ↓", Change.NONE: ""}[d.change]
+    mark = {Verdict.FAIL: " FAIL", Verdict.INCONCLUSIVE: " ?", Verdict.PASS: ""}[d.verdict]
+    return text + arrow + mark
 
 
 def figures(d: Decision) -> list[str]:
@@ -210,17 +209,17 @@ def verdict_words(d: Decision) -> str:
     if d.verdict is not Verdict.PASS or is_plain(d):
         return d.verdict.value
     worse, better = ("slower", "faster") if d.terms.unit == "s" else ("bigger", "smaller")
-    return f"{d.verdict.value}, {worse if d.low > _equal(d) else better}"
+    return f"{d.verdict.value}, {worse if d.change is Change.WORSE else better}"
 
 
 def is_plain(d: Decision) -> bool:
     """Whether it is a PASS without a proven change: nothing to be told."""
-    return d.verdict is Verdict.PASS and d.low <= _equal(d) <= d.high
+    return d.verdict is Verdict.PASS and d.change is Change.NONE
 
 
 def deserves_words(d: Decision) -> bool:
     """Whether the finding is more than its row says: no PASS, or one with a proven loss."""
-    return d.verdict is not Verdict.PASS or d.low > _equal(d)
+    return d.verdict is not Verdict.PASS or d.change is Change.WORSE
 
 
 def false_alarm_sentence(false_alarms: str) -> str:
@@ -348,10 +347,6 @@ def version_rows(baseline: Side, candidate: Side) -> list[tuple[str, str, str]]:
 def _tally(verdicts: Sequence[Verdict | None], unit: str) -> str:
     counts = [f"{verdicts.count(v)} {v.value}" for v in SEVEREST_FIRST if v in verdicts]
     return f"{', '.join(counts)} of {len(verdicts)} {unit}" if counts else f"no {unit}"
-
-
-def _equal(d: Decision) -> float:
-    return 0.0 if d.terms.is_difference else 1.0
 
 
 def _figure(number: float, form: str, unit: str = "") -> str:

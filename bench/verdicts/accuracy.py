@@ -1,9 +1,9 @@
 """Accuracy verdicts: one-sided t tests over seeds, at fixed looks.
 
 The seed is the unit of statistics and the test images are fixed: what is compared is how many of
-them are wrong. Against a baseline environment the same seeds are trained on both sides and their
-differences tested; against a stored reference the two samples are, with a pooled variance. PASS
-rejects "worse by the margin or more", FAIL rejects "worse by the margin or less".
+them are wrong. Seeds that are pairs (`pairs_seeds`) have their differences tested, against a
+baseline environment as against a stored reference; else the two samples are, with a pooled
+variance. PASS rejects "worse by the margin or more", FAIL rejects "worse by the margin or less".
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 from scipy import stats
 
 from bench.records.trainings import Comparison, Trained, Trainings, differs
-from bench.verdicts.sequential import Look, Verdict
+from bench.verdicts.sequential import Look, Verdict, detectable_shift
 from lenet5.recipe import Recipe
 
 LOOKS = (Look(10, 0.015), Look(16, 0.005), Look(20, 0.005))  # at numbers of seeds
 # Simulated: an equal candidate is then PASS in over 95 % of runs of up to 20 seeds, on average over
-# references of 10 or 20 seeds, held against these or against a baseline, although nothing is common
-# to the two sides of a seed.
+# references of 10 or 20 seeds, held against these or against a baseline, in pairs or not, although
+# nothing is common to the two sides of a seed.
 _MARGIN_DEVIATIONS = 1.5
 _DEVIATION_CONFIDENCE = 0.8
 _LEAST_SURPRISE = 0.003  # of accuracy above the reference's mean, before it is too good
@@ -42,7 +42,9 @@ class AccuracyDecision:
         low: lower end of the interval, of 95 % before the first look; NaN below 2 seeds.
         high: upper end.
         confidence: of the interval, 0 to 1.
-        detectable: smallest loss that as many seeds find with 80 % power at one-sided 2.5 %.
+        detectable: smallest loss that this comparison calls FAIL with 80 % power: by its looks,
+            margin and kind of test, with the standard deviation that was measured; NaN below 2
+            seeds.
         margin: largest loss that is acceptable.
     """
 
@@ -60,8 +62,9 @@ class AccuracyDecision:
 def pairs_seeds(engine: str) -> bool:
     """Whether a seed of two environments is one pair.
 
-    It is with the engine `graph`, where both sides have batches and masks in common; Keras's random
-    streams may differ between its versions.
+    It is with the engine `graph`, which keys every random number by seed and step, so that both
+    sides have batches and masks in common, whenever they were trained; Keras's random streams may
+    differ between its versions.
     """
     return engine == "graph"
 
@@ -74,6 +77,7 @@ def decide_accuracy(
     *,
     paired: bool,
     beside: bool | None = None,
+    most_seeds: int = LOOKS[-1].blocks,
 ) -> AccuracyDecision:
     """The verdict on the seeds so far.
 
@@ -82,9 +86,10 @@ def decide_accuracy(
         baseline: the same seeds of the baseline, or all of a reference.
         recipe: whose floor tells a run that diverged, and whose upper bound one too good.
         margin_points: percentage points of accuracy that may be lost.
-        paired: whether seeds are compared one by one.
+        paired: whether seeds are compared one by one, those that both sides have.
         beside: whether the baseline's seeds are trained beside the candidate's, as many at each
             look, and are not a reference that was trained before; default: if paired.
+        most_seeds: of each side, which bound the looks for what is detectable.
     """
     beside = paired if beside is None else beside
     if beside:  # what the baseline did later, for another candidate, is no part of this verdict
@@ -94,17 +99,19 @@ def decide_accuracy(
     if fault is not None:
         told = f"the baseline fails: seed {fault.seed} {fault.problem or 'diverged'}"
         return AccuracyDecision(Verdict.INCONCLUSIVE, told, 0, *5 * (math.nan,), margin_points)
+    reference = baseline  # all of its seeds tell what is too good, and whether it is sound
     if paired:
         common = {t.seed for t in candidate} & {t.seed for t in baseline}
         candidate = [trained for trained in candidate if trained.seed in common]
         baseline = [trained for trained in baseline if trained.seed in common]
-    surprise = _surprise(candidate, baseline, recipe, beside=beside)
+        reference = baseline if beside else reference
+    surprise = _surprise(candidate, reference, recipe, beside=beside)
     reason, verdict = surprise, Verdict.FAIL if surprise else Verdict.INCONCLUSIVE
     test = _Test(math.nan, math.nan, math.nan, 1.0, 0)
     for look in LOOKS:
         if len(candidate) < look.blocks or verdict is not Verdict.INCONCLUSIVE:
             break
-        others = baseline[: look.blocks] if beside else baseline
+        others = baseline[: look.blocks] if beside or paired else baseline
         test = _test(candidate[: look.blocks], others, look.alpha, paired=paired)
         if paired and all(a.wrong == b.wrong for a, b in zip(candidate, others, strict=False)):
             verdict, reason = Verdict.PASS, "identical"
@@ -114,7 +121,7 @@ def decide_accuracy(
             verdict = Verdict.PASS
     if not test.seeds:  # no look was reached, or none was needed
         test = _test(candidate, baseline, 0.025, paired=paired)
-    low = next((trained for trained in baseline if trained.accuracy < recipe.min_accuracy), None)
+    low = next((trained for trained in reference if trained.accuracy < recipe.min_accuracy), None)
     if low is not None and verdict is Verdict.PASS:
         verdict, reason = Verdict.INCONCLUSIVE, f"the baseline's seed {low.seed} is below the floor"
     return AccuracyDecision(
@@ -125,7 +132,7 @@ def decide_accuracy(
         test.low,
         test.high,
         1 - 2 * test.alpha,
-        _detectable(test, len(baseline), paired=paired),
+        margin_points + _beyond_margin(test, len(baseline), most_seeds, paired, beside),
         margin_points,
     )
 
@@ -186,6 +193,8 @@ def _surprise(
     return ""
 
 
+# scipy.stats.ttest_rel and ttest_ind take up to four times as long, warn of equal differences and
+# of single seeds, and keep no pooled standard deviation; tests hold this against them.
 def _test(
     candidate: Sequence[Trained], baseline: Sequence[Trained], alpha: float, *, paired: bool
 ) -> _Test:
@@ -212,14 +221,13 @@ def _test(
     return _Test(difference, difference - reach, difference + reach, alpha, len(ours), deviation)
 
 
-def _detectable(test: _Test, others: int, *, paired: bool) -> float:
-    """Bloom 1995: (t_0.975 + t_0.8) times the standard error of the difference."""
-    if test.seeds < 2:
+def _beyond_margin(test: _Test, others: int, most_seeds: int, paired: bool, beside: bool) -> float:
+    """How far beyond the margin a loss is FAIL with 80 % power (`detectable_shift`)."""
+    if math.isnan(test.deviation):
         return math.nan
-    freedom = test.seeds - 1 if paired else test.seeds + others - 2
-    scale = 1 / test.seeds if paired else 1 / test.seeds + 1 / others
-    factor = float(stats.t.isf(0.025, freedom) + stats.t.isf(0.2, freedom))
-    return factor * test.deviation * math.sqrt(scale)
+    looks = tuple(look for look in LOOKS if look.blocks <= most_seeds)
+    sizes = () if paired else tuple(look.blocks if beside else others for look in looks)
+    return detectable_shift(looks, others=sizes) * test.deviation
 
 
 def decide_all(sets: Sequence[Trainings], terms: Comparison) -> list[AccuracyDecision]:
@@ -234,6 +242,7 @@ def decide_all(sets: Sequence[Trainings], terms: Comparison) -> list[AccuracyDec
             terms.margin_points,
             paired=terms.paired,
             beside=terms.beside,
+            most_seeds=terms.seeds,
         )
         reason = baseline.problem or candidate.problem or differs(baseline, candidate)
         if reason:

@@ -53,7 +53,8 @@ def replay(
 
     With it, or a run of 20 out of 40 seeds would scatter by 0.7 of what a run of new seeds does.
     Where the files have no seed in common, a run also draws a reference from the baseline, of as
-    many seeds as its recipe's has, and the two are held against each other as with a reference.
+    many seeds as its recipe's has, and the two are held against each other as with a reference
+    whose seeds are no pairs.
 
     Args:
         baseline: seeds of the one side.

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import NamedTuple
 
-from bench.records.blocks import BASELINE, CANDIDATE, Block, Results, Samples, WorkloadTerms
+from bench.records.blocks import Block, Results, Samples, WorkloadTerms
+from bench.verdicts.faults import Faults, faults_of, tried
 from bench.verdicts.sequential import (
     LOOKS,
+    Change,
+    Look,
     Outcome,
     Series,
     Verdict,
     assess,
     block_value,
     blocks_to_decide,
-    minimum_detectable,
+    detectable_shift,
+    proven_changes,
 )
 
-# Largest relative deviation of the first steps' losses between two right environments.
-# Fifty times the largest deviation between TensorFlow 2.12 to 2.21 (bench/RESULTS.md).
-CHECK_TOLERANCE = 1e-5
 FAILURES_THAT_DECIDE = 2
 
 
@@ -41,8 +44,13 @@ class Decision:
         blocks: that the verdict rests on.
         pairs: of slices in those blocks.
         total_ratio: of the sums of all samples, so that stalls show; NaN for differences.
-        detectable: smallest slowdown (as a share, or a difference) against an equal candidate
-            that is found with 80 % power when the budget is used up; NaN where unknown.
+        change: what is proven beside the verdict, corrected over all decisions of the comparison
+            (`proven_changes`): the only source of arrows, and of "slower" and "faster" in words.
+            An interval may exclude "equal" without one, since it is corrected less.
+        detectable: smallest slowdown (as a share, or a difference) against an equal candidate that
+            this comparison calls FAIL with 80 % power: at the looks that the budget affords, with
+            its margin, the first step of Holm's procedure and the deviation that was measured; NaN
+            where no look is affordable, or less than two blocks were measured.
         more_blocks: that an INCONCLUSIVE one would probably take; `None` if unknown or too many.
         faults: blocks in which a side failed, or computed wrongly.
         hopeless: whether more blocks would not help, since the baseline itself fails.
@@ -64,6 +72,7 @@ class Decision:
     more_blocks: int | None = None
     faults: int = 0
     hopeless: bool = False
+    change: Change = Change.NONE
 
     @property
     def settled(self) -> bool:
@@ -71,52 +80,43 @@ class Decision:
         return self.verdict is not Verdict.INCONCLUSIVE or self.hopeless
 
 
-def decide(results: Results, candidate: int) -> dict[str, Decision]:
-    """Verdicts on a candidate, by workload; what could not be measured is never PASS.
+def decide(results: Results) -> list[Decision]:
+    """Verdicts on every workload of every candidate; what could not be measured is never PASS.
+
+    FAIL is corrected over the gated workloads of all candidates together. Candidates reach a look
+    at different times, and each block is judged as it came: a verdict of the run is a verdict of
+    all its blocks too, whatever other candidates did later. That holds of results as measured:
+    those that are put together from several runs, or of which candidates are left out, are
+    corrected over another number of workloads, and where a disturbed block was repeated, Holm's
+    share may have come from the value that was replaced.
 
     With disturbed blocks left out (those that were repeated) and counted in, the verdict must be
-    the same, or it is INCONCLUSIVE.
+    the same, or it is INCONCLUSIVE; a change likewise, or there is none.
+
+    Returns:
+        Decisions, candidate by candidate, in the order of the workloads.
     """
-    blocks = [block for block in results.blocks if block.candidate == candidate]
-    unwanted = results.candidates[candidate].unwanted
-    terms = {name: item for name, item in results.workloads.items() if name not in unwanted}
-    quiet = {name: _measured(blocks, name, replaced=False) for name in terms}
-    every = {name: _measured(blocks, name, replaced=True) for name in terms}
-    outcomes = assess({name: _series(results, name, quiet[name]) for name in terms})
-    counted_in = assess({name: _series(results, name, every[name]) for name in terms})
-    affordable = _affordable_blocks(results, blocks)
-    decisions = {}
-    for name in terms:
-        without, with_them = outcomes[name].verdict, counted_in[name].verdict
-        decided = without is with_them is not Verdict.INCONCLUSIVE
-        faults = _faults(_tried(blocks, name) if decided else blocks, name)
-        reason = _broken(results, candidate, faults)
-        if reason is None and not quiet[name]:
-            reason = Verdict.INCONCLUSIVE, _why_unmeasured(results, candidate, faults)
-        if reason is None and without is not with_them:
-            reason = (
-                Verdict.INCONCLUSIVE,
-                f"{without.value} without the disturbed blocks, {with_them.value} with them",
-            )
-        decision = _decision(
-            results, candidate, name, quiet[name], outcomes[name], reason, affordable
-        )
-        hopeless = len(faults.baseline) >= FAILURES_THAT_DECIDE
-        count = len(faults.baseline) + len(faults.candidate)
-        decisions[name] = replace(decision, faults=count, hopeless=hopeless)
+    cells = [
+        (candidate, name)
+        for candidate, side in enumerate(results.candidates)
+        for name in results.workloads
+        if name not in side.unwanted
+    ]
+    every = {cell: _measured(results, *cell) for cell in cells}
+    quiet = {cell: _last_of_each_number(found) for cell, found in every.items()}
+    without = with_them = _tested(results, quiet)
+    if any(len(every[cell]) > len(quiet[cell]) for cell in cells):
+        with_them = _tested(results, every)
+    hypotheses = sum(results.workloads[name].gated for _, name in cells)
+    decisions = []
+    for candidate in range(len(results.candidates)):
+        blocks = [block for block in results.blocks if block.candidate == candidate]
+        looks = _affordable_looks(results, blocks)
+        for cell in (cell for cell in cells if cell[0] == candidate):
+            share = 1 / hypotheses if results.workloads[cell[1]].gated else 1.0
+            found = _Found(quiet[cell], without[cell], with_them[cell], looks, share)
+            decisions.append(_decision(results, blocks, cell, found))
     return decisions
-
-
-def is_wrong(samples: Samples) -> str | None:
-    """What the candidate computed otherwise than the baseline, or None."""
-    if len(samples.baseline_check) != len(samples.candidate_check):
-        counts = len(samples.candidate_check), len(samples.baseline_check)
-        return f"gives {counts[0]} check figures instead of {counts[1]}"
-    both = zip(samples.baseline_check, samples.candidate_check, strict=True)
-    for number, (right, other) in enumerate(both, start=1):
-        if not abs(other - right) <= CHECK_TOLERANCE * abs(right):  # catches NaN too
-            return f"computes {other:.6g} instead of {right:.6g} (check figure {number})"
-    return None
 
 
 def value(samples: Samples, terms: WorkloadTerms) -> float:
@@ -128,51 +128,80 @@ def value(samples: Samples, terms: WorkloadTerms) -> float:
     return block_value([math.log(other) - math.log(base) for base, other in pairs])
 
 
-def _measured(blocks: Sequence[Block], name: str, *, replaced: bool) -> list[Samples]:
-    """A workload's samples, a block each; of blocks with one number the last, or all of them."""
-    if replaced:
-        return [block.samples[name] for block in blocks if name in block.samples]
-    latest = {block.number: block.samples[name] for block in blocks if name in block.samples}
-    return [latest[number] for number in sorted(latest)]
+_Cell = tuple[int, str]  # place of a candidate, name of a workload
 
 
-def _series(results: Results, name: str, measured: Sequence[Samples]) -> Series:
-    terms = results.workloads[name]
-    values = [value(samples, terms) for samples in measured]
-    if terms.is_difference:
-        return Series(values, terms.margin, floor=1e-3, gated=terms.gated)
-    # Times are known to the clock's tick, memory to a page.
-    tick = results.clock_seconds if terms.unit == "s" else 4096 / 2**20
-    least = min((min(samples.baseline.values) for samples in measured), default=math.inf)
-    floor = max(tick / least, 1e-9)
-    return Series(values, math.log(terms.margin), floor, gated=terms.gated)
+class _Measured(NamedTuple):
+    """A workload in a block: its place among all blocks, the block's number, what came out."""
+
+    place: int
+    number: int
+    samples: Samples
+    value: float
 
 
-def _affordable_blocks(results: Results, blocks: Sequence[Block]) -> int:
-    """Blocks that the budget allows, by those measured; as many as the last look has at most."""
-    budget = results.options.get("budget_seconds")
-    seconds = sum(block.seconds for block in blocks)
-    if not budget or not seconds:
-        return len({block.number for block in blocks})
-    return min(LOOKS[-1].blocks, max(len(blocks), int(budget * len(blocks) / seconds)))
+class _Tested(NamedTuple):
+    """What the tests of a cell came to."""
+
+    outcome: Outcome
+    change: Change
 
 
 @dataclass(frozen=True)
-class _Faults:
-    """What went wrong with a workload, one reason a block.
+class _Found:
+    """What is known of a cell: values without disturbed blocks, and the tests without and with."""
 
-    Attributes:
-        baseline: of the baseline.
-        candidate: of the candidate, in blocks in which the baseline did not fail.
-        wrong: those of the candidate's that it computed wrongly.
-    """
-
-    baseline: Sequence[str]
-    candidate: Sequence[str]
-    wrong: Sequence[str]
+    measured: Sequence[_Measured]
+    without: _Tested
+    with_them: _Tested
+    looks: tuple[Look, ...]
+    share: float
 
 
-def _broken(results: Results, candidate: int, faults: _Faults) -> tuple[Verdict, str] | None:
+def _measured(results: Results, candidate: int, name: str) -> list[_Measured]:
+    return [
+        _Measured(place, block.number, found, value(found, results.workloads[name]))
+        for place, block in enumerate(results.blocks)
+        if block.candidate == candidate and (found := block.samples.get(name))
+    ]
+
+
+def _last_of_each_number(found: Sequence[_Measured]) -> list[_Measured]:
+    """Without the blocks that were repeated; rather an unquiet value than none at all."""
+    latest = {measured.number: measured for measured in found}
+    return [latest[number] for number in sorted(latest)]
+
+
+def _tested(results: Results, cells: Mapping[_Cell, Sequence[_Measured]]) -> dict[_Cell, _Tested]:
+    outcomes = assess({cell: _series(results, cell[1], found) for cell, found in cells.items()})
+    changes = proven_changes(outcomes)
+    return {cell: _Tested(outcome, changes[cell]) for cell, outcome in outcomes.items()}
+
+
+def _series(results: Results, name: str, found: Sequence[_Measured]) -> Series:
+    terms = results.workloads[name]
+    values = [measured.value for measured in found]
+    moments = list(accumulate((measured.place for measured in found), max))
+    if terms.is_difference:
+        return Series(values, terms.margin, 1e-3, terms.gated, moments)
+    # Times are known to the clock's tick, memory to a page.
+    tick = results.clock_seconds if terms.unit == "s" else 4096 / 2**20
+    least = min((min(m.samples.baseline.values) for m in found), default=math.inf)
+    floor = max(tick / least, 1e-9)
+    return Series(values, math.log(terms.margin), floor, terms.gated, moments)
+
+
+def _affordable_looks(results: Results, blocks: Sequence[Block]) -> tuple[Look, ...]:
+    """Looks that the budget lasts for, by the blocks measured; without a budget, their number."""
+    budget = results.options.get("budget_seconds")
+    seconds = sum(block.seconds for block in blocks)
+    affordable = len({block.number for block in blocks})
+    if budget and seconds:
+        affordable = max(affordable, int(budget * len(blocks) / seconds))
+    return tuple(look for look in LOOKS if look.blocks <= affordable)
+
+
+def _broken(results: Results, candidate: int, faults: Faults) -> tuple[Verdict, str] | None:
     """The verdict on a workload that crashed, hung or computed wrongly, with its reason."""
     side = results.candidates[candidate]
     reason = ""
@@ -189,7 +218,7 @@ def _broken(results: Results, candidate: int, faults: _Faults) -> tuple[Verdict,
     return (Verdict.INCONCLUSIVE, reason) if reason else None
 
 
-def _why_unmeasured(results: Results, candidate: int, faults: _Faults) -> str:
+def _why_unmeasured(results: Results, candidate: int, faults: Faults) -> str:
     if faults.baseline:
         return f"the baseline fails: {faults.baseline[-1]}"
     if faults.candidate:
@@ -197,73 +226,43 @@ def _why_unmeasured(results: Results, candidate: int, faults: _Faults) -> str:
     return "it was not measured"
 
 
-def _tried(blocks: Sequence[Block], name: str) -> Sequence[Block]:
-    """Blocks up to the last that measured a workload: once decided it is left out of the others.
-
-    A worker that does not start for those is nothing against this one.
-    """
-    tried = [
-        name in block.samples or any(failure.workload == name for failure in block.failures)
-        for block in blocks
-    ]
-    return blocks[: len(tried) - tried[::-1].index(True)]
-
-
-def _faults(blocks: Sequence[Block], name: str) -> _Faults:
-    baseline, candidate, wrong = [], [], []
-    for block in blocks:
-        samples = block.samples.get(name)
-        of_baseline = _failure_of(block, name, BASELINE) or _useless_check(samples)
-        of_candidate = _failure_of(block, name, CANDIDATE)
-        computed = is_wrong(samples) if samples else None
-        if of_baseline:
-            baseline.append(of_baseline)
-        elif of_candidate or computed:
-            candidate.append(of_candidate or computed or "")
-            wrong += [computed] if computed else []
-    return _Faults(baseline, candidate, wrong)
+def _decision(results: Results, blocks: Sequence[Block], cell: _Cell, found: _Found) -> Decision:
+    candidate, name = cell
+    outcome, other = found.without.outcome, found.with_them.outcome.verdict
+    decided = outcome.verdict is other is not Verdict.INCONCLUSIVE
+    faults = faults_of(tried(blocks, name) if decided else blocks, name)
+    broken = _broken(results, candidate, faults)
+    if broken is None and not found.measured:
+        broken = Verdict.INCONCLUSIVE, _why_unmeasured(results, candidate, faults)
+    if broken is None and outcome.verdict is not other:
+        told = f"{outcome.verdict.value} without the disturbed blocks, {other.value} with them"
+        broken = Verdict.INCONCLUSIVE, told
+    return replace(
+        _described(results, cell, found, broken),
+        faults=len(faults.baseline) + len(faults.candidate),
+        hopeless=len(faults.baseline) >= FAILURES_THAT_DECIDE,
+    )
 
 
-def _failure_of(block: Block, name: str, side: str) -> str | None:
-    """Why a side has no samples; that a worker did not start counts where nothing else is told."""
-    if name in block.samples:
-        return None
-    own = [failure for failure in block.failures if failure.workload == name]
-    told = own or [failure for failure in block.failures if not failure.workload]
-    return next((failure.reason for failure in told if failure.side == side), None)
-
-
-def _useless_check(samples: Samples | None) -> str | None:
-    """Why nothing can be held against the baseline's check figures."""
-    for number, figure in enumerate(samples.baseline_check if samples else (), start=1):
-        if not math.isfinite(figure):
-            return f"computes {figure:.6g} (check figure {number})"
-    return None
-
-
-def _decision(
-    results: Results,
-    candidate: int,
-    name: str,
-    measured: Sequence[Samples],
-    outcome: Outcome,
-    broken: tuple[Verdict, str] | None,
-    affordable: int,
+def _described(
+    results: Results, cell: _Cell, found: _Found, broken: tuple[Verdict, str] | None
 ) -> Decision:
-    terms = results.workloads[name]
+    """A decision with its figures and its sentence."""
+    candidate, name = cell
+    terms, outcome = results.workloads[name], found.without.outcome
     other, base = results.candidates[candidate].label, results.baseline.label
     if broken and broken[0] is Verdict.FAIL:
         return Decision(candidate, name, terms, Verdict.FAIL, f"{name}: {other} {broken[1]}")
-    used = measured[: outcome.blocks]
+    used = [measured.samples for measured in found.measured[: outcome.blocks]]
     if not used:
         text = f"{name}: {broken[1] if broken else 'nothing was measured'}"
         return Decision(candidate, name, terms, Verdict.INCONCLUSIVE, text)
     back = (lambda x: x) if terms.is_difference else math.exp
-    detectable = minimum_detectable(outcome.deviation, affordable)
     looked = math.isfinite(outcome.low)
     margin = terms.margin if terms.is_difference else math.log(terms.margin)
     verdict = broken[0] if broken else outcome.verdict
     undecided = verdict is Verdict.INCONCLUSIVE and not broken
+    agreed = not broken and found.without.change is found.with_them.change
     decision = Decision(
         candidate,
         name,
@@ -277,11 +276,19 @@ def _decision(
         blocks=len(used),
         pairs=sum(len(samples.baseline.values) for samples in used),
         total_ratio=_total_ratio(used, terms),
-        detectable=detectable if terms.is_difference else math.expm1(detectable),
-        more_blocks=_more_blocks(outcome, margin, len(measured)) if undecided else None,
+        detectable=_detectable(terms, outcome.deviation, found),
+        more_blocks=_more_blocks(outcome, margin, len(found.measured)) if undecided else None,
+        change=found.without.change if agreed else Change.NONE,
     )
     sentence = describe(decision, other, base, reason=broken[1] if broken else "")
-    return Decision(**{**vars(decision), "finding": sentence})
+    return replace(decision, finding=sentence)
+
+
+def _detectable(terms: WorkloadTerms, deviation: float, found: _Found) -> float:
+    beyond = detectable_shift(found.looks, found.share) * deviation
+    if terms.is_difference:
+        return terms.margin + beyond
+    return terms.margin * math.exp(min(beyond, 50.0)) - 1  # no overflow where blocks scatter much
 
 
 def describe(decision: Decision, candidate: str, baseline: str, reason: str = "") -> str:
@@ -342,9 +349,9 @@ def _equal(d: Decision) -> float:
 
 def _within(d: Decision) -> str:
     worse, better = ("slower", "faster") if d.terms.unit == "s" else ("bigger", "smaller")
-    if d.low > _equal(d):
+    if d.change is Change.WORSE:
         return f"{worse}, but within the margin {d.terms.margin:g}"
-    if d.high < _equal(d):
+    if d.change is Change.BETTER:
         return better
     return f"within the margin {d.terms.margin:g}"
 
@@ -359,12 +366,3 @@ def _total_ratio(measured: Sequence[Samples], terms: WorkloadTerms) -> float:
 def _more_blocks(outcome: Outcome, margin: float, measured: int) -> int | None:
     wanted = blocks_to_decide(outcome, margin, measured)
     return None if wanted is None else wanted - measured
-
-
-def verdicts_of_all(results: Results) -> list[Decision]:
-    """Every decision, candidate by candidate."""
-    return [
-        decision
-        for candidate in range(len(results.candidates))
-        for decision in decide(results, candidate).values()
-    ]

@@ -210,5 +210,6 @@ def _renumbered(like: Results, blocks: Sequence[Block]) -> Results:
 def _count(runs: Iterable[Results]) -> dict[Verdict, int]:
     counts = dict.fromkeys(Verdict, 0)
     for run in runs:
-        counts[decide(run, 0)[WORKLOAD].verdict] += 1
+        (decision,) = decide(run)
+        counts[decision.verdict] += 1
     return counts

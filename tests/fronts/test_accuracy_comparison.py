@@ -18,6 +18,7 @@ from lenet5.recipes import find_recipe
 PAIRED = Comparison(0.15, paired=True, beside=True)
 BESIDE = Comparison(0.15, paired=False, beside=True)
 REFERENCE = Comparison(0.15, paired=False, beside=False)
+PAIRED_REFERENCE = Comparison(0.15, paired=True, beside=False)
 
 
 def trained(label: str, *wrong: int, engine: str = "keras") -> Trainings:
@@ -41,16 +42,25 @@ def terms(baseline: str | None, engine: str) -> AccuracyTerms:
     [
         ("tensorflow==2.15.1", "graph", PAIRED),
         ("tensorflow==2.15.1", "keras", BESIDE),
-        (None, "graph", REFERENCE),
+        (None, "graph", PAIRED_REFERENCE),
         (None, "keras", REFERENCE),
     ],
 )
-def test_seeds_are_pairs_with_a_baseline_and_the_engine_graph_only(
+def test_seeds_are_pairs_with_the_engine_graph_only(
     baseline: str | None, engine: str, expected: Comparison
 ) -> None:
     """Keras's random streams may differ between its versions: a seed has nothing in common."""
     assert terms(baseline, engine).comparison == expected
     assert terms(baseline, engine).engine == engine
+
+
+@pytest.mark.parametrize(("recipe", "seeds", "paired"), [("best", 10, True), ("best", 16, False)])
+def test_a_reference_with_too_few_seeds_is_not_paired(
+    recipe: str, seeds: int, *, paired: bool
+) -> None:
+    """References of `best` have ten: the second look would have no partners."""
+    small = replace(terms(None, "graph"), recipe=find_recipe(recipe), seeds=seeds)
+    assert small.comparison == Comparison(0.15, paired, beside=False, seeds=seeds)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

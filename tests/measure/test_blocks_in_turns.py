@@ -21,6 +21,7 @@ from bench.report.words import how_measured
 from bench.verdicts.sequential import Verdict
 from bench.verdicts.speed import Decision, decide
 from tests.measure.stub_worker import LOSSES, stub_python
+from tests.synthetic import decided
 
 LOOP, FIT, IMPORT = "train_step[loop,b128]", "fit[b32]", "import"
 
@@ -86,7 +87,7 @@ def run(python: Path, bench: Bench) -> Run:
 
 
 def only(found: Results) -> Decision:
-    (decision,) = decide(found, 0).values()
+    (decision,) = decide(found)
     return decision
 
 
@@ -166,10 +167,11 @@ def test_a_decided_workload_is_measured_no_more(run: Run, monkeypatch: pytest.Mo
     """The one that no look has decided goes on alone."""
     real = decide
 
-    def only_loop(found: Results, candidate: int) -> Mapping[str, Decision]:
-        decisions = real(found, candidate)
-        open_one = replace(decisions[IMPORT], verdict=Verdict.INCONCLUSIVE)
-        return {**decisions, IMPORT: open_one}
+    def only_loop(found: Results) -> list[Decision]:
+        return [
+            replace(d, verdict=Verdict.INCONCLUSIVE) if d.workload == IMPORT else d
+            for d in real(found)
+        ]
 
     monkeypatch.setattr("bench.plans.speed.decide", only_loop)
     found = run({}, names=(LOOP, IMPORT))
@@ -221,7 +223,7 @@ def test_a_crash_in_one_workload_costs_no_other_its_samples(run: Run) -> None:
     """In the very block in which it crashes."""
     found = run({"TF_STUB_FAULT": f"slice {FIT} crash"}, names=(LOOP, FIT, "fit_call"))
     assert set(found.blocks[0].samples) == {LOOP, "fit_call"}
-    verdicts = {name: decision.verdict for name, decision in decide(found, 0).items()}
+    verdicts = {name: decision.verdict for name, decision in decided(found).items()}
     assert verdicts == {LOOP: Verdict.PASS, FIT: Verdict.FAIL, "fit_call": Verdict.PASS}
     (failure,) = found.blocks[0].failures
     assert failure.output.endswith("Fatal: the sky has fallen")
@@ -279,9 +281,9 @@ def test_within_a_long_slice_the_sides_take_turns(
 def test_a_fault_within_turns_is_the_side_s_own(run: Run, fault: str, finding: str) -> None:
     settings = {"TF_STUB_FAULT": f"slice {FIT} {fault}"}
     found = run(settings, names=(FIT, "fit_call"))
-    verdicts = {name: decision.verdict for name, decision in decide(found, 0).items()}
+    verdicts = {name: decision.verdict for name, decision in decided(found).items()}
     assert verdicts == {FIT: Verdict.FAIL, "fit_call": Verdict.PASS}
-    assert finding in decide(found, 0)[FIT].finding
+    assert finding in decided(found)[FIT].finding
     baseline = run({}, baseline=settings, names=(FIT,))
     assert only(baseline).verdict is Verdict.INCONCLUSIVE
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from bench.records.blocks import BASELINE, CANDIDATE, Failure, Results
+from bench.verdicts.faults import is_wrong
 from bench.verdicts.sequential import Verdict
-from bench.verdicts.speed import Decision, decide, is_wrong
-from tests.synthetic import LOOP, exactly, results
+from bench.verdicts.speed import Decision
+from tests.synthetic import LOOP, decided, exactly, results
 
 PASS, FAIL, INCONCLUSIVE = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
 EQUAL = exactly(0.0, 0.002, 4)
@@ -21,7 +22,7 @@ CRASH = "killed by signal 9"
 
 
 def decision(measured: Results, name: str = LOOP) -> Decision:
-    return decide(measured, 0)[name]
+    return decided(measured)[name]
 
 
 def crashing(
@@ -57,7 +58,7 @@ def computing(
 
 
 def test_a_missing_workload_is_never_pass_and_costs_the_other_its_share() -> None:
-    both = decide(results({LOOP: SLOWER, "fit_call": [None] * 4}), 0)
+    both = decided(results({LOOP: SLOWER, "fit_call": [None] * 4}))
     assert both["fit_call"].verdict is INCONCLUSIVE
     assert both["fit_call"].finding == "fit_call: it was not measured"
     assert math.isnan(both["fit_call"].ratio)
@@ -127,10 +128,10 @@ def test_two_reasons_in_one_block_are_one_crash() -> None:
 
 def test_a_worker_that_does_not_start_fails_every_workload() -> None:
     measured = results({LOOP: [0.0] * 6, "fit_call": [0.0] * 6})
-    for found in decide(crashing(measured, [1, 2], CANDIDATE, workload=""), 0).values():
+    for found in decided(crashing(measured, [1, 2], CANDIDATE, workload="")).values():
         assert found.verdict is FAIL
         assert found.finding == f"{found.workload}: 2.21.0 candidate {CRASH} (2 blocks)"
-    for found in decide(crashing(measured, [1, 2], BASELINE, workload=""), 0).values():
+    for found in decided(crashing(measured, [1, 2], BASELINE, workload="")).values():
         assert found.verdict is INCONCLUSIVE
 
 
@@ -142,7 +143,7 @@ def test_a_worker_that_does_not_start_is_no_reason_where_another_is_told() -> No
         replace(b, failures=(Failure(BASELINE, "", "no core is left"), *b.failures))
         for b in measured.blocks
     )
-    found = decide(replace(measured, blocks=late), 0)
+    found = decided(replace(measured, blocks=late))
     assert (found[LOOP].verdict, found["import"].verdict) == (FAIL, PASS)
 
 
@@ -151,7 +152,7 @@ def test_a_worker_that_does_not_start_is_nothing_against_what_was_decided_before
     values = {LOOP: EQUAL, "fit_call": [0.0, 0.05, 0.01, 0.03, 0.0, 0.0, 0.0]}
     measured = results(values)
     for side, verdict in ((CANDIDATE, FAIL), (BASELINE, INCONCLUSIVE)):
-        found = decide(crashing(measured, [5, 6], side, workload=""), 0)
+        found = decided(crashing(measured, [5, 6], side, workload=""))
         assert (found[LOOP].verdict, found["fit_call"].verdict) == (PASS, verdict)
         assert found[LOOP].settled
         assert found["fit_call"].settled
@@ -167,7 +168,7 @@ def test_only_a_failing_baseline_is_hopeless() -> None:
 
 def test_a_crash_of_one_workload_costs_the_others_nothing() -> None:
     measured = results({LOOP: [0.0] * 6, "fit_call": [0.0] * 6})
-    found = decide(crashing(measured, [0, 1], CANDIDATE), 0)
+    found = decided(crashing(measured, [0, 1], CANDIDATE))
     assert (found[LOOP].verdict, found["fit_call"].verdict) == (FAIL, PASS)
 
 

@@ -63,7 +63,7 @@ def path(tmp_path: Path) -> Path:
 def test_what_is_written_is_read_again(path: Path) -> None:
     read = results.read(path)
     assert read == comparison()
-    assert repr(decide(read, 0)) == repr(decide(comparison(), 0))  # as text: NaN is unlike itself
+    assert repr(decide(read)) == repr(decide(comparison()))  # as text: NaN is unlike itself
 
 
 def test_the_published_results_keep_their_labels() -> None:

@@ -18,7 +18,7 @@ from bench.records.sides import Side
 from bench.report import comparison_plots
 from bench.report.comparison import comparison_html, lock_differences, summary_markdown, table_text
 from bench.report.words import EXPLANATION, notes, overview
-from bench.verdicts.speed import verdicts_of_all
+from bench.verdicts.speed import decide
 from tests import synthetic
 from tests.synthetic import GROWTH, LOOP, PEAK
 
@@ -35,11 +35,11 @@ TABLE = """\
 FAIL: 2.21.0 against 2.15.1: 1 FAIL, 2 PASS of 3 gated workloads
 
 workload               verdict         ratio                   interval  margin  blocks  pairs  totals  detects
-train_step[loop,b128]  FAIL            1.100       1.092-1.105 (98.9 %)    1.03       4     40   1.100    0.1 %
-fit[b32]               PASS            1.000       0.994-1.005 (98.8 %)    1.03       4     40   1.000    0.1 %
-peak_memory            PASS, smaller   0.905       0.899-0.909 (98.8 %)     1.1       4     40   0.905    0.1 %
+train_step[loop,b128]  FAIL            1.100       1.092-1.105 (98.9 %)    1.03       4     40   1.100    3.2 %
+fit[b32]               PASS            1.000       0.994-1.005 (98.8 %)    1.03       4     40   1.000    3.2 %
+peak_memory            PASS, smaller   0.905       0.899-0.909 (98.8 %)     1.1       4     40   0.905   10.2 %
 informational:
-memory_growth (MiB)    PASS, bigger   +0.010  +0.008 to +0.012 (98.4 %)    0.05       4     40       -    0.001
+memory_growth (MiB)    PASS, bigger   +0.010  +0.008 to +0.012 (98.4 %)    0.05       4     40       -    0.051
 - train_step[loop,b128]: 2.21.0 takes 1.100x the time of 2.15.1 (98.93 % interval 1.092-1.105, 4 blocks),
   margin 1.03
 - memory_growth: 2.21.0 takes +0.010 MiB a call against 2.15.1 (98.4 % interval +0.008 to +0.012, 4 blocks),
@@ -52,10 +52,10 @@ SUMMARY = rf"""## FAIL: 2.21.0 against 2.15.1: 1 FAIL, 2 PASS of 3 gated workloa
 
 | workload | verdict | ratio | interval | margin | blocks | pairs | totals | detects |
 | --- | --- | --: | --: | --: | --: | --: | --: | --: |
-| train_step\[loop,b128] | FAIL | 1.100 | 1.092-1.105 (98.9 %) | 1.03 | 4 | 40 | 1.100 | 0.1 % |
-| fit\[b32] | PASS | 1.000 | 0.994-1.005 (98.8 %) | 1.03 | 4 | 40 | 1.000 | 0.1 % |
-| peak_memory | PASS, smaller | 0.905 | 0.899-0.909 (98.8 %) | 1.1 | 4 | 40 | 0.905 | 0.1 % |
-| memory_growth (MiB) (informational) | PASS, bigger | +0.010 | +0.008 to +0.012 (98.4 %) | 0.05 | 4 | 40 | - | 0.001 |
+| train_step\[loop,b128] | FAIL | 1.100 | 1.092-1.105 (98.9 %) | 1.03 | 4 | 40 | 1.100 | 3.2 % |
+| fit\[b32] | PASS | 1.000 | 0.994-1.005 (98.8 %) | 1.03 | 4 | 40 | 1.000 | 3.2 % |
+| peak_memory | PASS, smaller | 0.905 | 0.899-0.909 (98.8 %) | 1.1 | 4 | 40 | 0.905 | 10.2 % |
+| memory_growth (MiB) (informational) | PASS, bigger | +0.010 | +0.008 to +0.012 (98.4 %) | 0.05 | 4 | 40 | - | 0.051 |
 
 - train_step\[loop,b128]: 2.21.0 takes 1.100x the time of 2.15.1 (98.93 % interval 1.092-1.105, 4 blocks), margin 1.03
 - memory_growth: 2.21.0 takes +0.010 MiB a call against 2.15.1 (98.4 % interval +0.008 to +0.012, 4 blocks), bigger, but within the margin 0.05
@@ -220,15 +220,15 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 
 def page(results: Results, false_alarms: str = NOT_MEASURED) -> Page:
-    return Page(comparison_html(results, verdicts_of_all(results), false_alarms=false_alarms))
+    return Page(comparison_html(results, decide(results), false_alarms=false_alarms))
 
 
 def summary(results: Results, false_alarms: str = NOT_MEASURED) -> str:
-    return summary_markdown(results, verdicts_of_all(results), false_alarms=false_alarms)
+    return summary_markdown(results, decide(results), false_alarms=false_alarms)
 
 
 def table(results: Results) -> str:
-    return table_text(results, verdicts_of_all(results))
+    return table_text(results, decide(results))
 
 
 # The terminal
@@ -253,7 +253,7 @@ def test_the_overview_has_a_candidate_a_row_and_marks_what_is_proven() -> None:
     ]
     sides = [Side("", f"2.{place}", {"tensorflow": f"2.{place}"}) for place in range(5)]
     results = synthetic.results_of(blocks, {LOOP: TERMS}, candidates=sides)
-    header, rows = overview(results, verdicts_of_all(results))
+    header, rows = overview(results, decide(results))
     assert header == ["", LOOP]
     assert [row[0] for row in rows] == ["2.0", "2.1", "2.2", "2.3", "2.4"]
     assert [row[1].partition(" ")[2] for row in rows] == ["↓", "", "↑ FAIL", "↑", ""]
@@ -306,7 +306,7 @@ def test_very_long_names_are_cut_in_the_table() -> None:
 def test_digits_of_an_interval_never_contradict_its_verdict() -> None:
     """As in the finding: three digits, or more where those would be the margin itself."""
     results = synthetic.results({LOOP: synthetic.exactly(math.log(1.0296), 0.0001, 4)})
-    (decision,) = verdicts_of_all(results)
+    (decision,) = decide(results)
     assert decision.verdict.value == "PASS"
     row = next(line for line in table(results).splitlines() if line.startswith(LOOP))
     assert float(row.split("-")[1].split()[0]) < 1.03
@@ -431,7 +431,7 @@ def test_a_side_that_does_not_rest_is_named() -> None:
 def test_pictures_are_in_the_page_as_they_were_drawn() -> None:
     """With the real plots, and nothing that is loaded from elsewhere."""
     results = small()
-    html = comparison_html(results, verdicts_of_all(results), false_alarms=NOT_MEASURED)
+    html = comparison_html(results, decide(results), false_alarms=NOT_MEASURED)
     shown = Page(html)
     assert set(shown.pictures) == {
         "2.21.0: ratios and intervals",

@@ -18,7 +18,6 @@ from bench.verdicts.sequential import (
     assess,
     block_value,
     blocks_to_decide,
-    minimum_detectable,
 )
 from tests.synthetic import exactly
 
@@ -275,22 +274,6 @@ def test_from_ten_pairs_on_a_fifth_is_cut_off_at_each_side(pairs: int, cut: int)
     assert block_value(spoilt) == pytest.approx(expected)
     spoilt[-cut - 1] = 1e30
     assert block_value(spoilt) > 1e20
-
-
-def test_minimum_detectable_is_as_computed_by_hand() -> None:
-    """t(0.975, 5) = 2.5706 and t(0.8, 5) = 0.9195: 3.4901 * 0.009 / sqrt(6) = 0.01282."""
-    assert minimum_detectable(0.009, 6) == pytest.approx(0.01282, abs=5e-6)
-    assert math.isnan(minimum_detectable(0.009, 1))
-    assert math.isnan(minimum_detectable(0.009, 0))
-
-
-@pytest.mark.parametrize("blocks", [6, 12, 24])
-def test_minimum_detectable_is_found_four_times_out_of_five(blocks: int) -> None:
-    trials = 4000
-    shift = minimum_detectable(1.0, blocks)
-    table = shift + np.random.RandomState(blocks).standard_normal((trials, blocks))
-    found = verdicts(table, [Look(blocks, 0.025)]).count(FAIL)
-    assert found / trials == pytest.approx(0.8, abs=0.025)  # 0.6 % is its standard error
 
 
 @pytest.mark.parametrize("mean", [-1.1, -0.9, 0.9, 1.3])

@@ -11,18 +11,17 @@ import pytest
 from scipy import stats
 
 from bench.records.blocks import Results, SideSamples, WorkloadTerms
-from bench.records.sides import Side
-from bench.verdicts.sequential import Verdict, minimum_detectable
-from bench.verdicts.speed import Decision, decide, describe, verdicts_of_all
+from bench.verdicts.sequential import LOOKS, Change, Verdict, detectable_shift
+from bench.verdicts.speed import Decision, decide, describe
 from tests.synthetic import (
     GROWTH,
     LOOP,
     PEAK,
     block_of,
+    decided,
     exactly,
     growth_terms,
     results,
-    results_of,
     samples_of,
     simulated,
     terms,
@@ -35,7 +34,7 @@ SLOWER = exactly(math.log(1.092), 0.005, 4)
 
 
 def decision(measured: Results, name: str = LOOP) -> Decision:
-    return decide(measured, 0)[name]
+    return decided(measured)[name]
 
 
 SENTENCES: Mapping[str, tuple[str, WorkloadTerms, Sequence[float], Verdict, str]] = {
@@ -168,15 +167,17 @@ def test_the_printed_interval_never_contradicts_the_verdict(margin: float, about
             seed=seed,
         )
         on = {name: terms(margin, gated=seed % 3 > 0) for name in "ab"}
-        for found in verdicts_of_all(replace(drawn, workloads=on)):
+        for found in decide(replace(drawn, workloads=on)):
             match = said.search(found.finding)
             assert match, found.finding
             low, high, passed = float(match[1]), float(match[2]), found.verdict is PASS
             assert low < high
             assert (low > margin) == (found.verdict is FAIL), found.finding
             assert (high < margin) == passed, found.finding
-            assert (match[3] == "slower") == (passed and low > 1), found.finding
-            assert (match[3] == "faster") == (passed and high < 1), found.finding
+            assert match[3] != "slower" or (passed and low > 1), found.finding
+            assert match[3] != "faster" or (passed and high < 1), found.finding
+            assert (match[3] == "slower") == (passed and found.change is Change.WORSE)
+            assert (match[3] == "faster") == (passed and found.change is Change.BETTER)
             seen.append(match[3] if about == 1 else found.verdict)
     assert min(seen.count(kind) for kind in set(seen)) > 100
     assert len(set(seen)) == 3
@@ -192,21 +193,30 @@ def test_figures_stand_beside_the_verdict() -> None:
     assert found.confidence == pytest.approx(0.99)
     assert found.low * found.high == pytest.approx(math.exp(2 * 0.03))
     # Blocks of 20 seconds: the budget has room for twelve.
-    assert found.detectable == pytest.approx(
-        math.expm1(minimum_detectable(0.02 * math.sqrt(6 / 5), 12))
-    )
+    shift = detectable_shift(LOOKS[:4]) * 0.02 * math.sqrt(6 / 5)
+    assert found.detectable == pytest.approx(1.03 * math.exp(shift) - 1)
     assert found.more_blocks is None
 
 
 @pytest.mark.parametrize(
-    ("budget", "blocks"), [(None, 6), (0, 6), (1.0, 6), (200.0, 10), (1e6, 24)]
+    ("budget", "looks"), [(None, 2), (0, 2), (1.0, 2), (120.0, 2), (160.0, 3), (1e6, 6)]
 )
-def test_what_is_detectable_is_that_of_the_budget(budget: float | None, blocks: int) -> None:
-    """Not less than was measured, not more than the last look takes."""
+def test_what_is_detectable_is_that_of_the_looks_in_the_budget(
+    budget: float | None, looks: int
+) -> None:
+    """Of those that were reached at least; blocks take 20 seconds."""
     values = [*exactly(0.5, 0.01, 4), 0.5, 0.5]
     on = {GROWTH: growth_terms()}
     found = decision(results({GROWTH: values}, on, options={"budget_seconds": budget}), GROWTH)
-    assert found.detectable == pytest.approx(minimum_detectable(0.01, blocks))
+    assert found.detectable == pytest.approx(0.05 + 0.01 * detectable_shift(LOOKS[:looks]))
+
+
+def test_nothing_is_detectable_before_the_first_look_or_known_of_one_block() -> None:
+    assert math.isnan(decision(results({LOOP: EQUAL[:3]})).detectable)
+    one = results({LOOP: EQUAL[:1]}, options={"budget_seconds": 1e6})
+    assert math.isnan(decision(one).detectable)
+    scattered = results({LOOP: [-30.0, 30.0] * 2})
+    assert math.isfinite(decision(scattered).detectable)
 
 
 def test_a_stall_in_a_few_slices_moves_the_ratio_of_totals_but_not_the_ratio() -> None:
@@ -236,7 +246,7 @@ def test_times_are_believed_to_the_clocks_tick_and_memory_to_a_page() -> None:
     values = {LOOP: [0.0] * 4, PEAK: [0.0] * 4, GROWTH: [0.0] * 4}
     on = {LOOP: terms(), PEAK: MEMORY_TERMS, GROWTH: growth_terms()}
     measured = results(values, on, clock_seconds=1e-4)
-    found = decide(measured, 0)
+    found = decided(measured)
     quantiles = stats.t.isf(0.008 / 3, 3) + stats.t.isf(0.008, 3)
     width = {n: (math.log(found[n].high / found[n].low) / quantiles * 2) for n in (LOOP, PEAK)}
     assert width[LOOP] == pytest.approx(1e-4 / 0.03)
@@ -293,20 +303,6 @@ def test_informational_workloads_neither_get_nor_cost_a_correction() -> None:
         {LOOP: EQUAL, "predict[b1]": SLOWER, "fit[b128]": SLOWER},
         {"predict[b1]": terms(gated=False), "fit[b128]": terms(gated=False)},
     )
-    found = decide(measured, 0)
+    found = decided(measured)
     assert [d.confidence for d in found.values()] == pytest.approx([0.984] * 3)
     assert [d.verdict for d in found.values()] == [PASS, FAIL, FAIL]
-
-
-def test_candidates_are_judged_apart() -> None:
-    """By their own blocks; the decisions come candidate by candidate."""
-    names = ("2.20.0", "2.21.0")
-    blocks = [
-        replace(block, candidate=candidate)
-        for candidate, values in enumerate([EQUAL, SLOWER])
-        for block in results({LOOP: values}).blocks
-    ]
-    both = results_of(blocks, {LOOP: terms()}, candidates=[Side(n, n) for n in names])
-    found = verdicts_of_all(both)
-    assert [(d.candidate, d.verdict) for d in found] == [(0, PASS), (1, FAIL)]
-    assert [name in d.finding for name, d in zip(names, found, strict=True)] == [True, True]

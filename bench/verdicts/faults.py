@@ -1,0 +1,85 @@
+"""What went wrong in blocks: sides that crash, hang or compute otherwise, one reason a block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.records.blocks import BASELINE, CANDIDATE, Block, Samples
+
+# Largest relative deviation of the first steps' losses between two right environments.
+# Fifty times the largest deviation between TensorFlow 2.12 to 2.21 (bench/RESULTS.md).
+CHECK_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What went wrong with a workload, one reason a block.
+
+    Attributes:
+        baseline: of the baseline.
+        candidate: of the candidate, in blocks in which the baseline did not fail.
+        wrong: those of the candidate's that it computed wrongly.
+    """
+
+    baseline: Sequence[str]
+    candidate: Sequence[str]
+    wrong: Sequence[str]
+
+
+def tried(blocks: Sequence[Block], name: str) -> Sequence[Block]:
+    """Blocks up to the last that measured a workload: once decided it is left out of the others.
+
+    A worker that does not start for those is nothing against this one.
+    """
+    has = [
+        name in block.samples or any(failure.workload == name for failure in block.failures)
+        for block in blocks
+    ]
+    return blocks[: len(has) - has[::-1].index(True)]
+
+
+def faults_of(blocks: Sequence[Block], name: str) -> Faults:
+    """What went wrong with a workload in a candidate's blocks."""
+    baseline, candidate, wrong = [], [], []
+    for block in blocks:
+        samples = block.samples.get(name)
+        of_baseline = _failure_of(block, name, BASELINE) or _useless_check(samples)
+        of_candidate = _failure_of(block, name, CANDIDATE)
+        computed = is_wrong(samples) if samples else None
+        if of_baseline:
+            baseline.append(of_baseline)
+        elif of_candidate or computed:
+            candidate.append(of_candidate or computed or "")
+            wrong += [computed] if computed else []
+    return Faults(baseline, candidate, wrong)
+
+
+def is_wrong(samples: Samples) -> str | None:
+    """What the candidate computed otherwise than the baseline, or None."""
+    if len(samples.baseline_check) != len(samples.candidate_check):
+        counts = len(samples.candidate_check), len(samples.baseline_check)
+        return f"gives {counts[0]} check figures instead of {counts[1]}"
+    both = zip(samples.baseline_check, samples.candidate_check, strict=True)
+    for number, (right, other) in enumerate(both, start=1):
+        if not abs(other - right) <= CHECK_TOLERANCE * abs(right):  # catches NaN too
+            return f"computes {other:.6g} instead of {right:.6g} (check figure {number})"
+    return None
+
+
+def _failure_of(block: Block, name: str, side: str) -> str | None:
+    """Why a side has no samples; that a worker did not start counts where nothing else is told."""
+    if name in block.samples:
+        return None
+    own = [failure for failure in block.failures if failure.workload == name]
+    told = own or [failure for failure in block.failures if not failure.workload]
+    return next((failure.reason for failure in told if failure.side == side), None)
+
+
+def _useless_check(samples: Samples | None) -> str | None:
+    """Why nothing can be held against the baseline's check figures."""
+    for number, figure in enumerate(samples.baseline_check if samples else (), start=1):
+        if not math.isfinite(figure):
+            return f"computes {figure:.6g} (check figure {number})"
+    return None
