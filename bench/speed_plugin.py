@@ -24,7 +24,7 @@ from bench.plans import speed as speed_plan
 from bench.plans.speed import DEFAULT_BUDGET_SECONDS, Terms
 from bench.records import results
 from bench.records.blocks import Block, Results
-from bench.report.comparison import comparison_html, summary_markdown, table_text
+from bench.report.comparison import comparison_html, summary_text, table_text
 from bench.verdicts import speed_error_rates
 from bench.verdicts.exit_codes import Exit
 from bench.verdicts.sequential import Verdict
@@ -270,7 +270,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             )
     found = config.stash.get(FOUND, None)
     if found is not None and config.option.summary:
-        text = summary_markdown(found, verdicts_of_all(found), false_alarms=_false_alarms(found))
+        text = summary_text(found, verdicts_of_all(found), false_alarms=_false_alarms(found))
         try:
             with written_whole(config.option.summary) as partial:
                 partial.write_text(text, encoding="utf-8")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from bench.records.trainings import Trained, Trainings
-from bench.report.png import WIDTH_INCHES, png_of
+from bench.report.axes import new_figure
 from bench.verdicts.accuracy import AccuracyDecision
 from bench.verdicts.flips import Flips
 from bench.verdicts.reference import Quantity, hold_against
@@ -23,33 +23,13 @@ _LIMIT = "#B30000"
 _ENGINES = {"keras": "#0072B2", "graph": "#D55E00"}  # of Okabe & Ito (2008)
 
 
-def seeds_png(sets: Sequence[Trainings], *, paired: bool) -> bytes:
-    """`seeds_figure` as a PNG file."""
-    return png_of(lambda: seeds_figure(sets, paired=paired))
-
-
-def losses_png(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecision]) -> bytes:
-    """`losses_figure` as a PNG file."""
-    return png_of(lambda: losses_figure(sets, decisions))
-
-
-def flips_png(flips: Flips, images: np.ndarray, labels: np.ndarray) -> bytes:
-    """`flips_figure` as a PNG file."""
-    return png_of(lambda: flips_figure(flips, images, labels))
-
-
-def gate_png(trained: Mapping[str, tuple[Trained, Sequence[Trained]]]) -> bytes:
-    """`gate_figure` as a PNG file."""
-    return png_of(lambda: gate_figure(trained))
-
-
 def gate_figure(trained: Mapping[str, tuple[Trained, Sequence[Trained]]]) -> Figure:
     """Curves of gated trainings, and how far each epoch is from the reference's seeds.
 
     Args:
         trained: by engine, a training with its curves and the seeds of its reference.
     """
-    figure = Figure(figsize=(WIDTH_INCHES, 7.2), layout="constrained")
+    figure = new_figure(7.2)
     (losses, accuracies), scores = figure.subplots(2, 2)
     for engine, (one, reference) in trained.items():
         colour = _ENGINES.get(engine, _LINK)
@@ -111,7 +91,7 @@ def _apart(
 
 def seeds_figure(sets: Sequence[Trainings], *, paired: bool) -> Figure:
     """Wrong test images of every seed, a column a side; lines join a seed's two sides."""
-    figure = Figure(figsize=(WIDTH_INCHES, 4.2), layout="constrained")
+    figure = new_figure(4.2)
     axes = figure.subplots()
     by_seed = [{t.seed: t.wrong for t in side.seeds if t.wrong is not None} for side in sets]
     if paired:
@@ -138,7 +118,7 @@ def seeds_figure(sets: Sequence[Trainings], *, paired: bool) -> Figure:
 
 def losses_figure(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecision]) -> Figure:
     """What each candidate loses, with its interval, a row each; beyond the margin is shaded."""
-    figure = Figure(figsize=(WIDTH_INCHES, 1.1 + 0.45 * len(decisions)), layout="constrained")
+    figure = new_figure(1.1 + 0.45 * len(decisions))
     axes = figure.subplots()
     for row, decision in enumerate(decisions):
         if math.isnan(decision.difference):
@@ -168,7 +148,7 @@ def flips_figure(flips: Flips, images: np.ndarray, labels: np.ndarray) -> Figure
     shown = [("lost", place) for place in flips.lost] + [("gained", p) for p in flips.gained]
     shown = shown[:MOST_IMAGES]
     rows = -(-len(shown) // _COLUMNS)
-    figure = Figure(figsize=(WIDTH_INCHES, 1.25 * rows), layout="constrained")
+    figure = new_figure(1.25 * rows)
     grid = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
