@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from bench.records.trainings import Trained, Trainings
-from bench.report.axes import new_figure
+from bench.report.axes import COLOURS, MARKERS, WORSE, new_figure
 from bench.verdicts.accuracy import AccuracyDecision
 from bench.verdicts.flips import Flips
 from bench.verdicts.reference import Quantity, hold_against
 
 MOST_IMAGES = 40
 _COLUMNS = 10
-_POINT, _LINK, _BEYOND = "#0072B2", "#C4C4C4", "#F6E3DC"
+_POINT, _LINK = "#0072B2", "#C4C4C4"
 _LIMIT = "#B30000"
 _ENGINES = {"keras": "#0072B2", "graph": "#D55E00"}  # of Okabe & Ito (2008)
 
@@ -123,9 +123,10 @@ def losses_figure(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecisio
     for row, decision in enumerate(decisions):
         if math.isnan(decision.difference):
             continue
+        colour = COLOURS[decision.verdict]
         if not math.isnan(decision.low):
-            axes.plot([decision.low, decision.high], [row, row], color=_POINT, linewidth=2)
-        axes.plot(decision.difference, row, "o", color=_POINT, markersize=7)
+            axes.plot([decision.low, decision.high], [row, row], color=colour, linewidth=2)
+        axes.plot(decision.difference, row, MARKERS[decision.verdict], color=colour, markersize=7)
     names = [
         f"{item.side.label}\n{d.verdict.value}" for item, d in zip(sets[1:], decisions, strict=True)
     ]
@@ -134,7 +135,7 @@ def losses_figure(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecisio
     margin = decisions[0].margin
     ends = [margin, -margin, *axes.get_xlim()]
     axes.set_xlim(1.1 * min(ends), 1.25 * max(ends))
-    axes.axvspan(margin, 1.25 * max(ends), color=_BEYOND)
+    axes.axvspan(margin, 1.25 * max(ends), color=WORSE)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel("accuracy lost, percentage points; shaded: beyond the margin")
     axes.grid(axis="x", color="#E6E6E6", linewidth=0.8)

@@ -19,6 +19,7 @@ _LABELS = {
     "tensorflow_git": "TensorFlow's git version",
     "build": "Build information",
     "keras": "Keras",
+    "lenet5": "lenet5",
     "keras_package": "Keras's package",
     "numpy": "NumPy",
     "python": "Python",
@@ -106,6 +107,8 @@ def text_of(value: object) -> str:
         return "not known"
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
     return str(value)
 
 
