@@ -35,7 +35,7 @@ HOMES = {
     ("bench", "matplotlib"): {
         f"report.{name}"
         for name in (
-            "axes",
+            "charts",
             "throughput_plots",
             "comparison_plots",
             "version_plots",

@@ -10,7 +10,7 @@ import numpy as np
 from bench.records.trainings import Trainings
 from bench.report.pages import Picture, render
 from bench.report.tables import Table
-from bench.report.versions import CPUS_ONLY, environment_tables, facts, moment
+from bench.report.versions import CPUS_ONLY, environment_table, facts, moment
 from bench.report.words import SEVEREST_FIRST, tally
 from bench.verdicts.accuracy import AccuracyDecision, finding
 from bench.verdicts.flips import Flips, find_flips
@@ -35,7 +35,7 @@ def accuracy_html(
         paired: whether the same seeds were trained on both sides.
     """
     from bench.report.accuracy_plots import losses_figure, seeds_figure
-    from bench.report.axes import png_of  # matplotlib takes long to import
+    from bench.report.charts import png_of  # matplotlib takes long to import
 
     baseline, *candidates = sets
     losses = png_of(losses_figure, sets, decisions)
@@ -117,7 +117,7 @@ def _candidate(candidate: Trainings, baseline: Trainings, test: Subset) -> dict[
     """A candidate's section: flipped images and environments."""
     shown: dict[str, object] = {
         "title": f"{candidate.side.label} against {baseline.side.label}",
-        "environments": environment_tables(baseline.side, candidate.side),
+        "environments": environment_table(baseline.side, candidate.side),
         "flips": "",
         "flipped": None,
     }
@@ -127,7 +127,7 @@ def _candidate(candidate: Trainings, baseline: Trainings, test: Subset) -> dict[
     shown["flips"] = f"{flips_words(flips)}."
     if flips.lost or flips.gained:
         from bench.report.accuracy_plots import MOST_IMAGES, flips_figure
-        from bench.report.axes import png_of
+        from bench.report.charts import png_of
 
         png = png_of(flips_figure, flips, test.images, test.labels)
         more = len(flips.lost) + len(flips.gained) > MOST_IMAGES

@@ -13,7 +13,7 @@ from bench.records.blocks import Results
 from bench.report import words
 from bench.report.pages import Picture, render
 from bench.report.tables import Table
-from bench.report.versions import environment_tables, facts, version_order
+from bench.report.versions import environment_table, facts, version_order
 from bench.verdicts.sequential import Verdict
 from bench.verdicts.speed import Decision
 
@@ -49,7 +49,7 @@ def comparison_html(results: Results, decisions: Sequence[Decision], *, false_al
 
 def comparison_pictures(results: Results, decisions: Sequence[Decision]) -> dict[str, bytes]:
     """PNGs by file name without ending: each workload by version, or one candidate's forest."""
-    from bench.report.axes import png_of
+    from bench.report.charts import png_of
     from bench.report.comparison_plots import forest_figure
 
     if len(results.candidates) == 1:
@@ -129,7 +129,7 @@ def _overview(results: Results, decisions: Sequence[Decision]) -> Table:
 
 def _versions(results: Results, decisions: Sequence[Decision]) -> list[tuple[str, Picture, bool]]:
     """By workload: name, picture, and whether it is gated."""
-    from bench.report.axes import png_of  # matplotlib takes long to import
+    from bench.report.charts import png_of  # matplotlib takes long to import
     from bench.report.version_plots import versions_figure
 
     return [
@@ -146,7 +146,7 @@ def _candidate(
     results: Results, decisions: Sequence[Decision], candidate: int
 ) -> dict[str, object]:
     """A candidate's section; without verdicts where it could not be compared."""
-    from bench.report.axes import png_of
+    from bench.report.charts import png_of
     from bench.report.comparison_plots import forest_figure
 
     side = results.candidates[candidate]
@@ -154,7 +154,7 @@ def _candidate(
     shown: dict[str, object] = {
         "title": words.candidate_line(results, decisions, candidate),
         "is_open": len(results.candidates) <= MOST_OPEN or not passed,
-        "environments": environment_tables(results.baseline, side),
+        "environments": environment_table(results.baseline, side),
         "verdicts": None,
     }
     if words.problem(results, candidate):
@@ -174,7 +174,7 @@ def _candidate(
 
 def _samples(results: Results, decisions: Sequence[Decision]) -> list[tuple[str, Picture, bool]]:
     """By workload: name, picture, and whether a decision on it deserves a look."""
-    from bench.report.axes import png_of
+    from bench.report.charts import png_of
     from bench.report.comparison_plots import samples_figure
 
     worth = {d.workload for d in decisions if words.deserves_words(d)}

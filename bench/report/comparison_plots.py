@@ -11,22 +11,7 @@ from matplotlib.figure import Figure
 
 from bench.records.blocks import Block, Results, Samples, WorkloadTerms
 from bench.records.catalogue import SLICE, WORKLOADS
-from bench.report.axes import (
-    COLOURS,
-    FAINT,
-    WORSE,
-    draw_interval,
-    draw_margin,
-    draw_note,
-    equal,
-    limits,
-    message_figure,
-    new_figure,
-    quantity,
-    scale,
-    set_value_axis,
-    short,
-)
+from bench.report import charts
 from bench.verdicts.sequential import Verdict
 from bench.verdicts.speed import Decision, interval, value
 
@@ -53,16 +38,17 @@ def forest_figure(decisions: Sequence[Decision], results: Results, candidate: in
     ]
     panels = [(title, panel) for title, panel in panels if panel]
     if not panels:
-        return message_figure("No workload was compared by its ratio")
+        return charts.message_figure("No workload was compared by its ratio")
     heights = [len(panel) for _, panel in panels]
-    figure = new_figure(0.35 + 0.34 * sum(heights) + 0.62 * len(panels))
+    figure = charts.new_figure(0.35 + 0.34 * sum(heights) + 0.62 * len(panels))
     grid = figure.subplots(len(panels), squeeze=False, gridspec_kw={"height_ratios": heights})
     for axes, (title, panel) in zip(grid[:, 0], panels, strict=True):
         _draw_forest(axes, panel)
         axes.set_title(title, loc="left", fontsize=11)
-    sides = f"{short(results.candidates[candidate].label)} / {short(results.baseline.label)}"
+    sides = results.candidates[candidate], results.baseline
+    names = " / ".join(charts.short(side.label) for side in sides)
     figure.supxlabel(
-        f"ratio {sides}, log scale; right of 1: slower or bigger; shaded: beyond the margin",
+        f"ratio {names}, log scale; right of 1: slower or bigger; shaded: beyond the margin",
         fontsize=10,
     )
     return figure
@@ -79,21 +65,21 @@ def samples_figure(results: Results, workload: str) -> Figure:
         for index in range(len(results.candidates))
     ]
     if not any(workload in block.samples for group in groups for block in group):
-        return message_figure(f"{short(workload)}: nothing was measured")
+        return charts.message_figure(f"{charts.short(workload)}: nothing was measured")
     height = 2.3 if len(groups) < 4 else 1.6
     heights = [height if group else 0.6 for group in groups]
-    figure = new_figure(0.35 + sum(heights))
+    figure = charts.new_figure(0.35 + sum(heights))
     grid = figure.subplots(len(groups), squeeze=False, gridspec_kw={"height_ratios": heights})
     for axes, side, group in zip(grid[:, 0], results.candidates, groups, strict=True):
-        sides = f"{short(side.label)} against {short(results.baseline.label)}"
-        axes.set_title(f"{short(workload)}: {sides}", loc="left", fontsize=11)
+        sides = f"{charts.short(side.label)} against {charts.short(results.baseline.label)}"
+        axes.set_title(f"{charts.short(workload)}: {sides}", loc="left", fontsize=11)
         if group:
             _draw_samples(axes, group, workload, terms)
         else:
             axes.set_axis_off()
-            axes.text(0, 0.5, "nothing was measured", transform=axes.transAxes, color=FAINT)
+            axes.text(0, 0.5, "nothing was measured", transform=axes.transAxes, color=charts.FAINT)
     figure.supxlabel("block, started at (UTC); a dot is a pair, a marker the block", fontsize=10)
-    figure.supylabel(quantity(terms), fontsize=10)
+    figure.supylabel(charts.quantity(terms), fontsize=10)
     return figure
 
 
@@ -103,21 +89,23 @@ def _has_slices(d: Decision) -> bool:
 
 
 def _draw_forest(axes: Axes, rows: Sequence[Decision]) -> None:
-    low, high = limits(rows, is_difference=False)
-    set_value_axis(axes, "x", low, high, is_difference=False)
+    low, high = charts.limits(rows, is_difference=False)
+    charts.set_value_axis(axes, "x", low, high, is_difference=False)
     axes.axvline(1, color="black", linewidth=0.8)
     for y, decision in enumerate(rows):
         margin, span = decision.terms.margin, [y - 0.5, y + 0.5]
-        axes.fill_betweenx(span, margin, high, color=WORSE, linewidth=0, zorder=0)
-        axes.plot([margin] * 2, span, color=COLOURS[Verdict.FAIL], linewidth=1.2, linestyle="--")
-        draw_interval(axes, y, decision, low, high, horizontal=True)
+        axes.fill_betweenx(span, margin, high, color=charts.WORSE, linewidth=0, zorder=0)
+        axes.plot(
+            [margin] * 2, span, color=charts.COLOURS[Verdict.FAIL], linewidth=1.2, linestyle="--"
+        )
+        charts.draw_interval(axes, y, decision, (low, high), horizontal=True)
         _describe(axes, y, decision)
     for points, heading in zip(_COLUMNS, ("verdict", "ratio (interval)", "margin"), strict=True):
-        _beside(axes, -0.75, points, heading, color=FAINT, fontsize=9)
-    names = [short(d.workload) + ("" if d.terms.gated else " (informational)") for d in rows]
+        _beside(axes, -0.75, points, heading, color=charts.FAINT, fontsize=9)
+    names = [charts.short(d.workload) + ("" if d.terms.gated else " (informational)") for d in rows]
     axes.set_yticks(range(len(rows)), names)
     for label, decision in zip(axes.get_yticklabels(), rows, strict=True):
-        label.set_color("black" if decision.terms.gated else FAINT)
+        label.set_color("black" if decision.terms.gated else charts.FAINT)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -130,7 +118,7 @@ def _describe(axes: Axes, y: int, d: Decision) -> None:
         ratio = f"{d.ratio:.3f} (none yet)"
     else:
         ratio = f"{d.ratio:.3f} ({interval(d)})"
-    _beside(axes, y, _COLUMNS[0], d.verdict.value, color=COLOURS[d.verdict], weight="bold")
+    _beside(axes, y, _COLUMNS[0], d.verdict.value, color=charts.COLOURS[d.verdict], weight="bold")
     _beside(axes, y, _COLUMNS[1], ratio)
     _beside(axes, y, _COLUMNS[2], f"{d.terms.margin:g}")
 
@@ -149,19 +137,19 @@ def _concerns(block: Block, workload: str) -> bool:
 
 def _draw_samples(axes: Axes, blocks: Sequence[Block], workload: str, terms: WorkloadTerms) -> None:
     """Blocks side by side, each as wide as the others; pairs in their order within a block."""
-    _, back = scale(is_difference=terms.is_difference)
+    _, back = charts.scale(is_difference=terms.is_difference)
     measured = [block.samples.get(workload) for block in blocks]
     pairs = [_pairs(samples, terms) if samples else [] for samples in measured]
     middles = [back(value(samples, terms)) if samples else math.nan for samples in measured]
     low, high = _sample_limits([x for block in pairs for x in block], middles, terms)
-    set_value_axis(axes, "y", low, high, is_difference=terms.is_difference, ticks=5)
-    draw_margin(axes, terms, high)
+    charts.set_value_axis(axes, "y", low, high, is_difference=terms.is_difference, ticks=5)
+    charts.draw_margin(axes, terms, high)
     axes.vlines(range(1, len(blocks)), low, high, color="#D8D8D8", linewidth=0.6)
     for slot, (block, values, middle) in enumerate(zip(blocks, pairs, middles, strict=True)):
         if block.disturbed:
             axes.axvspan(slot, slot + 1, facecolor=DISTURBED, hatch="//", edgecolor="#D8D8D8")
         if block.disturbed or not values:
-            draw_note(axes, slot + 0.5, "disturbed" if values else "failed")
+            charts.draw_note(axes, slot + 0.5, "disturbed" if values else "failed")
         _draw_dots(axes, slot, values, low, high)
         fill = "none" if block.disturbed else "full"
         axes.plot(slot + 0.5, middle, "D", color="black", markersize=6, fillstyle=fill, zorder=4)
@@ -181,8 +169,8 @@ def _sample_limits(
     pairs: Sequence[float], middles: Sequence[float], terms: WorkloadTerms
 ) -> tuple[float, float]:
     """Ends of the axis: margin, blocks, and pairs within three times the middle half's width."""
-    forward, back = scale(is_difference=terms.is_difference)
-    near = [forward(equal(terms)), forward(terms.margin)]
+    forward, back = charts.scale(is_difference=terms.is_difference)
+    near = [forward(charts.equal(terms)), forward(terms.margin)]
     near += [forward(middle) for middle in middles if math.isfinite(middle)]
     if len(pairs) > 1:
         places = [forward(pair) for pair in pairs]
@@ -206,5 +194,5 @@ def _draw_dots(axes: Axes, slot: int, values: Sequence[float], low: float, high:
         ("^", 5, [(x, high) for x, y in points if y > high]),
     ):
         columns = [x for x, _ in chosen], [y for _, y in chosen]
-        colour = COLOURS[Verdict.PASS]
+        colour = charts.COLOURS[Verdict.PASS]
         axes.plot(*columns, marker, markersize=size, color=colour, alpha=0.4, markeredgewidth=0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -87,13 +87,12 @@ class Throughput:
     images_per_second: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class _Section:
+class _Section(NamedTuple):
     """A table under a title, with notes between them."""
 
     title: str
-    table: Table
     notes: Sequence[str]
+    table: Table
 
 
 def session_throughput(config: pytest.Config) -> list[Throughput]:
@@ -171,30 +170,24 @@ def _gate(model: Gated) -> _Section:
     bounds = f"at least {100 * low:.2f} %, at most {100 * high:.2f} %"
     rows = [("Bounds", bounds), ("Model file", str(model.path))]
     notes = [] if low <= model.accuracy <= high else ["The accuracy is outside the bounds."]
-    title = f"Accuracy gate, engine {model.engine}" if model.engine else "Accuracy gate"
     if model.run_directory is None:
         rows.append(("Recipe", "not known: it was trained elsewhere"))
-        return _Section(title, Table((), rows, left=None), notes)
-    path = model.run_directory / "recipe.json"
-    try:
-        rows[:0] = _recipe_rows(_read_json(path))
-    except _DAMAGE as error:
-        notes.append(_damage_note(path, error))
-    path = model.run_directory / "metrics.json"
-    try:
-        rows += _metric_rows(_read_json(path))
-    except _DAMAGE as error:
-        notes.append(_damage_note(path, error))
-    return _Section(title, Table((), rows, left=None), notes)
+    else:
+        for name, read in (("recipe", _recipe_rows), ("metrics", _metric_rows)):
+            path = model.run_directory / f"{name}.json"
+            try:
+                rows += read(_read_json(path))
+            except _DAMAGE as error:
+                notes.append(_damage_note(path, error))
+    title = f"Accuracy gate, engine {model.engine}" if model.engine else "Accuracy gate"
+    return _Section(title, notes, Table((), rows, left=None))
 
 
 def _recipe_rows(saved: Mapping[str, Any]) -> list[tuple[str, str]]:
     name, overrides = str(saved["recipe"]["name"]), text_of(saved.get("overrides") or {})
-    return [
-        ("Recipe", f"{name} with {overrides}" if overrides else name),
-        ("Seed", text_of(saved["seed"])),
-        ("Dataset", text_of(saved["dataset"])),
-    ]
+    recipe = f"{name} with {overrides}" if overrides else name
+    facts = ("Recipe", recipe), ("Seed", saved["seed"]), ("Dataset", saved["dataset"])
+    return [(fact, text_of(value)) for fact, value in facts]
 
 
 def _metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -215,16 +208,14 @@ def _environment(environment: Mapping[str, object], run_directory: Path | None) 
         except _DAMAGE as error:
             notes.append(_damage_note(run_directory / "environment.json", error))
     here = environment or of_run
-    keys = dict.fromkeys([*(key for key in _FIRST_FACTS if key in here), *here])
+    keys = [*(key for key in _FIRST_FACTS if key in here), *here]
     session = [*facts({key: here[key] for key in keys}), CPUS_ONLY]
-    run = [*(text_of(of_run.get(key)) for key in keys), CPUS_ONLY[1]]
-    if of_run and run != [text for _, text in session]:
-        both = zip(session, run, strict=True)
-        rows: list[tuple[str, ...]] = [(*row, other) for row, other in both]
-        table = Table(("", "this session", "the gated run"), rows, left=None)
-    else:
-        table = Table((), session, left=None)
-    return _Section("Environment", table, notes)
+    run = [*(text_of(of_run.get(key)) for key in dict.fromkeys(keys)), CPUS_ONLY[1]]
+    if not of_run or run == [text for _, text in session]:
+        return _Section("Environment", notes, Table((), session, left=None))
+    rows = [(*row, other) for row, other in zip(session, run, strict=True)]
+    header = ("", "this session", "the gated run")
+    return _Section("Environment", notes, Table(header, rows, left=None))
 
 
 def _plots(gated: Sequence[Gated]) -> list[tuple[str, list[Picture], list[str]]]:
@@ -264,7 +255,7 @@ def _gate_curves(runs: Mapping[Path, Gated]) -> Picture | None:
             trained[run.engine] = one, reference.seeds
         # matplotlib takes longer to import than most sessions without a gate run.
         from bench.report.accuracy_plots import gate_figure
-        from bench.report.axes import png_of
+        from bench.report.charts import png_of
 
         return Picture(png_of(gate_figure, trained), _CURVES)
     except (InputError, ValueError):  # ValueError: a reference without curves
@@ -276,7 +267,7 @@ def _throughput_section(throughput: Sequence[Throughput]) -> dict[str, object]:
     if not throughput:
         return {}
     # matplotlib takes longer to import than most sessions without benchmarks run.
-    from bench.report.axes import png_of
+    from bench.report.charts import png_of
     from bench.report.throughput_plots import throughput_figure
 
     header = ("", "batch", "threads", "rounds", "images/s (median)", "slowest", "fastest")

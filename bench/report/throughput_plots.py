@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from bench.report.axes import new_figure
+from bench.report import charts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,7 @@ def throughput_figure(rows: Sequence[Throughput]) -> Figure:
     ]
     panels = [(title, panel) for title, panel in panels if panel]
     heights = [len(panel) for _, panel in panels]
-    figure = new_figure(0.2 + 0.36 * sum(heights) + 0.7 * len(panels))  # 0.7: title and axis
+    figure = charts.new_figure(0.2 + 0.36 * sum(heights) + 0.7 * len(panels))  # 0.7: title and axis
     grid = figure.subplots(len(panels), squeeze=False, gridspec_kw={"height_ratios": heights})
     for axes, (title, panel) in zip(grid[:, 0], panels, strict=True):
         _draw_bars(axes, panel)

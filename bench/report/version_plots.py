@@ -12,20 +12,7 @@ from matplotlib.figure import Figure
 
 from bench.records.blocks import Results, WorkloadTerms
 from bench.records.sides import Side
-from bench.report.axes import (
-    BEHIND_TEXT,
-    draw_interval,
-    draw_legend,
-    draw_margin,
-    draw_note,
-    equal,
-    limits,
-    message_figure,
-    new_figure,
-    quantity,
-    set_value_axis,
-    short,
-)
+from bench.report import charts
 from bench.report.versions import SAME_KERAS, differs_in, version_key, version_order
 from bench.verdicts.speed import Decision
 
@@ -46,22 +33,22 @@ def versions_figure(decisions: Sequence[Decision], results: Results, workload: s
     terms = results.workloads[workload]
     found = {d.candidate: d for d in decisions if d.workload == workload and math.isfinite(d.ratio)}
     if not found:
-        return message_figure(f"{short(workload)}: nothing was measured")
+        return charts.message_figure(f"{charts.short(workload)}: nothing was measured")
     panels = _version_panels(results)
-    low, high = limits(list(found.values()), is_difference=terms.is_difference)
-    figure = new_figure(4.2 if len(panels) == 1 else 0.2 + 2.9 * len(panels))
+    span = charts.limits(list(found.values()), is_difference=terms.is_difference)
+    figure = charts.new_figure(4.2 if len(panels) == 1 else 0.2 + 2.9 * len(panels))
     gate = "" if terms.gated else " (informational)"
     for number, panel in enumerate(panels):
         axes = figure.add_subplot(len(panels), 1, number + 1)
-        set_value_axis(axes, "y", low, high, is_difference=terms.is_difference)
-        draw_margin(axes, terms, high)
-        _draw_versions(axes, panel, found, terms, low, high)
+        charts.set_value_axis(axes, "y", *span, is_difference=terms.is_difference)
+        charts.draw_margin(axes, terms, span[1])
+        _draw_versions(axes, panel, found, terms, span)
         if number == 0:
-            draw_legend(axes, {d.verdict for d in found.values()})
-        title = f"{short(workload)}{gate}{panel.title}"
+            charts.draw_legend(axes, {d.verdict for d in found.values()})
+        title = f"{charts.short(workload)}{gate}{panel.title}"
         axes.set_title(title, loc="left", fontsize=11, pad=11)  # above arrows
     axes.set_xlabel("environment, in order of version (in bold: the baseline)")
-    figure.supylabel(quantity(terms), fontsize=10)
+    figure.supylabel(charts.quantity(terms), fontsize=10)
     return figure
 
 
@@ -128,41 +115,40 @@ def _draw_versions(
     panel: _Panel,
     found: Mapping[int, Decision],
     terms: WorkloadTerms,
-    low: float,
-    high: float,
+    span: tuple[float, float],
 ) -> None:
     shown = {column: found[c] for c, column in panel.columns.items() if c in found}
     line = {column: d.ratio for column, d in shown.items()}
     if panel.baseline is not None:
-        line[panel.baseline] = equal(terms)
-        axes.plot(panel.baseline, equal(terms), "s", color="black", markersize=7)
+        line[panel.baseline] = charts.equal(terms)
+        axes.plot(panel.baseline, charts.equal(terms), "s", color="black", markersize=7)
     axes.plot(sorted(line), [line[column] for column in sorted(line)], color="#C4C4C4", zorder=1)
     for column in panel.columns.values():
         if column in shown:
-            draw_interval(axes, column, shown[column], low, high)
-            _label_point(axes, column, shown[column], low, high)
+            charts.draw_interval(axes, column, shown[column], span)
+            _label_point(axes, column, shown[column], span)
         else:
-            draw_note(axes, column, "no result")
+            charts.draw_note(axes, column, "no result")
     _name_versions(axes, panel.names, panel.baseline)
 
 
-def _label_point(axes: Axes, place: int, d: Decision, low: float, high: float) -> None:
+def _label_point(axes: Axes, place: int, d: Decision, span: tuple[float, float]) -> None:
     """The number above a point's interval, or below it where the axis ends."""
     top = max(d.ratio, d.high) if math.isfinite(d.high) else d.ratio
     axes.annotate(
         f"{d.ratio:+.3f}" if d.terms.is_difference else f"{d.ratio:.3f}",
-        (place, min(max(top, low), high)),
-        (0, 7) if top < high else (0, -17),
+        (place, min(max(top, span[0]), span[1])),
+        (0, 7) if top < span[1] else (0, -17),
         textcoords="offset points",
         ha="center",
         fontsize=9,
-        bbox=BEHIND_TEXT,
+        bbox=charts.BEHIND_TEXT,
     )
 
 
 def _name_versions(axes: Axes, labels: Sequence[str], baseline: int | None) -> None:
     """Names below the axis, the baseline in bold; long ones are slanted or have three lines."""
-    names = ["\n".join(short(line) for line in label.split("\n")) for label in labels]
+    names = ["\n".join(charts.short(line) for line in label.split("\n")) for label in labels]
     axes.set_xticks(range(len(names)), names, fontsize=9)
     letters = max(len(line) for name in names for line in name.split("\n")) * len(names)
     if letters > MOST_LETTERS_LEVEL and any("\n" in name for name in names):

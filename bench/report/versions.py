@@ -53,19 +53,13 @@ def differs_in(side: Side, baseline: Side) -> str:
     return SAME_KERAS if "" in known or known[0] == known[1] else OTHER_KERAS
 
 
-def environment_tables(baseline: Side, candidate: Side) -> dict[str, Table | None]:
-    """By title, tables of request and versions, and of packages that differ; None where none do.
-
-    The packages are left out where the candidate was not built.
-    """
-    header = ("", baseline.label, candidate.label)
-    tables: dict[str, Table | None] = {
-        "Environments": Table(header, version_rows(baseline, candidate), left=None)
-    }
+def environment_table(baseline: Side, candidate: Side) -> Table:
+    """Request and versions of both sides; then, of a candidate that was built, other packages."""
+    rows: list[tuple[str, ...]] = [*version_rows(baseline, candidate)]
     if candidate.lock:
-        rows = lock_differences(baseline, candidate)
-        tables["Packages that differ"] = Table(header, rows, left=None) if rows else None
-    return tables
+        packages = lock_differences(baseline, candidate)
+        rows += [(f"Packages that differ:{'' if packages else ' none'}",), *packages]
+    return Table(("", baseline.label, candidate.label), rows, left=None)
 
 
 def version_rows(baseline: Side, candidate: Side) -> list[tuple[str, str, str]]:

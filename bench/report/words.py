@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
 from bench.records.blocks import BASELINE, Block, Results
 from bench.report.versions import CPUS_ONLY, facts, moment, version_order
@@ -32,14 +32,8 @@ EXPLANATION = (
 )
 
 
-@dataclass(frozen=True)
-class FailureGroup:
-    """A failure that occurred in one or more blocks.
-
-    Attributes:
-        words: who failed in what, why, and in which blocks.
-        output: the last lines that the worker printed.
-    """
+class FailureGroup(NamedTuple):
+    """A failure of one or more blocks in words, and the last lines that the worker printed."""
 
     words: str
     output: str

@@ -14,8 +14,8 @@ import pytest
 
 from bench.records.blocks import BASELINE, CANDIDATE, Failure, Results, Samples, SideSamples
 from bench.records.sides import Side
-from bench.report import axes
-from bench.report.axes import png_of
+from bench.report import charts
+from bench.report.charts import png_of
 from bench.report.comparison import comparison_html, summary_text, table_text
 from bench.report.comparison_plots import samples_figure
 from bench.report.versions import lock_differences
@@ -161,7 +161,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         asked.append((figure.__name__.removesuffix("_figure"), arguments[-1]))
         return b"PNG"
 
-    monkeypatch.setattr(axes, "png_of", draw)
+    monkeypatch.setattr(charts, "png_of", draw)
     return asked
 
 
@@ -414,7 +414,7 @@ def test_sides_that_are_the_same_are_called_so(drawn: Sequence[tuple[Any, ...]])
     """An environment against itself: no empty table."""
     results = small()
     same = replace(results, baseline=replace(results.candidates[0], label="2.21.0 again"))
-    assert "Packages that differ None." in page(same).words
+    assert "Packages that differ: none" in page(same).words
     assert drawn
 
 

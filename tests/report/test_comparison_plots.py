@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from bench.records.blocks import CANDIDATE, Failure, Results
 from bench.records.sides import Side
 from bench.report import comparison_plots, version_plots
-from bench.report.axes import COLOURS, png_of
+from bench.report.charts import COLOURS, png_of
 from bench.verdicts.sequential import Verdict
 from bench.verdicts.speed import Decision, verdicts_of_all
 from tests import synthetic

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
 import matplotlib.style
 from matplotlib.figure import Figure
@@ -100,7 +100,13 @@ def limits(rows: Sequence[Decision], *, is_difference: bool) -> tuple[float, flo
 
 
 def set_value_axis(
-    axes: Axes, name: str, low: float, high: float, *, is_difference: bool, ticks: int = 8
+    axes: Axes,
+    name: Literal["x", "y"],
+    low: float,
+    high: float,
+    *,
+    is_difference: bool,
+    ticks: int = 8,
 ) -> None:
     """Limits of the axis `x` or `y`, and ticks that are round numbers; a log scale for ratios."""
     if not is_difference:
@@ -114,7 +120,12 @@ def set_value_axis(
     axis.set_major_locator(FixedLocator([x for x in places if low <= x <= high]))
     axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axis.set_minor_locator(NullLocator())
-    axis.grid(color="#E6E6E6", linewidth=0.8)
+    clear(axes, name)
+
+
+def clear(axes: Axes, grid: Literal["x", "y"]) -> None:
+    """Leaves out the frame's upper and right side; draws a faint grid across one axis."""
+    axes.grid(axis=grid, color="#E6E6E6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -139,21 +150,16 @@ def draw_margin(axes: Axes, terms: WorkloadTerms, high: float) -> None:
 
 
 def draw_interval(
-    axes: Axes,
-    place: float,
-    decision: Decision,
-    low: float,
-    high: float,
-    *,
-    horizontal: bool = False,
+    axes: Axes, place: float, d: Decision, span: tuple[float, float], *, horizontal: bool = False
 ) -> None:
     """A marker and a line, cut at the axis's ends, where arrows stand for what is beyond.
 
     The marker is hollow where there is no interval yet.
     """
-    d, colour = decision, COLOURS[decision.verdict]
     if math.isnan(d.ratio):
         return
+    low, high = span
+    colour = COLOURS[d.verdict]
 
     def plot(values: Sequence[float], **style: Any) -> None:
         places = [place] * len(values)
