@@ -24,11 +24,11 @@ HEADER = (
     *("blocks", "pairs", "totals", "detects"),
 )
 EXPLANATION = (
-    "Ratio: candidate over baseline, above 1 is slower or bigger (where MiB are named: their "
-    "difference a call). Interval: at the confidence of the look that it belongs to. Totals: ratio "
-    "of the sums of all samples, in which stalls show. Detects: the slowdown against 1.00 that "
-    "is found with 80 % power at one-sided 2.5 %, run to the budget. Informational workloads have "
-    "no weight in the verdict."
+    ("ratio", "Candidate over baseline; above 1 is slower or bigger. In MiB: their difference."),
+    ("interval", "At the confidence of the look that decided, or of the last one."),
+    ("totals", "Ratio of the sums of all samples; stalls show in it."),
+    ("detects", "Slowdown that a whole budget finds with 80 % power at one-sided 2.5 %."),
+    ("informational", "The verdict on such a workload has no weight."),
 )
 
 
@@ -92,8 +92,8 @@ def candidate_line(results: Results, decisions: Sequence[Decision], candidate: i
 
 
 OVERVIEW_LEGEND = (
-    "Ratios, candidate over baseline (where MiB are named: differences a call); ↓ proven faster or "
-    "smaller, ↑ proven slower or bigger, both also within the margin; ? neither PASS nor FAIL yet."
+    "Ratios of candidate and baseline, and with a sign differences in MiB. ↓ Proven faster or "
+    "smaller. ↑ Proven slower or bigger, but within the margin unless FAIL. ? INCONCLUSIVE."
 )
 
 
