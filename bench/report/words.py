@@ -93,7 +93,7 @@ def candidate_line(results: Results, decisions: Sequence[Decision], candidate: i
 
 OVERVIEW_LEGEND = (
     "Ratios of candidate and baseline, and with a sign differences in MiB. ↓ Proven faster or "
-    "smaller. ↑ Proven slower or bigger, but within the margin unless FAIL. ? INCONCLUSIVE."
+    "smaller. ↑ Proven slower or bigger, even if within the margin. ? INCONCLUSIVE."
 )
 
 
