@@ -10,8 +10,16 @@ from typing import Any
 
 import pytest
 
-from bench.report.benchmarks import session_throughput
-from bench.report.session import ENVIRONMENT, FINDINGS, GATED, Gated, head_html, id_cell
+from bench.report.session import (
+    ENVIRONMENT,
+    FINDINGS,
+    GATED,
+    Gated,
+    head_html,
+    id_cell,
+    session_throughput,
+)
+from bench.report.tables import Table
 from lenet5 import data, run_directory, runtime
 from lenet5.cli import default_data_dir, default_mnist_dir
 from lenet5.errors import InputError
@@ -203,7 +211,7 @@ def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> N
     if head := comparison_head(session.config):
         prefix.append(head)
         return
-    findings: list[str] = stash.get(FINDINGS, [])
+    findings: list[str | Table] = stash.get(FINDINGS, [])
     gated: list[Gated] = stash.get(GATED, [])
     prefix.append(
         head_html(
@@ -228,7 +236,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if findings:
         terminalreporter.section("findings")
         for finding in findings:
-            terminalreporter.write_line(finding)
+            terminalreporter.write_line(str(finding))
 
 
 def _escaped(value: object) -> object:

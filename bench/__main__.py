@@ -42,14 +42,15 @@ from bench.records.trainings import (
     reference_seeds,
     write_trainings,
 )
-from bench.report import numerics as numerics_report
-from bench.report.accuracy import accuracy_text
+from bench.report.accuracy import accuracy_table
 from bench.report.comparison import (
     comparison_html,
     comparison_pictures,
-    summary_markdown,
+    summary_text,
     table_text,
 )
+from bench.report.pages import page_html
+from bench.report.tables import error_rates_table, numerics_table, reference_table
 from bench.verdicts import accuracy_error_rates, numerics, speed_error_rates
 from bench.verdicts.accuracy import decide_all
 from bench.verdicts.collection import condensed
@@ -64,10 +65,6 @@ from lenet5.recipes import find_recipe
 from lenet5.run_directory import writing
 
 _Answer = Mapping[str, Any] | EnvironmentProblem | WorkerError
-_PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>LeNet-5: training speed</title></head>
-<body>{head}</body></html>
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -189,7 +186,7 @@ def _read_accuracy(options: argparse.Namespace) -> tuple[list[Trainings], Compar
 def _show(options: argparse.Namespace) -> int:
     if holds_trainings(options.files[0]):
         sets, terms = _read_accuracy(options)
-        print(accuracy_text(sets, decide_all(sets, terms)))
+        print(accuracy_table(sets, decide_all(sets, terms)))
         return Exit.PASSED
     found = _read(options)
     print(table_text(found, decide(found)))
@@ -206,8 +203,9 @@ def _report(options: argparse.Namespace) -> int:
     with writing(options.out):
         options.out.mkdir(parents=True, exist_ok=True)
         head = comparison_html(found, decisions, false_alarms=alarms)
-        (options.out / "report.html").write_text(_PAGE.format(head=head), encoding="utf-8")
-        summary = summary_markdown(found, decisions, false_alarms=alarms)
+        page = page_html("LeNet-5 in TensorFlow: training speed", head)
+        (options.out / "report.html").write_text(page, encoding="utf-8")
+        summary = summary_text(found, decisions, false_alarms=alarms)
         (options.out / "summary.md").write_text(summary, encoding="utf-8")
         for name, png in comparison_pictures(found, decisions).items():
             (options.out / f"{name}.png").write_bytes(png)
@@ -312,7 +310,7 @@ def _reference(options: argparse.Namespace) -> int:
             seeds=wanted,
             processes=max(len(machine.cores()), 1),
         )
-    print(reference.summary(found))
+    print(reference_table(found))
     for trained in failed:
         print(f"{path}: seed {trained.seed} is missing: {trained.problem}")
     trained_all = set(wanted) <= {trained.seed for trained in found.seeds}
@@ -337,7 +335,7 @@ def _error_rates(options: argparse.Namespace) -> int:
         )
         for path in options.candidates
     }
-    print(f"margin {margin:g} points\n\n{accuracy_error_rates.table(rows)}")
+    print(f"margin {margin:g} points\n\n{error_rates_table(rows)}")
     return Exit.PASSED
 
 
@@ -357,7 +355,7 @@ def _numerics(options: argparse.Namespace) -> int:
     answers = [next(computed) if isinstance(side, Built) else side for side in built]
     truth = numerics.solve(numerics_problem.make_problem(training))
     found = [_quantities(answer) for answer in answers]
-    print(numerics_report.table([request.text for request in requests], found, truth))
+    print(numerics_table([request.text for request in requests], found, truth))
     outcomes = [
         _numerics_outcome(request.text, answer, truth)
         for request, answer in zip(requests, answers, strict=True)

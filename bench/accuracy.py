@@ -26,8 +26,8 @@ from bench.records.trainings import (
     read_reference,
     write_trainings,
 )
-from bench.report.accuracy import accuracy_html, accuracy_text
-from bench.report.html import message_html
+from bench.report.accuracy import accuracy_html, accuracy_table
+from bench.report.pages import message_html
 from bench.verdicts.accuracy import AccuracyDecision, decide_all, finding
 from bench.verdicts.outcomes import Outcome
 from bench.verdicts.sequential import Verdict
@@ -139,7 +139,7 @@ class AccuracyExperiment:
         if not self._sets:
             return f"INCONCLUSIVE: {self._stopped or 'nothing was trained'}"
         findings = [f"{o.word}: {o.finding}" for o in self.outcomes().values()]
-        return "\n".join([*findings, "", accuracy_text(self._sets, self._decisions())])
+        return "\n".join([*findings, "", str(accuracy_table(self._sets, self._decisions()))])
 
     def summary(self, cache: Path) -> str:  # noqa: ARG002 - as a comparison of speed
         """The table of verdicts for a CI job's page."""

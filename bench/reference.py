@@ -7,8 +7,6 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
-import numpy as np
-
 from bench.environments.builds import Built
 from bench.measure import machine
 from bench.measure.processes import interpreter_of, private_folder
@@ -78,25 +76,6 @@ def train_reference(
         sides = {"": interpreter_of(built)}
         train_seeds(jobs, sides, folder, processes=processes, on_trained=on_trained)
     return found, failed
-
-
-def summary(reference: Trainings) -> str:
-    """`fast, engine keras: 98.642 % (mean of 20 seeds, standard deviation 0.062, …)`."""
-    name = f"{reference.recipe.name}, engine {reference.engine}"
-    trained = [seed for seed in reference.seeds if seed.wrong is not None]
-    diverged = len(reference.seeds) - len(trained)
-    end = f"; {diverged} diverged" if diverged else ""
-    if not trained:
-        return f"{name}: no seed{end}"
-    percent = [100 * seed.accuracy for seed in trained]
-    spread = f"{np.std(percent, ddof=1):.3f}" if len(percent) > 1 else "not known"
-    wrong = [seed.wrong or 0 for seed in trained]
-    return (
-        f"{name}: {np.mean(percent):.3f} % (mean of {len(trained)} seeds, standard deviation "
-        f"{spread}, lowest {min(percent):.2f} %; {np.mean(wrong):.1f} images wrong, "
-        f"{min(wrong)} to {max(wrong)}; {np.mean([seed.epochs for seed in trained]):.3g} epochs, "
-        f"{np.mean([seed.train_seconds for seed in trained]):.1f} s a seed){end}"
-    )
 
 
 def _nothing_trained(recipe: Recipe, built: Built, engine: str, split: str, code: str) -> Trainings:

@@ -21,8 +21,8 @@ from bench.plans.speed import Plan, Terms, next_number, read_terms, terms_to_res
 from bench.records import results
 from bench.records.blocks import BASELINE, CANDIDATE, Block, Results, WorkloadTerms
 from bench.records.sides import named_sides
-from bench.report.comparison import comparison_html, summary_markdown, table_text
-from bench.report.html import message_html
+from bench.report.comparison import comparison_html, summary_text, table_text
+from bench.report.pages import message_html
 from bench.verdicts import speed_error_rates
 from bench.verdicts.outcomes import Outcome
 from bench.verdicts.sequential import Verdict
@@ -150,7 +150,7 @@ class SpeedExperiment:
         if self._found is None:
             return f"## {self.text()}\n"
         alarms = speed_error_rates.false_alarms(self._found, cache)
-        return summary_markdown(self._found, decide(self._found), false_alarms=alarms)
+        return summary_text(self._found, decide(self._found), false_alarms=alarms)
 
     def html(self, cache: Path) -> str:
         """The head of the HTML report."""

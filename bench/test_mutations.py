@@ -11,11 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from bench.mutations.checks import GATE, ORDINARY_CHECKS, Noticed, notice, run_checks, table
+from bench.mutations.checks import (
+    GATE,
+    HEADER,
+    ORDINARY_CHECKS,
+    Noticed,
+    notice,
+    rows,
+    run_checks,
+)
 from bench.mutations.framework import BREAKAGES
 from bench.mutations.framework.breakage import Breakage
 from bench.mutations.project import MUTATIONS, Mutation, apply, copy_project
 from bench.report.session import FINDINGS
+from bench.report.tables import Table
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,7 +34,7 @@ def found(pytestconfig: pytest.Config) -> Iterator[list[Noticed]]:
     """What was noticed so far; the table of all goes to the findings at the end."""
     noticed: list[Noticed] = []
     yield noticed
-    pytestconfig.stash.setdefault(FINDINGS, []).extend(table(noticed).splitlines())
+    pytestconfig.stash.setdefault(FINDINGS, []).append(Table(HEADER, rows(noticed), left=4))
 
 
 @pytest.fixture(scope="module")

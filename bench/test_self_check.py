@@ -15,6 +15,7 @@ from bench.measure import machine
 from bench.plans.speed import DEFAULT_MARGIN
 from bench.records.catalogue import WORKLOADS
 from bench.report.session import FINDINGS
+from bench.report.tables import self_check_table
 from bench.verdicts import speed_error_rates
 from bench.verdicts.sequential import Verdict
 from bench.verdicts.speed_error_rates import EQUAL, SLOWED, WORKLOAD, Row
@@ -37,8 +38,8 @@ def replays(pytestconfig: pytest.Config) -> dict[str, list[Row]]:
             )
         except InputError as error:
             pytest.fail(str(error), pytrace=False)
-    lines = speed_error_rates.table([row for rows in found.values() for row in rows]).splitlines()
-    pytestconfig.stash.setdefault(FINDINGS, []).extend(lines)
+    table = self_check_table([row for rows in found.values() for row in rows])
+    pytestconfig.stash.setdefault(FINDINGS, []).append(table)
     return found
 
 
@@ -63,10 +64,10 @@ def test_verdicts_are_right_as_often_as_asked(
     """Within 120 s, of one workload, margin 1.03."""
     row = next(row for row in replays[bank] if row.manner == manner)
     record_property(f"{bank}_{manner}_{verdict.value}", row.share(verdict))
-    assert least <= row.share(verdict) <= most, speed_error_rates.table([row])
+    assert least <= row.share(verdict) <= most, str(self_check_table([row]))
 
 
 def test_no_run_of_equal_sides_fails(replays: dict[str, list[Row]]) -> None:
     """The runs done for real, which are few."""
     runs = next(row for row in replays[EQUAL] if row.manner == "runs")
-    assert runs.counts[Verdict.FAIL] == 0, speed_error_rates.table([runs])
+    assert runs.counts[Verdict.FAIL] == 0, str(self_check_table([runs]))

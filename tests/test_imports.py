@@ -34,7 +34,13 @@ HOMES = {
     },
     ("bench", "matplotlib"): {
         f"report.{name}"
-        for name in ("png", "axes", "throughput_plots", "comparison_plots", "accuracy_plots")
+        for name in (
+            "charts",
+            "throughput_plots",
+            "comparison_plots",
+            "version_plots",
+            "accuracy_plots",
+        )
     },
     ("bench", "tensorflow"): {
         *(f"worker.{name}" for name in ("main", "workloads", "numerics")),

@@ -35,6 +35,7 @@ _OTHER_TESTS = (
 # What runs on what is broken, without the gate.
 ORDINARY_CHECKS = (*_TESTS_OF_FIT, *_OTHER_TESTS)
 GATE = "tests/test_accuracy_gate.py"
+HEADER = ("broken", "of", "noticed by", "first test that failed", "failed, of at most 3")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Noticed:
     def by(self) -> str:
         """Which sort of test was the first to fail."""
         if not self.tests:
-            return "**nothing**"
+            return "nothing"
         if self.tests[0].startswith(_OF_FIT):
             return "a test of fit"
         return "the gate alone" if self.tests[0].startswith(GATE) else "another test"
@@ -140,15 +141,13 @@ def run_checks(
     return failed, output
 
 
-def table(found: Sequence[Noticed]) -> str:
-    """Markdown: by which test each was noticed first."""
-    lines = [
-        "| broken | of | noticed by | first test that failed | failed, of at most 3 |",
-        "|---|---|---|---|---|",
-    ]
-    for noticed in found:
-        first = f"`{noticed.tests[0].rpartition('/')[2]}`" if noticed.tests else ""
-        lines.append(
-            f"| {noticed.name} | {noticed.kind} | {noticed.by} | {first} | {len(noticed.tests)} |"
+def rows(found: Sequence[Noticed]) -> list[tuple[str, ...]]:
+    """Cells under `HEADER`: the test that noticed each breakage first."""
+    return [
+        (
+            *(noticed.name, noticed.kind, noticed.by),
+            noticed.tests[0].rpartition("/")[2] if noticed.tests else "",
+            str(len(noticed.tests)),
         )
-    return "\n".join(lines)
+        for noticed in found
+    ]

@@ -1,16 +1,17 @@
-"""The head of an accuracy comparison's HTML report, and its table for other pages."""
+"""The report of an accuracy comparison: a table for the terminal, a page for a browser."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 
 from bench.records.trainings import Trainings
-from bench.report.comparison import STYLE
-from bench.report.html import figure_html, table_html
+from bench.report.pages import Picture, render
+from bench.report.tables import Table
+from bench.report.versions import CPUS_ONLY, environment_table, facts, moment
+from bench.report.words import SEVEREST_FIRST, tally
 from bench.verdicts.accuracy import AccuracyDecision, finding
 from bench.verdicts.flips import Flips, find_flips
 from lenet5.data import Subset
@@ -25,7 +26,7 @@ def accuracy_html(
     *,
     paired: bool,
 ) -> str:
-    """Findings, table, seeds by side, and what became of single images.
+    """The head of the HTML report: HTML with its own style that loads nothing.
 
     Args:
         sets: of baseline or reference, then of each candidate.
@@ -33,30 +34,57 @@ def accuracy_html(
         test: the test images.
         paired: whether the same seeds were trained on both sides.
     """
-    from bench.report.accuracy_plots import losses_png, seeds_png  # matplotlib takes long to import
+    from bench.report.accuracy_plots import losses_figure, seeds_figure
+    from bench.report.charts import png_of  # matplotlib takes long to import
 
     baseline, *candidates = sets
-    findings = "".join(
-        f"<li>{d.verdict.value}: {escape(finding(d, candidate, baseline, paired=paired))}</li>"
-        for d, candidate in zip(decisions, candidates, strict=True)
+    losses = png_of(losses_figure, sets, decisions)
+    seeds = png_of(seeds_figure, sets, paired=paired)
+    return render(
+        "accuracy.html",
+        title=headline(sets, decisions),
+        findings=[
+            f"{d.verdict.value}: {finding(d, candidate, baseline, paired=paired)}"
+            for d, candidate in zip(decisions, candidates, strict=True)
+        ],
+        overview=accuracy_table(sets, decisions),
+        pictures=[
+            Picture(losses, "Accuracy lost, with intervals and margin"),
+            Picture(seeds, "Wrong test images by seed"),
+        ],
+        candidates=[_candidate(candidate, baseline, test) for candidate in candidates],
+        facts=how_measured(baseline, paired=paired),
     )
-    parts = [
-        STYLE,
-        '<div class="comparison">',
-        "<h2>Accuracy over seeds</h2>",
-        f"<ul>{findings}</ul>",
-        table_html(HEADER, table_rows(sets, decisions)),
-        figure_html(losses_png(sets, decisions), "accuracy lost, with intervals and margin"),
-        figure_html(seeds_png(sets, paired=paired), "wrong test images by seed"),
+
+
+def headline(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecision]) -> str:
+    """`PASS: accuracy[fast] of 2 candidates against 2.15.1: 2 PASS of 2 candidates`."""
+    baseline, *candidates = sets
+    verdicts = [decision.verdict for decision in decisions]
+    worst = next(verdict for verdict in SEVEREST_FIRST if verdict in verdicts)
+    text = f"{worst.value}: accuracy[{baseline.recipe.name}] of"
+    if len(candidates) == 1:
+        return f"{text} {candidates[0].side.label} against {baseline.side.label}"
+    against = f"{len(candidates)} candidates against {baseline.side.label}"
+    return f"{text} {against}: {tally(verdicts, 'candidates')}"
+
+
+def how_measured(baseline: Trainings, *, paired: bool) -> list[tuple[str, str]]:
+    """Recipe, engine, seeds and machine."""
+    return [
+        ("Measured", moment(baseline.started)),
+        ("Recipe", baseline.recipe.name),
+        ("Engine", baseline.engine),
+        ("Seeds", "paired" if paired else "unpaired"),
+        CPUS_ONLY,
+        ("SHA-256 of the images", baseline.split),
+        ("SHA-256 of the training code", baseline.code),
+        *facts(baseline.machine),
     ]
-    parts += [_flips_html(candidate, baseline, test) for candidate in candidates]
-    return "\n".join([*parts, "</div>"])
 
 
-def table_rows(
-    sets: Sequence[Trainings], decisions: Sequence[AccuracyDecision]
-) -> list[tuple[str, ...]]:
-    """A row a side under `HEADER`; the first is what the others are held against."""
+def accuracy_table(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecision]) -> Table:
+    """A row a side; the first one is the baseline or reference."""
     baseline, *candidates = sets
     seeds = str(len(baseline.seeds))
     rows: list[tuple[str, ...]] = [
@@ -73,19 +101,11 @@ def table_rows(
                 _seconds(candidate),
             )
         )
-    return rows
-
-
-def accuracy_text(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecision]) -> str:
-    """The same table in columns for the terminal."""
-    rows = [HEADER, *table_rows(sets, decisions)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join(lines)
+    return Table(HEADER, rows, left=2)
 
 
 def flips_words(flips: Flips) -> str:
-    """What became of single images, and whether it is more than chance."""
+    """Images lost and gained, and the probability of as many by chance."""
     return (
         f"{len(flips.lost)} images lost and {len(flips.gained)} gained in at least "
         f"{flips.least} of {flips.seeds} seeds; as many by chance: p = {flips.p_value:.3g} "
@@ -93,18 +113,27 @@ def flips_words(flips: Flips) -> str:
     )
 
 
-def _flips_html(candidate: Trainings, baseline: Trainings, test: Subset) -> str:
+def _candidate(candidate: Trainings, baseline: Trainings, test: Subset) -> dict[str, object]:
+    """A candidate's section: flipped images and environments."""
+    shown: dict[str, object] = {
+        "title": f"{candidate.side.label} against {baseline.side.label}",
+        "environments": environment_table(baseline.side, candidate.side),
+        "flips": "",
+        "flipped": None,
+    }
     flips = find_flips(candidate.seeds, baseline.seeds, test.labels)
     if flips is None:
-        return ""
-    parts = [f"<p>{escape(candidate.side.label)}: {flips_words(flips)}.</p>"]
+        return shown
+    shown["flips"] = f"{flips_words(flips)}."
     if flips.lost or flips.gained:
-        from bench.report.accuracy_plots import MOST_IMAGES, flips_png
+        from bench.report.accuracy_plots import MOST_IMAGES, flips_figure
+        from bench.report.charts import png_of
 
-        if len(flips.lost) + len(flips.gained) > MOST_IMAGES:
-            parts.append(f"<p>The first {MOST_IMAGES} of them, lost ones first:</p>")
-        parts.append(figure_html(flips_png(flips, test.images, test.labels), "flipped images"))
-    return "\n".join(parts)
+        png = png_of(flips_figure, flips, test.images, test.labels)
+        more = len(flips.lost) + len(flips.gained) > MOST_IMAGES
+        caption = f"The first {MOST_IMAGES} flipped images" if more else "The flipped images"
+        shown["flipped"] = Picture(png, f"{caption}, lost ones first")
+    return shown
 
 
 def _side_cells(side: Trainings, verdict: str) -> tuple[str, str, str]:

@@ -11,36 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from bench.records.trainings import Trained, Trainings
-from bench.report.png import WIDTH_INCHES, png_of
+from bench.report import charts
 from bench.verdicts.accuracy import AccuracyDecision
 from bench.verdicts.flips import Flips
 from bench.verdicts.reference import Quantity, hold_against
 
 MOST_IMAGES = 40
 _COLUMNS = 10
-_POINT, _LINK, _BEYOND = "#0072B2", "#C4C4C4", "#F6E3DC"
+_POINT, _LINK = "#0072B2", "#C4C4C4"
 _LIMIT = "#B30000"
 _ENGINES = {"keras": "#0072B2", "graph": "#D55E00"}  # of Okabe & Ito (2008)
-
-
-def seeds_png(sets: Sequence[Trainings], *, paired: bool) -> bytes:
-    """`seeds_figure` as a PNG file."""
-    return png_of(lambda: seeds_figure(sets, paired=paired))
-
-
-def losses_png(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecision]) -> bytes:
-    """`losses_figure` as a PNG file."""
-    return png_of(lambda: losses_figure(sets, decisions))
-
-
-def flips_png(flips: Flips, images: np.ndarray, labels: np.ndarray) -> bytes:
-    """`flips_figure` as a PNG file."""
-    return png_of(lambda: flips_figure(flips, images, labels))
-
-
-def gate_png(trained: Mapping[str, tuple[Trained, Sequence[Trained]]]) -> bytes:
-    """`gate_figure` as a PNG file."""
-    return png_of(lambda: gate_figure(trained))
 
 
 def gate_figure(trained: Mapping[str, tuple[Trained, Sequence[Trained]]]) -> Figure:
@@ -49,7 +29,7 @@ def gate_figure(trained: Mapping[str, tuple[Trained, Sequence[Trained]]]) -> Fig
     Args:
         trained: by engine, a training with its curves and the seeds of its reference.
     """
-    figure = Figure(figsize=(WIDTH_INCHES, 7.2), layout="constrained")
+    figure = charts.new_figure(7.2)
     (losses, accuracies), scores = figure.subplots(2, 2)
     for engine, (one, reference) in trained.items():
         colour = _ENGINES.get(engine, _LINK)
@@ -111,7 +91,7 @@ def _apart(
 
 def seeds_figure(sets: Sequence[Trainings], *, paired: bool) -> Figure:
     """Wrong test images of every seed, a column a side; lines join a seed's two sides."""
-    figure = Figure(figsize=(WIDTH_INCHES, 4.2), layout="constrained")
+    figure = charts.new_figure(4.2)
     axes = figure.subplots()
     by_seed = [{t.seed: t.wrong for t in side.seeds if t.wrong is not None} for side in sets]
     if paired:
@@ -130,22 +110,23 @@ def seeds_figure(sets: Sequence[Trainings], *, paired: bool) -> Figure:
     axes.set_xticks(range(len(sets)), names)
     axes.set_xlim(-0.5, len(sets) - 0.3)
     axes.set_ylabel("wrong test images of 10,000")
-    axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    charts.clear(axes, "y")
     return figure
 
 
 def losses_figure(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecision]) -> Figure:
     """What each candidate loses, with its interval, a row each; beyond the margin is shaded."""
-    figure = Figure(figsize=(WIDTH_INCHES, 1.1 + 0.45 * len(decisions)), layout="constrained")
+    figure = charts.new_figure(1.1 + 0.45 * len(decisions))
     axes = figure.subplots()
     for row, decision in enumerate(decisions):
         if math.isnan(decision.difference):
             continue
+        colour = charts.COLOURS[decision.verdict]
         if not math.isnan(decision.low):
-            axes.plot([decision.low, decision.high], [row, row], color=_POINT, linewidth=2)
-        axes.plot(decision.difference, row, "o", color=_POINT, markersize=7)
+            axes.plot([decision.low, decision.high], [row, row], color=colour, linewidth=2)
+        axes.plot(
+            decision.difference, row, charts.MARKERS[decision.verdict], color=colour, markersize=7
+        )
     names = [
         f"{item.side.label}\n{d.verdict.value}" for item, d in zip(sets[1:], decisions, strict=True)
     ]
@@ -154,12 +135,10 @@ def losses_figure(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecisio
     margin = decisions[0].margin
     ends = [margin, -margin, *axes.get_xlim()]
     axes.set_xlim(1.1 * min(ends), 1.25 * max(ends))
-    axes.axvspan(margin, 1.25 * max(ends), color=_BEYOND)
+    axes.axvspan(margin, 1.25 * max(ends), color=charts.WORSE)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel("accuracy lost, percentage points; shaded: beyond the margin")
-    axes.grid(axis="x", color="#E6E6E6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    charts.clear(axes, "x")
     return figure
 
 
@@ -168,7 +147,7 @@ def flips_figure(flips: Flips, images: np.ndarray, labels: np.ndarray) -> Figure
     shown = [("lost", place) for place in flips.lost] + [("gained", p) for p in flips.gained]
     shown = shown[:MOST_IMAGES]
     rows = -(-len(shown) // _COLUMNS)
-    figure = Figure(figsize=(WIDTH_INCHES, 1.25 * rows), layout="constrained")
+    figure = charts.new_figure(1.25 * rows)
     grid = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()

@@ -1,10 +1,9 @@
-"""Charts of a comparison: intervals by workload, samples over time, ratios by version."""
+"""Charts of a comparison: intervals by workload, and samples over time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
@@ -12,22 +11,7 @@ from matplotlib.figure import Figure
 
 from bench.records.blocks import Block, Results, Samples, WorkloadTerms
 from bench.records.catalogue import SLICE, WORKLOADS
-from bench.records.sides import Side
-from bench.report.axes import (
-    COLOURS,
-    FAINT,
-    WORSE,
-    draw_interval,
-    draw_legend,
-    draw_margin,
-    equal,
-    limits,
-    quantity,
-    scale,
-    set_value_axis,
-)
-from bench.report.png import WIDTH_INCHES, png_of
-from bench.report.words import SAME_KERAS, differs_in, version_key, version_order
+from bench.report import charts
 from bench.verdicts.sequential import Verdict
 from bench.verdicts.speed import Decision, interval, value
 
@@ -35,27 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-LONGEST_NAME = 34
-MOST_LETTERS_LEVEL = 90  # of all names below an axis together, before they are slanted
 MOST_BLOCKS_NAMED = 16
 DISTURBED = "#EEEEEE"
-_BEHIND_TEXT = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.8}
 _COLUMNS = (8, 106, 236)  # points from the axes to verdict, ratio and margin
-
-
-def forest_png(decisions: Sequence[Decision], results: Results, candidate: int) -> bytes:
-    """`forest_figure` as a PNG file of 1050 pixels' width."""
-    return png_of(lambda: forest_figure(decisions, results, candidate))
-
-
-def samples_png(results: Results, workload: str) -> bytes:
-    """`samples_figure` as a PNG file of 1050 pixels' width."""
-    return png_of(lambda: samples_figure(results, workload))
-
-
-def versions_png(decisions: Sequence[Decision], results: Results, workload: str) -> bytes:
-    """`versions_figure` as a PNG file of 1050 pixels' width."""
-    return png_of(lambda: versions_figure(decisions, results, workload))
 
 
 def forest_figure(decisions: Sequence[Decision], results: Results, candidate: int) -> Figure:
@@ -72,16 +38,17 @@ def forest_figure(decisions: Sequence[Decision], results: Results, candidate: in
     ]
     panels = [(title, panel) for title, panel in panels if panel]
     if not panels:
-        return _message_figure("No workload was compared by its ratio")
+        return charts.message_figure("No workload was compared by its ratio")
     heights = [len(panel) for _, panel in panels]
-    figure = _figure(0.35 + 0.34 * sum(heights) + 0.62 * len(panels))
+    figure = charts.new_figure(0.35 + 0.34 * sum(heights) + 0.62 * len(panels))
     grid = figure.subplots(len(panels), squeeze=False, gridspec_kw={"height_ratios": heights})
     for axes, (title, panel) in zip(grid[:, 0], panels, strict=True):
         _draw_forest(axes, panel)
         axes.set_title(title, loc="left", fontsize=11)
-    sides = f"{_short(results.candidates[candidate].label)} / {_short(results.baseline.label)}"
+    sides = results.candidates[candidate], results.baseline
+    names = " / ".join(charts.short(side.label) for side in sides)
     figure.supxlabel(
-        f"ratio {sides}, log scale; right of 1: slower or bigger; shaded: beyond the margin",
+        f"ratio {names}, log scale; right of 1: slower or bigger; shaded: beyond the margin",
         fontsize=10,
     )
     return figure
@@ -98,147 +65,22 @@ def samples_figure(results: Results, workload: str) -> Figure:
         for index in range(len(results.candidates))
     ]
     if not any(workload in block.samples for group in groups for block in group):
-        return _message_figure(f"{_short(workload)}: nothing was measured")
+        return charts.message_figure(f"{charts.short(workload)}: nothing was measured")
     height = 2.3 if len(groups) < 4 else 1.6
     heights = [height if group else 0.6 for group in groups]
-    figure = _figure(0.35 + sum(heights))
+    figure = charts.new_figure(0.35 + sum(heights))
     grid = figure.subplots(len(groups), squeeze=False, gridspec_kw={"height_ratios": heights})
     for axes, side, group in zip(grid[:, 0], results.candidates, groups, strict=True):
-        sides = f"{_short(side.label)} against {_short(results.baseline.label)}"
-        axes.set_title(f"{_short(workload)}: {sides}", loc="left", fontsize=11)
+        sides = f"{charts.short(side.label)} against {charts.short(results.baseline.label)}"
+        axes.set_title(f"{charts.short(workload)}: {sides}", loc="left", fontsize=11)
         if group:
             _draw_samples(axes, group, workload, terms)
         else:
             axes.set_axis_off()
-            axes.text(0, 0.5, "nothing was measured", transform=axes.transAxes, color=FAINT)
+            axes.text(0, 0.5, "nothing was measured", transform=axes.transAxes, color=charts.FAINT)
     figure.supxlabel("block, started at (UTC); a dot is a pair, a marker the block", fontsize=10)
-    figure.supylabel(quantity(terms), fontsize=10)
+    figure.supylabel(charts.quantity(terms), fontsize=10)
     return figure
-
-
-def versions_figure(decisions: Sequence[Decision], results: Results, workload: str) -> Figure:
-    """A workload's ratio, or difference, with its interval by candidate, in order of version.
-
-    Where candidates differ from the baseline in more than TensorFlow, each such axis (the same
-    Keras, other versions of Keras, each setting) has a panel, with TensorFlow's versions in common
-    columns.
-    """
-    terms = results.workloads[workload]
-    found = {d.candidate: d for d in decisions if d.workload == workload and math.isfinite(d.ratio)}
-    if not found:
-        return _message_figure(f"{_short(workload)}: nothing was measured")
-    panels = _version_panels(results)
-    low, high = limits(list(found.values()), is_difference=terms.is_difference)
-    figure = _figure(4.2 if len(panels) == 1 else 0.2 + 2.9 * len(panels))
-    gate = "" if terms.gated else " (informational)"
-    for number, panel in enumerate(panels):
-        axes = figure.add_subplot(len(panels), 1, number + 1)
-        set_value_axis(axes, "y", low, high, is_difference=terms.is_difference)
-        draw_margin(axes, terms, high)
-        _draw_versions(axes, panel, found, terms, low, high)
-        if number == 0:
-            draw_legend(axes, {d.verdict for d in found.values()})
-        title = f"{_short(workload)}{gate}{panel.title}"
-        axes.set_title(title, loc="left", fontsize=11, pad=11)  # above arrows
-    axes.set_xlabel("environment, in order of version (in bold: the baseline)")
-    figure.supylabel(quantity(terms), fontsize=10)
-    return figure
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """What stands where on the axis of versions.
-
-    Attributes:
-        title: what the candidates have in common.
-        names: of the columns; empty where there is nothing.
-        columns: by candidate.
-        baseline: the baseline's column, if it is shown.
-    """
-
-    title: str
-    names: Sequence[str]
-    columns: Mapping[int, int]
-    baseline: int | None
-
-
-def _version_panels(results: Results) -> list[_Panel]:
-    candidates, baseline = results.candidates, results.baseline
-    groups: dict[str, list[int]] = {}
-    for index in version_order(results):
-        groups.setdefault(differs_in(candidates[index], baseline), []).append(index)
-    alone = all(
-        len({_tensorflow(candidates[index]) for index in group}) == len(group)
-        for group in groups.values()
-    )
-    if len(groups) == 1 or not alone:
-        sides: list[tuple[Side, int | None]] = [(baseline, None)]
-        sides += [(candidates[index], index) for index in version_order(results)]
-        sides.sort(key=lambda item: version_key(item[0]))
-        own = {index: column for column, (_, index) in enumerate(sides) if index is not None}
-        places = [index for _, index in sides]
-        return [_Panel("", [side.label for side, _ in sides], own, places.index(None))]
-    ordered = sorted((*candidates, baseline), key=version_key)
-    versions = dict.fromkeys(_tensorflow(side) for side in ordered)
-    columns = {version: column for column, version in enumerate(versions)}
-    panels = []
-    for title in sorted(groups, key=lambda title: (title != SAME_KERAS, title)):
-        names = [""] * len(columns)
-        if title == SAME_KERAS:
-            names[columns[_tensorflow(baseline)]] = baseline.label
-        for index in groups[title]:
-            names[columns[_tensorflow(candidates[index])]] = candidates[index].label
-        panels.append(
-            _Panel(
-                f": {title}",
-                [name.replace(" + ", "\n+ ") for name in names],
-                {index: columns[_tensorflow(candidates[index])] for index in groups[title]},
-                columns[_tensorflow(baseline)] if title == SAME_KERAS else None,
-            )
-        )
-    return panels
-
-
-def _tensorflow(side: Side) -> str:
-    return str(side.versions.get("tensorflow", ""))
-
-
-def _draw_versions(
-    axes: Axes,
-    panel: _Panel,
-    found: Mapping[int, Decision],
-    terms: WorkloadTerms,
-    low: float,
-    high: float,
-) -> None:
-    shown = {column: found[c] for c, column in panel.columns.items() if c in found}
-    line = {column: d.ratio for column, d in shown.items()}
-    if panel.baseline is not None:
-        line[panel.baseline] = equal(terms)
-        axes.plot(panel.baseline, equal(terms), "s", color="black", markersize=7)
-    axes.plot(sorted(line), [line[column] for column in sorted(line)], color="#C4C4C4", zorder=1)
-    for column in panel.columns.values():
-        if column in shown:
-            draw_interval(axes, column, shown[column], low, high)
-            _label_point(axes, column, shown[column], low, high)
-        else:
-            _note(axes, column, "no result")
-    _name_versions(axes, panel.names, panel.baseline)
-
-
-def _figure(height_inches: float) -> Figure:
-    return Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
-
-
-def _message_figure(message: str) -> Figure:
-    figure = _figure(0.8)
-    figure.text(0.5, 0.5, message, ha="center", va="center", fontsize=12, color=FAINT)
-    return figure
-
-
-def _short(text: str) -> str:
-    words = " ".join(text.split())
-    return words if len(words) <= LONGEST_NAME else f"{words[: LONGEST_NAME - 1]}…"
 
 
 def _has_slices(d: Decision) -> bool:
@@ -247,21 +89,23 @@ def _has_slices(d: Decision) -> bool:
 
 
 def _draw_forest(axes: Axes, rows: Sequence[Decision]) -> None:
-    low, high = limits(rows, is_difference=False)
-    set_value_axis(axes, "x", low, high, is_difference=False)
+    low, high = charts.limits(rows, is_difference=False)
+    charts.set_value_axis(axes, "x", low, high, is_difference=False)
     axes.axvline(1, color="black", linewidth=0.8)
     for y, decision in enumerate(rows):
         margin, span = decision.terms.margin, [y - 0.5, y + 0.5]
-        axes.fill_betweenx(span, margin, high, color=WORSE, linewidth=0, zorder=0)
-        axes.plot([margin] * 2, span, color=COLOURS[Verdict.FAIL], linewidth=1.2, linestyle="--")
-        draw_interval(axes, y, decision, low, high, horizontal=True)
+        axes.fill_betweenx(span, margin, high, color=charts.WORSE, linewidth=0, zorder=0)
+        axes.plot(
+            [margin] * 2, span, color=charts.COLOURS[Verdict.FAIL], linewidth=1.2, linestyle="--"
+        )
+        charts.draw_interval(axes, y, decision, (low, high), horizontal=True)
         _describe(axes, y, decision)
     for points, heading in zip(_COLUMNS, ("verdict", "ratio (interval)", "margin"), strict=True):
-        _beside(axes, -0.75, points, heading, color=FAINT, fontsize=9)
-    names = [_short(d.workload) + ("" if d.terms.gated else " (informational)") for d in rows]
+        _beside(axes, -0.75, points, heading, color=charts.FAINT, fontsize=9)
+    names = [charts.short(d.workload) + ("" if d.terms.gated else " (informational)") for d in rows]
     axes.set_yticks(range(len(rows)), names)
     for label, decision in zip(axes.get_yticklabels(), rows, strict=True):
-        label.set_color("black" if decision.terms.gated else FAINT)
+        label.set_color("black" if decision.terms.gated else charts.FAINT)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -274,7 +118,7 @@ def _describe(axes: Axes, y: int, d: Decision) -> None:
         ratio = f"{d.ratio:.3f} (none yet)"
     else:
         ratio = f"{d.ratio:.3f} ({interval(d)})"
-    _beside(axes, y, _COLUMNS[0], d.verdict.value, color=COLOURS[d.verdict], weight="bold")
+    _beside(axes, y, _COLUMNS[0], d.verdict.value, color=charts.COLOURS[d.verdict], weight="bold")
     _beside(axes, y, _COLUMNS[1], ratio)
     _beside(axes, y, _COLUMNS[2], f"{d.terms.margin:g}")
 
@@ -293,19 +137,19 @@ def _concerns(block: Block, workload: str) -> bool:
 
 def _draw_samples(axes: Axes, blocks: Sequence[Block], workload: str, terms: WorkloadTerms) -> None:
     """Blocks side by side, each as wide as the others; pairs in their order within a block."""
-    _, back = scale(is_difference=terms.is_difference)
+    _, back = charts.scale(is_difference=terms.is_difference)
     measured = [block.samples.get(workload) for block in blocks]
     pairs = [_pairs(samples, terms) if samples else [] for samples in measured]
     middles = [back(value(samples, terms)) if samples else math.nan for samples in measured]
     low, high = _sample_limits([x for block in pairs for x in block], middles, terms)
-    set_value_axis(axes, "y", low, high, is_difference=terms.is_difference, ticks=5)
-    draw_margin(axes, terms, high)
+    charts.set_value_axis(axes, "y", low, high, is_difference=terms.is_difference, ticks=5)
+    charts.draw_margin(axes, terms, high)
     axes.vlines(range(1, len(blocks)), low, high, color="#D8D8D8", linewidth=0.6)
     for slot, (block, values, middle) in enumerate(zip(blocks, pairs, middles, strict=True)):
         if block.disturbed:
             axes.axvspan(slot, slot + 1, facecolor=DISTURBED, hatch="//", edgecolor="#D8D8D8")
         if block.disturbed or not values:
-            _note(axes, slot + 0.5, "disturbed" if values else "failed")
+            charts.draw_note(axes, slot + 0.5, "disturbed" if values else "failed")
         _draw_dots(axes, slot, values, low, high)
         fill = "none" if block.disturbed else "full"
         axes.plot(slot + 0.5, middle, "D", color="black", markersize=6, fillstyle=fill, zorder=4)
@@ -325,8 +169,8 @@ def _sample_limits(
     pairs: Sequence[float], middles: Sequence[float], terms: WorkloadTerms
 ) -> tuple[float, float]:
     """Ends of the axis: margin, blocks, and pairs within three times the middle half's width."""
-    forward, back = scale(is_difference=terms.is_difference)
-    near = [forward(equal(terms)), forward(terms.margin)]
+    forward, back = charts.scale(is_difference=terms.is_difference)
+    near = [forward(charts.equal(terms)), forward(terms.margin)]
     near += [forward(middle) for middle in middles if math.isfinite(middle)]
     if len(pairs) > 1:
         places = [forward(pair) for pair in pairs]
@@ -350,41 +194,5 @@ def _draw_dots(axes: Axes, slot: int, values: Sequence[float], low: float, high:
         ("^", 5, [(x, high) for x, y in points if y > high]),
     ):
         columns = [x for x, _ in chosen], [y for _, y in chosen]
-        colour = COLOURS[Verdict.PASS]
+        colour = charts.COLOURS[Verdict.PASS]
         axes.plot(*columns, marker, markersize=size, color=colour, alpha=0.4, markeredgewidth=0)
-
-
-def _note(axes: Axes, place: float, text: str) -> None:
-    """A word at the top of the axes."""
-    where = axes.get_xaxis_transform()
-    style: dict[str, Any] = {"fontsize": 9, "color": FAINT, "bbox": _BEHIND_TEXT}
-    axes.text(place, 0.97, text, transform=where, ha="center", va="top", **style)
-
-
-def _label_point(axes: Axes, place: int, d: Decision, low: float, high: float) -> None:
-    """The number above a point's interval, or below it where the axis ends."""
-    top = max(d.ratio, d.high) if math.isfinite(d.high) else d.ratio
-    axes.annotate(
-        f"{d.ratio:+.3f}" if d.terms.is_difference else f"{d.ratio:.3f}",
-        (place, min(max(top, low), high)),
-        (0, 7) if top < high else (0, -17),
-        textcoords="offset points",
-        ha="center",
-        fontsize=9,
-        bbox=_BEHIND_TEXT,
-    )
-
-
-def _name_versions(axes: Axes, labels: Sequence[str], baseline: int | None) -> None:
-    """Names below the axis, slanted where they would run into each other; the baseline in bold."""
-    names = ["\n".join(_short(line) for line in label.split("\n")) for label in labels]
-    axes.set_xticks(range(len(names)), names, fontsize=9)
-    letters = max(len(line) for name in names for line in name.split("\n")) * len(names)
-    if letters > MOST_LETTERS_LEVEL and not any("\n" in name for name in names):
-        for label in axes.get_xticklabels():
-            label.set(rotation=30, ha="right", rotation_mode="anchor")
-    elif letters > MOST_LETTERS_LEVEL:
-        axes.tick_params(axis="x", labelsize=7.5)
-    if baseline is not None:
-        axes.get_xticklabels()[baseline].set_fontweight("bold")
-    axes.set_xlim(-0.6, len(names) - 0.4)

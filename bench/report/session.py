@@ -1,7 +1,7 @@
-"""The head of the HTML report: accuracy, environment, plots and throughput, as one HTML string.
+"""The head of the HTML report: accuracy, environment, plots and throughput.
 
-pytest-html inserts the head as it is, so everything is escaped here. No file of a run is trusted
-to be there or to be whole: what cannot be read is named in the report, and costs nothing else.
+pytest-html inserts the head as it is; the templates escape everything in it. A run's files may be
+missing or damaged: the report names such a file and shows the others.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import groupby
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from bench.records.trainings import Trained, identity, read_reference
-from bench.report.benchmarks import Throughput
-from bench.report.html import CSS, figure_html, table_html, text_of
+from bench.report.pages import Picture, render
+from bench.report.tables import Table
+from bench.report.versions import CPUS_ONLY, facts, text_of
 from lenet5.errors import InputError
 from lenet5.run_directory import read_history, read_run
 
@@ -53,8 +53,8 @@ class Gated:
 GATED = pytest.StashKey[list[Gated]]()
 """What this session gated; absent if no gate ran, or none came as far as to a model."""
 
-FINDINGS = pytest.StashKey[list[str]]()
-"""Sentences that this session's measurements come to, for the report and the terminal."""
+FINDINGS = pytest.StashKey[list[str | Table]]()
+"""Sentences and tables that this session's measurements come to, for report and terminal."""
 
 PLOTS = {
     "curves.png": "Accuracy and loss over the epochs",
@@ -64,19 +64,60 @@ PLOTS = {
 }
 """Files in a run's `plots` folder and their captions, in the report's order."""
 
-_LABELS = {
-    "tensorflow": "TensorFlow",
-    "keras": "Keras",
-    "numpy": "NumPy",
-    "python": "Python",
-    "cpu": "CPU",
-    "threads": "Threads",
-    "usable_cores": "Usable cores",
-    "git_commit": "Git commit",
-}
-
-# What reading or formatting a missing, truncated or foreign file raises.
+_CURVES = "Every epoch beside the reference of recipe and engine"
+_FIRST_FACTS = ("tensorflow", "keras", "numpy", "python", "cpu", "threads", "usable_cores")
+# Reading or formatting a missing, truncated or foreign file raises one of these.
 _DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError)
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """What one benchmark measured.
+
+    Attributes:
+        name: Name of the benchmark, such as `train_step[loop,b32]`.
+        batch_size: Images per batch; None if the benchmark does not say.
+        threads: TensorFlow's threads; None if the benchmark does not say.
+        images_per_second: One value per round, in the order measured; not empty.
+    """
+
+    name: str
+    batch_size: int | None
+    threads: int | None
+    images_per_second: tuple[float, ...]
+
+
+class _Section(NamedTuple):
+    """A table under a title, with notes between them."""
+
+    title: str
+    notes: Sequence[str]
+    table: Table
+
+
+def session_throughput(config: pytest.Config) -> list[Throughput]:
+    """What this session's benchmarks measured, in the order they ran.
+
+    A benchmark that did not fail counts if its `extra_info` has `images` (of a round) or else
+    `images_per_second`. Without pytest-benchmark, or with it disabled, the list is empty.
+    """
+    session = getattr(config, "_benchmarksession", None)  # the only place that holds results
+    rows = (_throughput(benchmark) for benchmark in getattr(session, "benchmarks", ()))
+    return [row for row in rows if row is not None]
+
+
+def _throughput(benchmark: Any) -> Throughput | None:
+    info = benchmark.extra_info
+    if benchmark.has_error:
+        return None
+    if "images" in info:
+        rates = tuple(info["images"] / seconds for seconds in benchmark.stats.data if seconds > 0)
+    else:
+        rates = (info["images_per_second"],) if "images_per_second" in info else ()
+    if not rates:
+        return None
+    name = str(benchmark.name).removeprefix("test_")
+    return Throughput(name, info.get("batch_size"), info.get("threads"), rates)
 
 
 def id_cell(report: pytest.TestReport | pytest.CollectReport) -> str:
@@ -90,7 +131,7 @@ def head_html(
     gated: Sequence[Gated],
     throughput: Sequence[Throughput],
     *,
-    findings: Sequence[str] = (),
+    findings: Sequence[str | Table] = (),
     test_counts: Mapping[str, int] | None = None,
 ) -> str:
     """The head of the report: HTML with its own style that loads nothing.
@@ -103,160 +144,100 @@ def head_html(
         test_counts: Number of tests by outcome, such as `{"passed": 12, "failed": 1}`.
     """
     directories = [model.run_directory for model in gated if model.run_directory is not None]
-    parts = [
-        f"<style>{CSS}</style>",
-        '<div id="lenet5-report">',
-        _headline_html(gated),
-        _counts_html(test_counts or {}),
-        '<div class="columns">',
-        *map(_gate_html, gated),
-        _environment_html(environment, directories[0] if directories else None),
-        "</div>",
-        _plots_html(gated),
-        _throughput_html(throughput),
-        _findings_html(findings),
-        '<h2 id="tests">Tests</h2>',
-        "</div>",
-    ]
-    return "\n".join(part for part in parts if part)
-
-
-def _headline_html(gated: Sequence[Gated]) -> str:
-    if not gated:
-        return '<p class="headline">No accuracy gate ran in this session.</p>'
-    lines = [
-        f"{_engine(model)}test accuracy {model.described}"
-        if len(gated) > 1
-        else f"test accuracy {model.described}"
-        for model in gated
-    ]
-    return "\n".join(f'<p class="headline">{escape(line)}</p>' for line in lines)
-
-
-def _engine(model: Gated) -> str:
-    return f"engine {model.engine}: " if model.engine else ""
-
-
-def _findings_html(findings: Sequence[str]) -> str:
-    """Paragraphs; lines of a Markdown table become a table."""
-    parts: list[str] = []
-    for is_table, lines in groupby(findings, key=lambda finding: finding.startswith("|")):
-        if is_table:
-            header, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
-            parts.append(table_html(header, rows))
-        else:
-            parts += [f"<p>{escape(finding)}</p>" for finding in lines]
-    return "\n".join(parts)
-
-
-def _counts_html(test_counts: Mapping[str, int]) -> str:
-    if not test_counts:
-        return ""
-    counts = ", ".join(
-        f'<span class="{escape(outcome)}">{count:,} {escape(outcome)}</span>'
-        for outcome, count in test_counts.items()
+    return render(
+        "session.html",
+        headlines=_headlines(gated),
+        test_counts=test_counts or {},
+        gates=[_gate(model) for model in gated],
+        environment=_environment(environment, directories[0] if directories else None),
+        plots=_plots(gated),
+        throughput=_throughput_section(throughput),
+        findings=findings,
     )
-    return f'<p>Tests: {counts}. <a href="#tests">Every test\'s result</a></p>'
 
 
-def _gate_html(model: Gated) -> str:
-    """What was gated, and between which bounds."""
+def _headlines(gated: Sequence[Gated]) -> list[str]:
+    if not gated:
+        return ["No accuracy gate ran in this session."]
+    engines = [f"engine {m.engine}: " if m.engine and len(gated) > 1 else "" for m in gated]
+    both = zip(engines, gated, strict=True)
+    return [f"{engine}test accuracy {model.described}" for engine, model in both]
+
+
+def _gate(model: Gated) -> _Section:
+    """The gated model, its run, and the bounds."""
     low, high = model.bounds
-    rows = [("Bounds", _bounds_text(low, high)), ("Model file", str(model.path))]
-    notes = ""
-    if not low <= model.accuracy <= high:
-        notes += '<p class="note">The accuracy is outside the bounds.</p>'
-    title = f"Accuracy gate, engine {model.engine}" if model.engine else "Accuracy gate"
+    bounds = f"at least {100 * low:.2f} %, at most {100 * high:.2f} %"
+    rows = [("Bounds", bounds), ("Model file", str(model.path))]
+    notes = [] if low <= model.accuracy <= high else ["The accuracy is outside the bounds."]
     if model.run_directory is None:
         rows.append(("Recipe", "not known: it was trained elsewhere"))
-        return f"<section><h2>{escape(title)}</h2>{notes}{table_html((), rows)}</section>"
-    path = model.run_directory / "recipe.json"
-    try:
-        saved = _read_json(path)
-        recipe = saved["recipe"]
-        overrides = text_of(saved.get("overrides") or {})
-        rows[:0] = [
-            ("Recipe", f"{recipe['name']} with {overrides}" if overrides else str(recipe["name"])),
-            ("Seed", text_of(saved["seed"])),
-            ("Dataset", text_of(saved["dataset"])),
-        ]
-    except _DAMAGE as error:
-        notes += _damage_note(path, error)
-    path = model.run_directory / "metrics.json"
-    try:
-        metrics = _read_json(path)
-        epochs = f"{metrics['epochs_run']}, the best is epoch {metrics['best_epoch']}"
-        rows += [("Epochs", epochs), ("Training time", f"{metrics['train_seconds']:.1f} s")]
-        rows.append(("Test loss", f"{metrics['test_loss']:.4f}"))
-    except _DAMAGE as error:
-        notes += _damage_note(path, error)
-    return f"<section><h2>{escape(title)}</h2>{notes}{table_html((), rows)}</section>"
+    else:
+        for name, read in (("recipe", _recipe_rows), ("metrics", _metric_rows)):
+            path = model.run_directory / f"{name}.json"
+            try:
+                rows += read(_read_json(path))
+            except _DAMAGE as error:
+                notes.append(_damage_note(path, error))
+    title = f"Accuracy gate, engine {model.engine}" if model.engine else "Accuracy gate"
+    return _Section(title, notes, Table((), rows, left=None))
 
 
-def _bounds_text(low: float | None, high: float | None) -> str:
-    bounds = [("at least", low), ("at most", high)]
-    parts = [f"{word} {100 * bound:.2f} %" for word, bound in bounds if bound is not None]
-    return ", ".join(parts) or "none"
+def _recipe_rows(saved: Mapping[str, Any]) -> list[tuple[str, str]]:
+    name, overrides = str(saved["recipe"]["name"]), text_of(saved.get("overrides") or {})
+    recipe = f"{name} with {overrides}" if overrides else name
+    facts = ("Recipe", recipe), ("Seed", saved["seed"]), ("Dataset", saved["dataset"])
+    return [(fact, text_of(value)) for fact, value in facts]
 
 
-def _environment_html(environment: Mapping[str, object], run_directory: Path | None) -> str:
+def _metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("Epochs", f"{metrics['epochs_run']}, the best is epoch {metrics['best_epoch']}"),
+        ("Training time", f"{metrics['train_seconds']:.1f} s"),
+        ("Test loss", f"{metrics['test_loss']:.4f}"),
+    ]
+
+
+def _environment(environment: Mapping[str, object], run_directory: Path | None) -> _Section:
     """The session's environment, beside that of the gated run where the two differ."""
-    run_environment: Mapping[str, object] = {}
-    note = ""
+    of_run: Mapping[str, object] = {}
+    notes = []
     if run_directory is not None:
         try:
-            run_environment = _read_json(run_directory / "environment.json")
+            of_run = _read_json(run_directory / "environment.json")
         except _DAMAGE as error:
-            note = _damage_note(run_directory / "environment.json", error)
-    here = environment or run_environment
-    keys = [*_LABELS, *(key for key in here if key not in _LABELS)]
-    keys = [key for key in keys if key in here]
-    rows = [
-        [
-            _LABELS.get(key, key.replace("_", " ")),
-            *map(text_of, (here[key], run_environment.get(key))),
-        ]
-        for key in keys
-    ]
-    rows.append(["Devices", *["CPUs only: GPUs are hidden from TensorFlow"] * 2])
-    if run_environment and any(session != run for _, session, run in rows):
-        header: tuple[str, ...] = ("", "this session", "the gated run")
-    else:
-        header = ()
-        rows = [row[:2] for row in rows]
-    return f"<section><h2>Environment</h2>{note}{table_html(header, rows)}</section>"
+            notes.append(_damage_note(run_directory / "environment.json", error))
+    here = environment or of_run
+    keys = [*(key for key in _FIRST_FACTS if key in here), *here]
+    session = [*facts({key: here[key] for key in keys}), CPUS_ONLY]
+    run = [*(text_of(of_run.get(key)) for key in dict.fromkeys(keys)), CPUS_ONLY[1]]
+    if not of_run or run == [text for _, text in session]:
+        return _Section("Environment", notes, Table((), session, left=None))
+    rows = [(*row, other) for row, other in zip(session, run, strict=True)]
+    header = ("", "this session", "the gated run")
+    return _Section("Environment", notes, Table(header, rows, left=None))
 
 
-def _plots_html(gated: Sequence[Gated]) -> str:
-    """The curves of all in one picture where they can be read, then the plots of each run."""
+def _plots(gated: Sequence[Gated]) -> list[tuple[str, list[Picture], list[str]]]:
+    """By run, title, pictures and notes; the curves of all are one picture where they can be."""
     runs = {model.run_directory: model for model in gated if model.run_directory}
-    if not runs:
-        return ""
-    curves = _gate_curves(runs)
-    parts = ["<h2>Plots</h2>"]
-    if curves is not None:
-        parts.append(figure_html(curves, "Every epoch beside the reference of recipe and engine"))
+    curves = _gate_curves(runs) if runs else None
+    shown = [] if curves is None else [("", [curves], list[str]())]
     for directory, model in runs.items():
-        if len(runs) > 1:
-            parts.append(f"<h3>Engine {escape(model.engine)}</h3>")
-        parts.append(_run_plots_html(directory, () if curves is None else ("curves.png",)))
-    return "\n".join(parts)
+        pictures, notes = [], []
+        for name, caption in PLOTS.items():
+            path = directory / "plots" / name
+            if curves is not None and name == "curves.png":
+                continue
+            try:
+                pictures.append(Picture(_read_png(path), caption))
+            except _DAMAGE as error:
+                notes.append(_damage_note(path, error))
+        shown.append((f"Engine {model.engine}" if len(runs) > 1 else "", pictures, notes))
+    return shown
 
 
-def _run_plots_html(directory: Path, without: Sequence[str]) -> str:
-    parts = []
-    for name, caption in PLOTS.items():
-        path = directory / "plots" / name
-        if name in without:
-            continue
-        try:
-            parts.append(figure_html(_read_png(path), caption))
-        except _DAMAGE as error:
-            parts.append(_damage_note(path, error))
-    return "\n".join(parts)
-
-
-def _gate_curves(runs: Mapping[Path, Gated]) -> bytes | None:
+def _gate_curves(runs: Mapping[Path, Gated]) -> Picture | None:
     """The curves of runs that have a reference; None where one has none, or is damaged."""
     trained: dict[str, tuple[Trained, Sequence[Trained]]] = {}
     try:
@@ -273,38 +254,40 @@ def _gate_curves(runs: Mapping[Path, Gated]) -> bytes | None:
             one = Trained(run.seed, 0, 1, curves=curves, weight_norms=model.weight_norms)
             trained[run.engine] = one, reference.seeds
         # matplotlib takes longer to import than most sessions without a gate run.
-        from bench.report.accuracy_plots import gate_png
+        from bench.report.accuracy_plots import gate_figure
+        from bench.report.charts import png_of
 
-        return gate_png(trained)
+        return Picture(png_of(gate_figure, trained), _CURVES)
     except (InputError, ValueError):  # ValueError: a reference without curves
         return None
 
 
-def _throughput_html(throughput: Sequence[Throughput]) -> str:
+def _throughput_section(throughput: Sequence[Throughput]) -> dict[str, object]:
+    """Chart and table; empty where nothing was measured."""
     if not throughput:
-        return "<h2>Throughput</h2><p>No throughput was measured in this session.</p>"
+        return {}
     # matplotlib takes longer to import than most sessions without benchmarks run.
-    from bench.report.throughput_plots import throughput_png
+    from bench.report.charts import png_of
+    from bench.report.throughput_plots import throughput_figure
 
     header = ("", "batch", "threads", "rounds", "images/s (median)", "slowest", "fastest")
     rows = []
     for row in throughput:
         rates = row.images_per_second
         figures = [f"{rate:,.0f}" for rate in (median(rates), min(rates), max(rates))]
-        rows.append(
-            [row.name, text_of(row.batch_size), text_of(row.threads), str(len(rates)), *figures]
-        )
-    chart = figure_html(throughput_png(throughput), "Median of the rounds; the line spans them all")
-    return f"<h2>Throughput</h2>\n{chart}\n{table_html(header, rows, numbers=True)}"
+        sizes = text_of(row.batch_size), text_of(row.threads), str(len(rates))
+        rows.append([row.name, *sizes, *figures])
+    chart = png_of(throughput_figure, throughput)
+    caption = "Median of the rounds; the line spans them all"
+    return {"chart": Picture(chart, caption), "table": Table(header, rows)}
 
 
 def _damage_note(path: Path, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        return f'<p class="note">{escape(str(path))} is missing.</p>'
+        return f"{path} is missing."
     if isinstance(error, KeyError):
-        return f'<p class="note">{escape(str(path))} lacks {escape(str(error))}.</p>'
-    reason = f"{type(error).__name__}: {error}"
-    return f'<p class="note">{escape(str(path))} is damaged ({escape(reason)}).</p>'
+        return f"{path} lacks {error}."
+    return f"{path} is damaged ({type(error).__name__}: {error})."
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -8,21 +8,17 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from bench.report.benchmarks import Throughput
-from bench.report.png import WIDTH_INCHES, png_of
+from bench.report import charts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from bench.report.session import Throughput
 
 
 # Okabe & Ito (2008), told apart with any colour vision; grey for a name that has none of the words.
 COLOURS = {"loop": "#0072B2", "fit": "#E69F00", "original": "#009E73", "predict": "#CC79A7"}
 OTHER_COLOUR = "#999999"
-
-
-def throughput_png(rows: Sequence[Throughput]) -> bytes:
-    """`throughput_figure` as a PNG file of 1050 pixels' width."""
-    return png_of(lambda: throughput_figure(rows))
 
 
 def throughput_figure(rows: Sequence[Throughput]) -> Figure:
@@ -40,8 +36,7 @@ def throughput_figure(rows: Sequence[Throughput]) -> Figure:
     ]
     panels = [(title, panel) for title, panel in panels if panel]
     heights = [len(panel) for _, panel in panels]
-    size = (WIDTH_INCHES, 0.2 + 0.36 * sum(heights) + 0.7 * len(panels))  # 0.7: title and axis
-    figure = Figure(figsize=size, layout="constrained")
+    figure = charts.new_figure(0.2 + 0.36 * sum(heights) + 0.7 * len(panels))  # 0.7: title and axis
     grid = figure.subplots(len(panels), squeeze=False, gridspec_kw={"height_ratios": heights})
     for axes, (title, panel) in zip(grid[:, 0], panels, strict=True):
         _draw_bars(axes, panel)

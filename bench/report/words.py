@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median
-
-from packaging.version import InvalidVersion, Version
+from typing import NamedTuple
 
 from bench.records.blocks import BASELINE, Block, Results
-from bench.records.sides import Side
-from bench.report.html import text_of
+from bench.report.versions import CPUS_ONLY, facts, moment, version_order
 from bench.verdicts.sequential import Change, Verdict
 from bench.verdicts.speed import Decision, interval
 
@@ -27,73 +24,22 @@ HEADER = (
     *("blocks", "pairs", "totals", "detects"),
 )
 EXPLANATION = (
-    "Ratio: candidate over baseline, above 1 is slower or bigger (where MiB are named: their "
-    "difference a call). Interval: at the confidence of the look that it belongs to. Totals: ratio "
-    "of the sums of all samples, in which stalls show. Detects: the slowdown that this comparison "
-    "calls FAIL with 80 % power, by its looks up to the budget, margin and correction. "
-    "Informational workloads have no weight in the verdict."
+    ("ratio", "Candidate over baseline; above 1 is slower or bigger. In MiB: their difference."),
+    ("interval", "At the confidence of the look that decided, or of the last one."),
+    ("totals", "Ratio of the sums of all samples; stalls show in it."),
+    (
+        "detects",
+        "Slowdown that this comparison, with its looks and correction, calls FAIL with 80 % power.",
+    ),
+    ("informational", "The verdict on such a workload has no weight."),
 )
-SAME_KERAS = "the baseline's Keras"
-OTHER_KERAS = "other versions of Keras"
-_LABELS = {
-    "tensorflow": "TensorFlow",
-    "tensorflow_git": "TensorFlow's git version",
-    "build": "build information",
-    "keras": "Keras",
-    "keras_package": "Keras's package",
-    "numpy": "NumPy",
-    "python": "Python",
-    "onednn": "oneDNN",
-    "cpu": "CPU",
-    "flags": "CPU flags",
-    "usable_cores": "usable cores",
-    "memory_gib": "memory (GiB)",
-}
 
 
-@dataclass(frozen=True)
-class FailureGroup:
-    """A failure that occurred in one or more blocks.
-
-    Attributes:
-        words: who failed in what, why, and in which blocks.
-        output: the last lines that the worker printed.
-    """
+class FailureGroup(NamedTuple):
+    """A failure of one or more blocks in words, and the last lines that the worker printed."""
 
     words: str
     output: str
-
-
-def version_order(results: Results) -> list[int]:
-    """Candidates by version of TensorFlow, then Keras, NumPy, Python; else as they were given."""
-    places = range(len(results.candidates))
-    return sorted(places, key=lambda place: version_key(results.candidates[place]))
-
-
-def version_key(side: Side) -> list[Version]:
-    """What `version_order` sorts by."""
-    modules = side.modules
-    others = (str(side.versions.get(name, "")) for name in ("numpy", "python"))
-    texts = (modules.tensorflow or side.label, modules.keras, *others)  # of one not built its label
-    return [_version(text) for text in texts]
-
-
-def differs_in(side: Side, baseline: Side) -> str:
-    """The axis that a candidate lies on: what but TensorFlow differs from the baseline."""
-    settings = [f"{name}={value}" for name, value in sorted(side.settings.items())]
-    if dict(side.settings) != dict(baseline.settings):
-        return f"with {' '.join(settings) or 'no settings'}"
-    known = side.modules.keras, baseline.modules.keras
-    return SAME_KERAS if "" in known or known[0] == known[1] else OTHER_KERAS
-
-
-def _version(text: str) -> Version:
-    """The first version that a text holds; 0 without one."""
-    found = re.search(r"\d+(\.\w+)+(\+\w[\w.]*)?", text)
-    try:
-        return Version(found[0] if found else "0")
-    except InvalidVersion:
-        return Version("0")
 
 
 def problem(results: Results, candidate: int) -> str:
@@ -138,21 +84,20 @@ def headline(results: Results, decisions: Sequence[Decision]) -> str:
         worst = None
     unfinished = "" if results.complete else "INCOMPLETE, "
     verdict = worst.value if worst else "NO VERDICT"
-    return f"{unfinished}{verdict}: {who} against {results.baseline.label}: {_tally(counted, unit)}"
+    return f"{unfinished}{verdict}: {who} against {results.baseline.label}: {tally(counted, unit)}"
 
 
 def candidate_line(results: Results, decisions: Sequence[Decision], candidate: int) -> str:
     """`2.21.0 against 2.20.0: 1 FAIL, 7 PASS of 8 gated workloads`."""
     gated = [d.verdict for d in of_candidate(decisions, candidate) if d.terms.gated]
     sides = f"{results.candidates[candidate].label} against {results.baseline.label}"
-    return f"{sides}: {_tally(gated, 'gated workloads')}"
+    return f"{sides}: {tally(gated, 'gated workloads')}"
 
 
 OVERVIEW_LEGEND = (
-    "Ratios, candidate over baseline (where MiB are named: differences a call); ↓ proven faster or "
-    "smaller, ↑ proven slower or bigger, both also within the margin; ? neither PASS nor FAIL yet. "
-    "Arrows are corrected over the whole table (Holm, two-sided 5 %); an interval may exclude 1.00 "
-    "without one."
+    "Ratios of candidate and baseline, and with a sign differences in MiB. ↓ Proven faster or "
+    "smaller. ↑ Proven slower or bigger, even if within the margin. ? INCONCLUSIVE. Arrows are "
+    "corrected over the whole table; an interval may exclude 1 without one."
 )
 
 
@@ -290,11 +235,6 @@ def failures(results: Results) -> list[FailureGroup]:
     ]
 
 
-def moment(text: str) -> str:
-    """An ISO 8601 moment in UTC, to the minute; anything else as it is."""
-    return f"{text[:10]} {text[11:16]} UTC" if text.endswith(("+00:00", "Z")) else text
-
-
 def how_measured(results: Results) -> list[tuple[str, str]]:
     """When, for how long, and on what terms."""
     options = dict(results.options)
@@ -309,42 +249,19 @@ def how_measured(results: Results) -> list[tuple[str, str]]:
         ("Measured", f"{moment(results.started)}: {spent}, {state}"),
         ("Budget", "not known" if budget is None else f"{budget:g} s a candidate"),
         ("TensorFlow's threads", ", ".join(filter(None, (named, where)))),
-        ("Devices", "CPUs only: GPUs are hidden from TensorFlow"),
+        CPUS_ONLY,
     ]
-    rows += [(label(name), text_of(value)) for name, value in options.items()]
     return [
         *rows,
+        *facts(options),
         *_thread_rows(results),
         ("Disturbed blocks", disturbed_blocks(results)[0]),
         ("SHA-256 of the measuring code", results.code),
     ]
 
 
-def machine(results: Results) -> list[tuple[str, str]]:
-    """What it was measured on."""
-    return [(label(key), text_of(value)) for key, value in results.machine.items()]
-
-
-def label(key: str) -> str:
-    """A key of machine, options or versions as it is shown."""
-    return _LABELS.get(key, key.replace("_", " "))
-
-
-def version_rows(baseline: Side, candidate: Side) -> list[tuple[str, str, str]]:
-    """Request, settings and versions of both sides, with a heading each."""
-    held = {**baseline.versions, **candidate.versions}
-    keys = [key for key in _LABELS if key in held] + [key for key in held if key not in _LABELS]
-    return [
-        ("request", baseline.request, candidate.request),
-        ("settings", text_of(baseline.settings), text_of(candidate.settings)),
-        *(
-            (label(key), text_of(baseline.versions.get(key)), text_of(candidate.versions.get(key)))
-            for key in keys
-        ),
-    ]
-
-
-def _tally(verdicts: Sequence[Verdict | None], unit: str) -> str:
+def tally(verdicts: Sequence[Verdict | None], unit: str) -> str:
+    """`1 FAIL, 7 PASS of 8 gated workloads`, by the unit that is counted."""
     counts = [f"{verdicts.count(v)} {v.value}" for v in SEVEREST_FIRST if v in verdicts]
     return f"{', '.join(counts)} of {len(verdicts)} {unit}" if counts else f"no {unit}"
 

@@ -107,24 +107,6 @@ def replay(
     )
 
 
-def table(rows: Mapping[str, Replays]) -> str:
-    """Markdown: a row for each pair of files."""
-    lines = [
-        "| candidate | seeds | the baseline's | compared | loses, points | standard deviation "
-        f"| runs | {' | '.join(verdict.value for verdict in Verdict)} | seeds a run |",
-        f"|---|---|---|---|---|---|---|{'---|' * len(Verdict)}---|",
-    ]
-    for name, row in rows.items():
-        total = sum(row.counts.values())
-        shares = [f"{100 * row.counts[verdict] / total:.1f} %" for verdict in Verdict]
-        theirs = "the same" if row.beside else "others"
-        compared = "one by one" if row.paired else "means"
-        points = f"{row.loss_points:.3f}", f"{row.deviation_points:.3f}"
-        cells = [name, row.pool, theirs, compared, *points, total, *shares, f"{row.mean_seeds:.1f}"]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
-
-
 def _pools(
     baseline: Trainings, candidate: Trainings
 ) -> tuple[Sequence[Trained], Sequence[Trained], bool]:

@@ -155,22 +155,6 @@ def replay(
     ]
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The self-check's table: how often each verdict came out; of runs, with its bounds."""
-    lines = [f"{'bank':8}{'blocks':>6}  {'manner':16}" + "".join(f"{v.value:>16}" for v in Verdict)]
-    for row in rows:
-        shares = "".join(f"{_share(row, verdict):>16}" for verdict in Verdict)
-        lines.append(f"{row.bank:8}{row.blocks:>6}  {f'{row.total} {row.manner}':16}{shares}")
-    return "\n".join(lines)
-
-
-def _share(row: Row, verdict: Verdict) -> str:
-    if row.manner != "runs":
-        return f"{100 * row.share(verdict):.1f} %"
-    low, high = clopper_pearson(row.counts[verdict], row.total)
-    return f"{row.counts[verdict]} ({100 * low:.0f}-{100 * high:.0f} %)"
-
-
 def clopper_pearson(count: int, runs: int) -> tuple[float, float]:
     """95 % interval of a share that was seen `count` times in `runs` (Clopper and Pearson 1934)."""
     interval = stats.binomtest(count, runs).proportion_ci(0.95, method="exact")

@@ -8,12 +8,9 @@ from pathlib import Path
 import pytest
 
 import bench.__main__ as command
-from bench import reference
 from bench.environments.builds import default_cache
-from bench.records.sides import Side
-from bench.records.trainings import Trained, Trainings, only_writer, read_trainings
+from bench.records.trainings import only_writer, read_trainings
 from lenet5.recipe import ENGINES
-from lenet5.recipes import find_recipe
 
 pytestmark = pytest.mark.usefixtures("black_images")
 
@@ -36,7 +33,7 @@ def test_it_is_extended_by_the_seeds_that_it_lacks(
     assert command.main(arguments) == 0
     assert "2 of 2 seeds" in capsys.readouterr().out
     assert command.main([*arguments[:-1], "3"]) == 0
-    assert "fast, engine keras: 98." in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[-1].split()[:4] == ["fast", "keras", "3", "0"]
     (found,) = read_trainings(out)
     assert [trained.seed for trained in found.seeds] == [0, 1, 2]
 
@@ -77,15 +74,3 @@ def test_a_first_seed_out_of_range_is_refused(
 ) -> None:
     assert command.main([*arguments, "--first-seed", "-1"]) == 4
     assert "seed is -1" in capsys.readouterr().err
-
-
-def test_the_summary_has_spread_and_lowest() -> None:
-    seeds = tuple(
-        Trained(seed, wrong, 10_000, train_seconds=20.0, epochs=6)
-        for seed, wrong in enumerate([150, 160, 140])
-    )
-    found = Trainings(find_recipe("fast"), "keras", "", "", Side("", ""), {}, "", seeds)
-    assert reference.summary(found) == (
-        "fast, engine keras: 98.500 % (mean of 3 seeds, standard deviation 0.100, lowest 98.40 %; "
-        "150.0 images wrong, 140 to 160; 6 epochs, 20.0 s a seed)"
-    )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.mutations import checks
-from bench.mutations.checks import GATE, ORDINARY_CHECKS, Noticed, notice, run_checks, table
+from bench.mutations.checks import GATE, HEADER, ORDINARY_CHECKS, Noticed, notice, rows, run_checks
 from bench.mutations.framework import BREAKAGES
 from bench.mutations.project import MUTATIONS, Mutation, apply
 
@@ -53,12 +53,13 @@ def test_the_table_says_which_sort_of_test_was_first() -> None:
         Noticed("L2", "regulariser", (f"{GATE}::test_d",)),
         Noticed("order", "steps.py", ()),
     ]
-    assert table(found).splitlines()[2:] == [
-        "| Adam | optimiser | a test of fit | `test_fit_adam.py::test_a[1-2]` | 2 |",
-        "| tanh | layer | another test | `test_b.py::c` | 2 |",
-        "| L2 | regulariser | the gate alone | `test_accuracy_gate.py::test_d` | 1 |",
-        "| order | steps.py | **nothing** |  | 0 |",
+    assert rows(found) == [
+        ("Adam", "optimiser", "a test of fit", "test_fit_adam.py::test_a[1-2]", "2"),
+        ("tanh", "layer", "another test", "test_b.py::c", "2"),
+        ("L2", "regulariser", "the gate alone", "test_accuracy_gate.py::test_d", "1"),
+        ("order", "steps.py", "nothing", "", "0"),
     ]
+    assert {len(row) for row in rows(found)} == {len(HEADER)}
 
 
 CONFTEST = """

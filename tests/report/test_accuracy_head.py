@@ -10,7 +10,7 @@ import pytest
 
 from bench.records.sides import Side
 from bench.records.trainings import Comparison, Trained, Trainings
-from bench.report.accuracy import accuracy_html, table_rows
+from bench.report.accuracy import accuracy_html, accuracy_table
 from bench.report.accuracy_plots import losses_figure
 from bench.verdicts.accuracy import decide_all
 from lenet5.data import Subset
@@ -32,7 +32,9 @@ def trainings(label: str, wrong_image: int) -> Trainings:
         digits[[seed + 100, wrong_image]] += 1
         text = "".join(str(digit % 10) for digit in digits)
         seeds.append(Trained(seed, 2, 200, text, train_seconds=8.5, best_epoch=6, epochs=6))
-    return Trainings(RECIPE, "graph", "", "", Side("", label), {}, "", tuple(seeds))
+    return Trainings(
+        RECIPE, "graph", "", "", Side("", label), {"cpu": "a processor"}, "", tuple(seeds)
+    )
 
 
 @pytest.fixture
@@ -49,10 +51,23 @@ def test_the_page_has_verdict_seeds_and_flips(sets: list[Trainings], paired: boo
     assert "<b>mine" not in page
     assert "1 images lost and 1 gained in at least 8 of 10 seeds" in page
     assert page.count('src="data:image/png;base64,') == 3
+    assert "PASS: accuracy[fast] of &lt;b&gt;mine&lt;/b&gt; against 2.15.1" in page
+    assert "<tr><th>Engine</th><td>graph</td></tr>" in page
+    assert "<tr><th>CPU</th><td>a processor</td></tr>" in page
+
+
+def test_each_candidate_has_its_environments(sets: list[Trainings]) -> None:
+    """Beside the baseline's, with the packages that differ."""
+    other = Side("tensorflow-cpu==2.20.0", "2.20.0", {"keras": "3.11.2"}, ("keras==3.11.2",))
+    sets = [sets[0], replace(sets[1], side=other), sets[1]]
+    page = accuracy_html(sets, decide_all(sets, PAIRED), TEST, paired=True)
+    assert "PASS: accuracy[fast] of 2 candidates against 2.15.1: 2 PASS of 2 candidates" in page
+    assert '<th>Request</th><td class=""></td><td class="">tensorflow-cpu==2.20.0</td>' in page
+    assert '<th>keras</th><td class=""></td><td class="">3.11.2</td>' in page
 
 
 def test_the_table_has_a_row_a_side(sets: list[Trainings]) -> None:
-    baseline, candidate = table_rows(sets, decide_all(sets, PAIRED))
+    baseline, candidate = accuracy_table(sets, decide_all(sets, PAIRED)).rows
     assert baseline == ("2.15.1", "baseline", "99.000 ± 0.000", "", "", "10", "", "8.5")
     assert candidate[1:] == (
         *("PASS", "99.000 ± 0.000", "+0.000", "+0.000 to +0.000", "10", "0.150", "8.5"),

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import base64
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
@@ -15,9 +14,12 @@ import pytest
 
 from bench.records.blocks import BASELINE, CANDIDATE, Failure, Results, Samples, SideSamples
 from bench.records.sides import Side
-from bench.report import comparison_plots
-from bench.report.comparison import comparison_html, lock_differences, summary_markdown, table_text
-from bench.report.words import EXPLANATION, notes, overview
+from bench.report import charts
+from bench.report.charts import png_of
+from bench.report.comparison import comparison_html, summary_text, table_text
+from bench.report.comparison_plots import samples_figure
+from bench.report.versions import lock_differences
+from bench.report.words import notes, overview
 from bench.verdicts.speed import decide
 from tests import synthetic
 from tests.synthetic import GROWTH, LOOP, PEAK
@@ -47,52 +49,6 @@ memory_growth (MiB)    PASS, bigger   +0.010  +0.008 to +0.012 (98.4 %)    0.05 
 
 disturbed blocks: 1 of 5, 1 of them repeated
 - 2.21.0, block 2, repeated: other processes used 12 % of the core"""
-
-SUMMARY = rf"""## FAIL: 2.21.0 against 2.15.1: 1 FAIL, 2 PASS of 3 gated workloads
-
-| workload | verdict | ratio | interval | margin | blocks | pairs | totals | detects |
-| --- | --- | --: | --: | --: | --: | --: | --: | --: |
-| train_step\[loop,b128] | FAIL | 1.100 | 1.092-1.105 (98.9 %) | 1.03 | 4 | 40 | 1.100 | 3.2 % |
-| fit\[b32] | PASS | 1.000 | 0.994-1.005 (98.8 %) | 1.03 | 4 | 40 | 1.000 | 3.2 % |
-| peak_memory | PASS, smaller | 0.905 | 0.899-0.909 (98.8 %) | 1.1 | 4 | 40 | 0.905 | 10.2 % |
-| memory_growth (MiB) (informational) | PASS, bigger | +0.010 | +0.008 to +0.012 (98.4 %) | 0.05 | 4 | 40 | - | 0.051 |
-
-- train_step\[loop,b128]: 2.21.0 takes 1.100x the time of 2.15.1 (98.93 % interval 1.092-1.105, 4 blocks), margin 1.03
-- memory_growth: 2.21.0 takes +0.010 MiB a call against 2.15.1 (98.4 % interval +0.008 to +0.012, 4 blocks), bigger, but within the margin 0.05
-
-<details><summary>Environments: 2.15.1 and 2.21.0</summary>
-
-|  | 2.15.1 | 2.21.0 |
-| --- | --- | --- |
-| request | tensorflow-cpu==2.15.1 | tensorflow-cpu==2.21.0 |
-| TensorFlow | 2.15.1 | 2.21.0 |
-| Keras | 2.15.0 | 3.12.0 |
-| keras | 2.15.0 | 3.12.0 |
-
-</details>
-
-False alarms of this machine: 0 FAIL in 200 replays.
-
-<details><summary>How it was measured</summary>
-
-{EXPLANATION}
-
-|  |  |
-| --- | --- |
-| Measured | 2026-11-22 12:00 UTC: 5 blocks in 1.7 min, complete |
-| Budget | 600 s a candidate |
-| TensorFlow's threads | one, pinned to one core |
-| Devices | CPUs only: GPUs are hidden from TensorFlow |
-| seed | 0 |
-| Disturbed blocks | 1 of 5, 1 of them repeated |
-| SHA-256 of the measuring code | {"0" * 64} |
-| CPU | a processor |
-| cores | 2 |
-
-- 2.21.0, block 2, repeated: other processes used 12 % of the core
-
-</details>
-"""
 
 
 def small() -> Results:
@@ -201,21 +157,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What was to be drawn, of which nothing is."""
     asked: list[tuple[Any, ...]] = []
 
-    def forest(_: object, __: object, candidate: int) -> bytes:
-        asked.append(("forest", candidate))
+    def draw(figure: Callable[..., object], *arguments: object) -> bytes:
+        asked.append((figure.__name__.removesuffix("_figure"), arguments[-1]))
         return b"PNG"
 
-    def versions(_: object, __: object, workload: str) -> bytes:
-        asked.append(("versions", workload))
-        return b"PNG"
-
-    def samples(_: object, workload: str) -> bytes:
-        asked.append(("samples", workload))
-        return b"PNG"
-
-    monkeypatch.setattr(comparison_plots, "forest_png", forest)
-    monkeypatch.setattr(comparison_plots, "versions_png", versions)
-    monkeypatch.setattr(comparison_plots, "samples_png", samples)
+    monkeypatch.setattr(charts, "png_of", draw)
     return asked
 
 
@@ -224,7 +170,7 @@ def page(results: Results, false_alarms: str = NOT_MEASURED) -> Page:
 
 
 def summary(results: Results, false_alarms: str = NOT_MEASURED) -> str:
-    return summary_markdown(results, decide(results), false_alarms=false_alarms)
+    return summary_text(results, decide(results), false_alarms=false_alarms)
 
 
 def table(results: Results) -> str:
@@ -281,7 +227,7 @@ def test_an_incomplete_comparison_says_so_first() -> None:
     assert table(results).startswith("INCOMPLETE, FAIL: 2.21.0 against 2.15.1")
     assert note in table(results)
     assert summary(results).startswith("## INCOMPLETE, FAIL: 2.21.0")
-    assert f"> **{note}" in summary(results)
+    assert f"\n- {note}" in summary(results)
 
 
 def test_without_gated_workloads_there_is_no_verdict() -> None:
@@ -312,38 +258,41 @@ def test_digits_of_an_interval_never_contradict_its_verdict() -> None:
     assert float(row.split("-")[1].split()[0]) < 1.03
 
 
-# Markdown
+# The summary of a CI job's page
 
 
 def test_the_whole_summary() -> None:
-    """The verdict stands first; environments and method are folded."""
-    assert summary(small(), "false alarms on this machine: 0 FAIL in 200 replays") == SUMMARY
+    """The headline, then the terminal's table as it is."""
+    headline, *_ = TABLE.splitlines()
+    rate = "False alarms of this machine: 0 FAIL in 200 replays."
+    assert summary(small(), "false alarms on this machine: 0 FAIL in 200 replays") == (
+        f"## {headline}\n\n```text\n{TABLE}\n\n{rate}\n```\n"
+    )
 
 
-def test_markdown_escapes_pipes_newlines_and_markup() -> None:
-    """A label cannot end a cell, a line or a table, nor make a link."""
-    text = summary(hostile(), HOSTILE)
-    assert "<script>" not in text
-    outside = re.sub(r"<(pre|summary)>.*?</\1>", "", text, flags=re.DOTALL)  # Markdown is off there
-    assert "\n# next" not in outside
-    assert "[z](http" not in outside.replace("\\[z](http", "")
-    for line in outside.splitlines():
-        assert "`" not in line.replace("\\`", "")
-    rows = [line for line in outside.splitlines() if line.startswith("|")]
-    assert rows
-    columns = {line.replace("\\|", "").count("|") for line in rows}
-    assert columns == {3, 4, 10}
+def test_no_label_ends_the_heading_or_the_block_of_a_summary() -> None:
+    """The fence is longer than any run of backticks; the heading has neither links nor markup."""
+    results = replace(hostile(), baseline=Side("", f"`````\n````` {HOSTILE}"))
+    heading, empty, fence, *lines, end = summary(results, HOSTILE).splitlines()
+    assert (fence, empty, end) == ("``````text", "", "``````")
+    assert not any(line.startswith(end) for line in lines)
+    assert heading.startswith("## ")
+    assert "\\<script\\>" in heading
+    assert "\\[z\\](http" in heading
+    assert "`" not in heading.replace("\\`", "")
 
 
-def test_the_summary_holds_what_a_worker_said_last() -> None:
-    """Folded, as it was printed."""
+def test_terminal_and_summary_hold_what_a_worker_said_last() -> None:
+    """Once, as it was printed, with the blocks that it belongs to."""
     failure = Failure(CANDIDATE, LOOP, "killed by signal 11", "Fatal Python error\n\n  <module>")
     blocks = [replace(block, failures=(failure,)) for block in small().blocks]
-    text = summary(replace(small(), blocks=tuple(blocks)))
-    assert (
-        f"<details><summary>2.21.0, {LOOP}: killed by signal 11 (blocks 1, 2, 3, 4)</summary>\n\n"
-        "<pre>Fatal Python error\n\n  &lt;module&gt;</pre>\n\n</details>\n" in text
+    results = replace(small(), blocks=tuple(blocks))
+    told = (
+        f"\n- 2.21.0, {LOOP}: killed by signal 11 (blocks 1, 2, 3, 4)\n"
+        "    Fatal Python error\n\n      <module>\n"
     )
+    assert told in f"{table(results)}\n"
+    assert told in summary(results)
 
 
 # HTML
@@ -352,7 +301,7 @@ def test_the_summary_holds_what_a_worker_said_last() -> None:
 def test_html_says_all_of_it(drawn: Sequence[tuple[Any, ...]]) -> None:
     """Verdict and what stands beside it, terms, machine, environments and pictures."""
     shown = page(small(), "0 FAIL in 200 replays")
-    assert shown.marked["headline"] == [
+    assert shown.marked["headline fail"] == [
         "FAIL: 2.21.0 against 2.15.1: 1 FAIL, 2 PASS of 3 gated workloads"
     ]
     assert shown.marked["fail"] == ["FAIL"]
@@ -382,7 +331,7 @@ def test_html_escapes_everything(drawn: Sequence[tuple[Any, ...]]) -> None:
     plain = page(small())
     shown = page(hostile(), HOSTILE)
     assert "script" not in shown.tags
-    assert set(shown.tags) - set(plain.tags) <= {"pre"}
+    assert set(shown.tags) - set(plain.tags) <= {"pre", "b", "wbr"}
     assert shown.words.count('<script>alert("1")</script>') > 20
     assert drawn
 
@@ -396,8 +345,23 @@ def test_html_of_several_candidates_shows_workloads_by_version(
     assert drawn[:4] == [("versions", name) for name in names]
     assert [item for item in drawn if item[0] == "forest"] == [("forest", 1), ("forest", 0)]
     assert "tensorflow-cpu==9 is not there: no version of it <is> there" in shown.marked["note"]
-    assert "tensorflow-cpu==9 INCONCLUSIVE 3 INCONCLUSIVE of 3 gated workloads" in shown.words
-    assert "2.20.0 FAIL 1 FAIL, 2 PASS of 3 gated workloads" in shown.words
+    for words in (
+        "tensorflow-cpu==9 against 2.15.1: 3 INCONCLUSIVE of 3 gated workloads",
+        "2.20.0 against 2.15.1: 1 FAIL, 2 PASS of 3 gated workloads",
+        "verdict INCONCLUSIVE FAIL FAIL",  # a row a workload, since these are more
+        f"{LOOP} - 1.100 ↑ FAIL 1.100 ↑ FAIL",
+    ):
+        assert words in shown.words
+
+
+def test_the_overview_has_a_row_a_candidate_where_these_are_more(
+    drawn: Sequence[tuple[Any, ...]],
+) -> None:
+    results = several()
+    results = replace(results, candidates=(*results.candidates, *[ABSENT] * 3))
+    shown = page(results)
+    assert "2.20.0 FAIL 1.100 ↑ FAIL 1.000 0.905 ↓ +0.010 ↑" in shown.words
+    assert drawn
 
 
 def test_failures_stand_with_the_workers_last_words(drawn: Sequence[tuple[Any, ...]]) -> None:
@@ -438,7 +402,7 @@ def test_pictures_are_in_the_page_as_they_were_drawn() -> None:
         *(f"{name} over time" for name in results.workloads),
     }
     assert all(png.startswith(b"\x89PNG") for png in shown.pictures.values())
-    assert shown.pictures[f"{LOOP} over time"] == comparison_plots.samples_png(results, LOOP)
+    assert shown.pictures[f"{LOOP} over time"] == png_of(samples_figure, results, LOOP)
     assert "http" not in html
     assert "link" not in shown.tags
 
@@ -450,8 +414,7 @@ def test_sides_that_are_the_same_are_called_so(drawn: Sequence[tuple[Any, ...]])
     """An environment against itself: no empty table."""
     results = small()
     same = replace(results, baseline=replace(results.candidates[0], label="2.21.0 again"))
-    assert "\nThe environments are the same.\n" in summary(same)
-    assert "Packages that differ None." in page(same).words
+    assert "Packages that differ: none" in page(same).words
     assert drawn
 
 

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -17,8 +18,8 @@ from matplotlib.text import Text
 
 from bench.records.blocks import CANDIDATE, Failure, Results
 from bench.records.sides import Side
-from bench.report import comparison_plots
-from bench.report.axes import COLOURS
+from bench.report import comparison_plots, version_plots
+from bench.report.charts import COLOURS, png_of
 from bench.verdicts.sequential import Verdict
 from bench.verdicts.speed import Decision, decide
 from tests import synthetic
@@ -82,7 +83,7 @@ def forest(results: Results, candidate: int = 0) -> Figure:
 
 
 def versions(results: Results, workload: str = LOOP) -> Figure:
-    return comparison_plots.versions_figure(decide(results), results, workload)
+    return version_plots.versions_figure(decide(results), results, workload)
 
 
 def words(figure: Figure) -> list[str]:
@@ -108,17 +109,17 @@ def test_pictures_are_as_wide_as_the_report_and_not_blank() -> None:
     """1050 pixels; as high as what they show is long."""
     results = several()
     decisions = decide(results)
-    assert size_of(comparison_plots.forest_png(decisions, results, 0)) == (1050, 329)
-    assert size_of(comparison_plots.samples_png(results, LOOP)) == (1050, 265)
-    assert size_of(comparison_plots.versions_png(decisions, results, LOOP)) == (1050, 420)
+    assert size_of(png_of(comparison_plots.forest_figure, decisions, results, 0)) == (1050, 329)
+    assert size_of(png_of(comparison_plots.samples_figure, results, LOOP)) == (1050, 265)
+    assert size_of(png_of(version_plots.versions_figure, decisions, results, LOOP)) == (1050, 420)
 
 
 def test_pictures_do_not_depend_on_a_users_settings_and_leave_them_alone() -> None:
     results = several()
-    plain = comparison_plots.samples_png(results, LOOP)
+    plain = png_of(comparison_plots.samples_figure, results, LOOP)
     with matplotlib.rc_context({"savefig.dpi": 50, "font.size": 20, "axes.facecolor": "red"}):
         before = dict(matplotlib.rcParams)
-        again = comparison_plots.samples_png(results, LOOP)
+        again = png_of(comparison_plots.samples_figure, results, LOOP)
         assert dict(matplotlib.rcParams) == before
     assert again == plain
 
@@ -129,9 +130,9 @@ def test_a_label_with_dollars_is_no_formula() -> None:
     sides = (Side("x", "$\\frac{$"), Side("y", "$x_$"))
     results = replace(results, candidates=sides, baseline=Side("z", "$^$"))
     decisions = decide(results)
-    size_of(comparison_plots.forest_png(decisions, results, 0))
-    size_of(comparison_plots.samples_png(results, LOOP))
-    size_of(comparison_plots.versions_png(decisions, results, LOOP))
+    size_of(png_of(comparison_plots.forest_figure, decisions, results, 0))
+    size_of(png_of(comparison_plots.samples_figure, results, LOOP))
+    size_of(png_of(version_plots.versions_figure, decisions, results, LOOP))
 
 
 def long_names() -> Results:
@@ -368,6 +369,22 @@ def test_names_of_many_versions_do_not_overlap() -> None:
     assert min(np.diff(ends)) > 20
 
 
+def test_names_of_many_versions_with_their_keras_do_not_overlap() -> None:
+    """They have a line each for TensorFlow, Keras's package and its version."""
+    results = compared((1.0,) * 8)
+    sides = [
+        Side("", f"2.{minor}.1 + tf-keras 2.{minor}.1", {"tensorflow": f"2.{minor}.1"})
+        for minor in range(10, 18)
+    ]
+    legacy = [replace(side, settings={"TF_USE_LEGACY_KERAS": "1"}) for side in sides[:4]]
+    figure = versions(replace(results, candidates=(*legacy, *sides[4:])))
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+        assert len(boxes) >= 4
+        assert all(one.x1 < next_.x0 for one, next_ in pairwise(boxes))
+
+
 def test_axes_of_versions_have_panels_of_their_own() -> None:
     """TensorFlow with the baseline's Keras, other Kerases, settings: in common columns."""
     results = compared((1.1, 1.2, 0.9, 1.3))
@@ -407,6 +424,6 @@ def test_environments_of_one_axis_and_version_stand_side_by_side() -> None:
 def test_versions_without_a_result_say_so() -> None:
     results = synthetic.results({LOOP: [None], "fit[b32]": [0.0]})
     decisions: list[Decision] = decide(results)
-    assert words(comparison_plots.versions_figure(decisions, results, LOOP)) == [
+    assert words(version_plots.versions_figure(decisions, results, LOOP)) == [
         f"{LOOP}: nothing was measured"
     ]

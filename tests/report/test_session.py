@@ -22,8 +22,16 @@ from matplotlib.figure import Figure
 
 from bench.records.sides import Side
 from bench.records.trainings import Trainings
-from bench.report.benchmarks import Throughput, session_throughput
-from bench.report.session import ENVIRONMENT, GATED, PLOTS, Gated, head_html
+from bench.report.session import (
+    ENVIRONMENT,
+    GATED,
+    PLOTS,
+    Gated,
+    Throughput,
+    head_html,
+    session_throughput,
+)
+from bench.report.tables import Table
 from bench.report.throughput_plots import throughput_figure
 from lenet5.history import Epoch, History
 from lenet5.plots import PLOT_FILES
@@ -491,10 +499,10 @@ def test_the_plots_of_the_report_are_those_of_a_run() -> None:
     assert tuple(PLOTS) == PLOT_FILES
 
 
-def test_lines_of_a_markdown_table_become_a_table() -> None:
-    findings = ["before", "| mutation | caught by |", "|---|---|", "| a <b> | `c` |", "after"]
-    head = head_html({}, [], [], findings=findings)
-    assert "<p>before</p>" in head
-    assert "<p>after</p>" in head
-    assert "a &lt;b&gt;" in head
-    assert "|" not in head.partition("<p>before</p>")[2]
+def test_findings_are_sentences_and_tables() -> None:
+    """In their order, and escaped."""
+    table = Table(("broken", "noticed by"), [("a <b>", "c")])
+    head = head_html({}, [], [], findings=["before <i>", table, "after"])
+    places = [head.index(text) for text in ("<p>before &lt;i&gt;</p>", "a &lt;b&gt;", "<p>after")]
+    assert places == sorted(places)
+    assert '<tr><th>a &lt;b&gt;</th><td class="">c</td></tr>' in head

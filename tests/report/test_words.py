@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from bench.records.sides import Side
-from bench.report.words import (
+from bench.report.versions import (
     OTHER_KERAS,
     SAME_KERAS,
     differs_in,
-    notes,
     version_order,
     version_rows,
 )
+from bench.report.words import notes
 from tests import synthetic
 from tests.synthetic import LOOP
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from bench.records.numerics import GRADIENTS, QUANTITIES, STEPS, make_problem
-from bench.report.numerics import table
 from bench.verdicts import numpy_lenet5
 from bench.verdicts.numerics import TOLERANCES, beyond, deviations, solve
 from lenet5.data import Subset
@@ -84,12 +83,3 @@ def test_what_is_missing_or_no_number_deviates_by_infinity(
     truth: dict[str, list[float]], answer: list[float]
 ) -> None:
     assert deviations({**truth, "loss": answer}, truth)["loss"] == math.inf
-
-
-def test_the_table_tells_changes_between_versions(truth: dict[str, list[float]]) -> None:
-    changed = {**truth, "loss": [truth["loss"][0] * (1 + 1e-9)]}
-    wrong = {**truth, "loss": [truth["loss"][0] * 2]}
-    text = table(list("abcde"), [truth, truth, changed, wrong, "killed by SIGSEGV"], truth)
-    ends = [line.split("|")[-2].strip() for line in text.splitlines()[2:]]
-    assert ends == ["", "the same", "changed", "**beyond the tolerance**", ""]
-    assert "killed by SIGSEGV" in text

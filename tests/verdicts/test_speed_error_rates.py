@@ -75,20 +75,6 @@ def test_a_bank_that_is_too_small_is_refused(blocks: int, seconds: float) -> Non
         replayed(found)
 
 
-def test_table_says_how_often_each_verdict_came_out() -> None:
-    replays = {Verdict.PASS: 985, Verdict.FAIL: 5, Verdict.INCONCLUSIVE: 10}
-    runs = {Verdict.PASS: 20, Verdict.FAIL: 0, Verdict.INCONCLUSIVE: 0}
-    rows = [
-        speed_error_rates.Row(EQUAL, "runs", 80, runs),
-        speed_error_rates.Row(EQUAL, "draws", 80, replays),
-    ]
-    assert speed_error_rates.table(rows) == (
-        "bank    blocks  manner                      PASS            FAIL    INCONCLUSIVE\n"
-        "equal       80  20 runs            20 (83-100 %)      0 (0-17 %)      0 (0-17 %)\n"
-        "equal       80  1000 draws                98.5 %           0.5 %           1.0 %"
-    )
-
-
 def test_clopper_pearson_against_the_rule_of_three() -> None:
     """None in 20: at most 1 - 0.025 ** (1 / 20), two-sided 95 %."""
     low, high = speed_error_rates.clopper_pearson(0, 20)

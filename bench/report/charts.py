@@ -1,11 +1,14 @@
-"""What the charts of a comparison share: axis of ratios or differences, margin, intervals."""
+"""Parts of charts: PNG files, the axis of ratios or differences, margin, intervals."""
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
+import matplotlib.style
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
@@ -16,6 +19,10 @@ from bench.verdicts.speed import Decision
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+DPI = 100
+WIDTH_INCHES = 10.5
+LONGEST_NAME = 34
+BEHIND_TEXT = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.8}
 
 # Blue and vermilion (darkened to a contrast of 4.5 to white) of Okabe & Ito (2008), and grey; the
 # marker says the same without colour.
@@ -26,6 +33,38 @@ WORSE = "#FBEEE4"  # behind what is worse than the margin
 
 # Ratios further from 1 than this many margins stand at the edge, if they are in the minority.
 _REACH = 6.0
+
+
+_Arguments = ParamSpec("_Arguments")
+
+
+def png_of(
+    draw: Callable[_Arguments, Figure], *arguments: _Arguments.args, **options: _Arguments.kwargs
+) -> bytes:
+    """The figure that a function draws as a PNG file of 1050 pixels' width."""
+    file = io.BytesIO()
+    # A user's matplotlibrc must not change what a report looks like; a label may hold dollars.
+    with matplotlib.style.context(["default", {"text.parse_math": False}]):
+        draw(*arguments, **options).savefig(file, format="png", dpi=DPI)
+    return file.getvalue()
+
+
+def new_figure(height_inches: float) -> Figure:
+    """An empty figure as wide as the report."""
+    return Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
+
+
+def message_figure(message: str) -> Figure:
+    """A figure with nothing but a line of text."""
+    figure = new_figure(0.8)
+    figure.text(0.5, 0.5, message, ha="center", va="center", fontsize=12, color=FAINT)
+    return figure
+
+
+def short(text: str) -> str:
+    """A label or name in one line, cut where it is too long for a chart."""
+    words = " ".join(text.split())
+    return words if len(words) <= LONGEST_NAME else f"{words[: LONGEST_NAME - 1]}…"
 
 
 def equal(terms: WorkloadTerms) -> float:
@@ -61,7 +100,13 @@ def limits(rows: Sequence[Decision], *, is_difference: bool) -> tuple[float, flo
 
 
 def set_value_axis(
-    axes: Axes, name: str, low: float, high: float, *, is_difference: bool, ticks: int = 8
+    axes: Axes,
+    name: Literal["x", "y"],
+    low: float,
+    high: float,
+    *,
+    is_difference: bool,
+    ticks: int = 8,
 ) -> None:
     """Limits of the axis `x` or `y`, and ticks that are round numbers; a log scale for ratios."""
     if not is_difference:
@@ -75,7 +120,12 @@ def set_value_axis(
     axis.set_major_locator(FixedLocator([x for x in places if low <= x <= high]))
     axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axis.set_minor_locator(NullLocator())
-    axis.grid(color="#E6E6E6", linewidth=0.8)
+    clear(axes, name)
+
+
+def clear(axes: Axes, grid: Literal["x", "y"]) -> None:
+    """Leaves out the frame's upper and right side; draws a faint grid across one axis."""
+    axes.grid(axis=grid, color="#E6E6E6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -100,21 +150,16 @@ def draw_margin(axes: Axes, terms: WorkloadTerms, high: float) -> None:
 
 
 def draw_interval(
-    axes: Axes,
-    place: float,
-    decision: Decision,
-    low: float,
-    high: float,
-    *,
-    horizontal: bool = False,
+    axes: Axes, place: float, d: Decision, span: tuple[float, float], *, horizontal: bool = False
 ) -> None:
     """A marker and a line, cut at the axis's ends, where arrows stand for what is beyond.
 
     The marker is hollow where there is no interval yet.
     """
-    d, colour = decision, COLOURS[decision.verdict]
     if math.isnan(d.ratio):
         return
+    low, high = span
+    colour = COLOURS[d.verdict]
 
     def plot(values: Sequence[float], **style: Any) -> None:
         places = [place] * len(values)
@@ -153,3 +198,10 @@ def draw_legend(axes: Axes, verdicts: Iterable[Verdict]) -> None:
         borderaxespad=0,
         fontsize=9,
     )
+
+
+def draw_note(axes: Axes, place: float, text: str) -> None:
+    """A word at the top of the axes."""
+    where = axes.get_xaxis_transform()
+    style: dict[str, Any] = {"fontsize": 9, "color": FAINT, "bbox": BEHIND_TEXT}
+    axes.text(place, 0.97, text, transform=where, ha="center", va="top", **style)

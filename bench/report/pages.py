@@ -1,0 +1,56 @@
+"""HTML from the templates beside this module; whatever they are given is escaped there."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from bench.verdicts.sequential import Verdict
+
+LONG = 100  # characters of a machine's property that is folded
+
+
+class Picture(NamedTuple):
+    """A PNG file and its caption."""
+
+    png: bytes
+    caption: str
+
+
+def render(template: str, **values: object) -> str:
+    """A head or page of that template; it brings its own style and loads nothing."""
+    return _TEMPLATES.get_template(template).render(values)
+
+
+def page_html(title: str, head: str) -> str:
+    """A whole page around a head that `render` has made, and escaped."""
+    return render("page.html", title=title, head=head)
+
+
+def message_html(message: str) -> str:
+    """The head of a report that has nothing else to show."""
+    return render("message.html", message=message)
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
+
+
+def _verdict_in(cell: str) -> str:
+    """The verdict that a cell begins or ends with, in lower case; empty without one."""
+    named = (v.value for v in Verdict if cell.startswith(v.value) or cell.endswith(v.value))
+    return next(named, "").lower()
+
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters.update(base64=_base64, verdict_in=_verdict_in)
+_TEMPLATES.globals["LONG"] = LONG

@@ -1,0 +1,127 @@
+"""Tables as data, and the one writer of them as text; HTML pages show the same data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tabulate import tabulate
+
+from bench.records.numerics import QUANTITIES, Quantities
+from bench.records.trainings import Trainings
+from bench.verdicts.accuracy_error_rates import Replays
+from bench.verdicts.numerics import TOLERANCES, beyond, deviations
+from bench.verdicts.sequential import Verdict
+from bench.verdicts.speed_error_rates import Row, clopper_pearson
+
+_VERDICTS = tuple(verdict.value for verdict in Verdict)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under a header; its text has aligned columns.
+
+    Attributes:
+        header: names of the columns; empty for none.
+        rows: cells by row; a short row is a heading of the rows below it.
+        left: leading columns that are aligned left, the others right; None: all.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: int | None = 1
+
+    def __str__(self) -> str:
+        lines = [self.header, *self.rows] if self.header else [*self.rows]
+        # A line break within a cell would be another row.
+        cells = [[" ".join(cell.split()) for cell in line] for line in lines]
+        columns = max(map(len, cells), default=0)
+        left = columns if self.left is None else self.left
+        sides = ["left" if column < left else "right" for column in range(columns)]
+        text = tabulate(cells, tablefmt="plain", colalign=sides, disable_numparse=True)
+        return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def numerics_table(
+    names: Sequence[str], found: Sequence[Quantities | str], truth: Quantities
+) -> Table:
+    """An environment a row, the largest relative deviation of each quantity a column.
+
+    The quantities are logits, loss, each layer's gradients of kernel and bias, and the losses of 50
+    steps. The last column compares an environment's figures with those of the row above, bit by
+    bit.
+    """
+    header = ["environment", *(name.removeprefix("gradient ") for name in QUANTITIES), "numerics"]
+    rows = []
+    before: Quantities | None = None
+    for name, quantities in zip(names, found, strict=True):
+        if isinstance(quantities, str):
+            rows.append([name, *[""] * len(QUANTITIES), quantities])
+            continue
+        off = deviations(quantities, truth)
+        changed = "" if before is None else "the same" if quantities == before else "changed"
+        word = "beyond the tolerance" if beyond(off, TOLERANCES) else changed
+        rows.append([name, *(f"{off[quantity]:.1e}" for quantity in QUANTITIES), word])
+        before = quantities
+    return Table(header, rows)
+
+
+def self_check_table(rows: Sequence[Row]) -> Table:
+    """How often each verdict came out, by bank and manner; of runs with 95 % interval."""
+
+    def share(row: Row, verdict: Verdict) -> str:
+        if row.manner != "runs":
+            return f"{100 * row.share(verdict):.1f} %"
+        low, high = clopper_pearson(row.counts[verdict], row.total)
+        return f"{row.counts[verdict]} ({100 * low:.0f}-{100 * high:.0f} %)"
+
+    cells = [
+        [row.bank, f"{row.total} {row.manner}", str(row.blocks), *(share(row, v) for v in Verdict)]
+        for row in rows
+    ]
+    return Table(("bank", "manner", "blocks", *_VERDICTS), cells, left=2)
+
+
+def error_rates_table(replays: Mapping[str, Replays]) -> Table:
+    """How often each accuracy verdict came out, a pair of files a row."""
+    header = (
+        *("candidate", "the baseline's", "compared", "seeds", "loses (points)", "deviation"),
+        *("runs", *_VERDICTS, "seeds a run"),
+    )
+    rows = []
+    for name, found in replays.items():
+        total = sum(found.counts.values())
+        rows.append(
+            (
+                *(name, "the same" if found.beside else "others"),
+                *("one by one" if found.paired else "means", str(found.pool)),
+                *(f"{found.loss_points:.3f}", f"{found.deviation_points:.3f}", str(total)),
+                *(f"{100 * found.counts[verdict] / total:.1f} %" for verdict in Verdict),
+                f"{found.mean_seeds:.1f}",
+            )
+        )
+    return Table(header, rows, left=3)
+
+
+def reference_table(reference: Trainings) -> Table:
+    """A reference in one row: mean and spread of its seeds, epochs and time."""
+    header = (
+        *("recipe", "engine", "seeds", "diverged", "accuracy (%)", "deviation", "lowest (%)"),
+        *("wrong images", "fewest", "most", "epochs", "s/seed"),
+    )
+    trained = [seed for seed in reference.seeds if seed.wrong is not None]
+    name = (reference.recipe.name, reference.engine, str(len(trained)))
+    diverged = str(len(reference.seeds) - len(trained))
+    if not trained:
+        return Table(header, [(*name, diverged, *["-"] * 8)], left=2)
+    percent = [100 * seed.accuracy for seed in trained]
+    wrong = [seed.wrong or 0 for seed in trained]
+    row = (
+        *(*name, diverged, f"{np.mean(percent):.3f}"),
+        f"{np.std(percent, ddof=1):.3f}" if len(percent) > 1 else "-",
+        *(f"{min(percent):.2f}", f"{np.mean(wrong):.1f}", str(min(wrong)), str(max(wrong))),
+        f"{np.mean([seed.epochs for seed in trained]):.3g}",
+        f"{np.mean([seed.train_seconds for seed in trained]):.1f}",
+    )
+    return Table(header, [row], left=2)

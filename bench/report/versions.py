@@ -1,0 +1,120 @@
+"""Environments in words: their order, their differences, and tables of their versions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from packaging.version import InvalidVersion, Version
+
+from bench.records.blocks import Results
+from bench.records.sides import Side
+from bench.report.tables import Table
+
+SAME_KERAS = "the baseline's Keras"
+OTHER_KERAS = "other versions of Keras"
+CPUS_ONLY = ("Devices", "CPUs only: GPUs are hidden from TensorFlow")
+_LABELS = {
+    "tensorflow": "TensorFlow",
+    "tensorflow_git": "TensorFlow's git version",
+    "build": "Build information",
+    "keras": "Keras",
+    "lenet5": "lenet5",
+    "keras_package": "Keras's package",
+    "numpy": "NumPy",
+    "python": "Python",
+    "onednn": "oneDNN",
+    "cpu": "CPU",
+    "flags": "CPU flags",
+    "memory_gib": "Memory (GiB)",
+}
+
+
+def version_order(results: Results) -> list[int]:
+    """Candidates by version of TensorFlow, then Keras, NumPy, Python; else as they were given."""
+    places = range(len(results.candidates))
+    return sorted(places, key=lambda place: version_key(results.candidates[place]))
+
+
+def version_key(side: Side) -> list[Version]:
+    """The key that `version_order` sorts by."""
+    modules = side.modules
+    others = (str(side.versions.get(name, "")) for name in ("numpy", "python"))
+    texts = (modules.tensorflow or side.label, modules.keras, *others)  # of one not built its label
+    return [_version(text) for text in texts]
+
+
+def differs_in(side: Side, baseline: Side) -> str:
+    """The axis that a candidate lies on: settings, or another Keras, or neither."""
+    settings = [f"{name}={value}" for name, value in sorted(side.settings.items())]
+    if dict(side.settings) != dict(baseline.settings):
+        return f"with {' '.join(settings) or 'no settings'}"
+    known = side.modules.keras, baseline.modules.keras
+    return SAME_KERAS if "" in known or known[0] == known[1] else OTHER_KERAS
+
+
+def environment_table(baseline: Side, candidate: Side) -> Table:
+    """Request and versions of both sides; then, of a candidate that was built, other packages."""
+    rows: list[tuple[str, ...]] = [*version_rows(baseline, candidate)]
+    if candidate.lock:
+        packages = lock_differences(baseline, candidate)
+        rows += [(f"Packages that differ:{'' if packages else ' none'}",), *packages]
+    return Table(("", baseline.label, candidate.label), rows, left=None)
+
+
+def version_rows(baseline: Side, candidate: Side) -> list[tuple[str, str, str]]:
+    """Request, settings and versions of both sides, with a heading each."""
+    held = {**baseline.versions, **candidate.versions}
+    keys = [key for key in _LABELS if key in held] + [key for key in held if key not in _LABELS]
+    return [
+        ("Request", baseline.request, candidate.request),
+        ("Settings", text_of(baseline.settings), text_of(candidate.settings)),
+        *(
+            (label(key), text_of(baseline.versions.get(key)), text_of(candidate.versions.get(key)))
+            for key in keys
+        ),
+    ]
+
+
+def lock_differences(baseline: Side, candidate: Side) -> list[tuple[str, str, str]]:
+    """Packages whose versions differ between two locks: name, there, here; '' for absent."""
+    there, here = baseline.packages, candidate.packages
+    names = sorted(set(there) | set(here))
+    rows = [(name, there.get(name, ""), here.get(name, "")) for name in names]
+    return [row for row in rows if row[1] != row[2]]
+
+
+def facts(values: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Machine, options or versions as rows of label and text."""
+    return [(label(key), text_of(value)) for key, value in values.items()]
+
+
+def label(key: str) -> str:
+    """A key of machine, options or versions as it is shown."""
+    words = key.replace("_", " ")
+    return _LABELS.get(key, f"{words[:1].upper()}{words[1:]}")
+
+
+def text_of(value: object) -> str:
+    """A value in words; a missing one is "not known"."""
+    if value is None:
+        return "not known"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def moment(text: str) -> str:
+    """An ISO 8601 moment in UTC, to the minute; anything else as it is."""
+    return f"{text[:10]} {text[11:16]} UTC" if text.endswith(("+00:00", "Z")) else text
+
+
+def _version(text: str) -> Version:
+    """The first version that a text holds; 0 without one."""
+    found = re.search(r"\d+(\.\w+)+(\+\w[\w.]*)?", text)
+    try:
+        return Version(found[0] if found else "0")
+    except InvalidVersion:
+        return Version("0")

@@ -1,0 +1,101 @@
+"""One writer makes every text table: aligned columns, one line a row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bench.records.numerics import QUANTITIES, Quantities
+from bench.records.sides import Side
+from bench.records.trainings import Trained, Trainings
+from bench.report.tables import (
+    Table,
+    error_rates_table,
+    numerics_table,
+    reference_table,
+    self_check_table,
+)
+from bench.verdicts.accuracy_error_rates import Replays
+from bench.verdicts.sequential import Verdict
+from bench.verdicts.speed_error_rates import EQUAL, Row
+from lenet5.recipes import find_recipe
+
+COUNTS = {Verdict.PASS: 985, Verdict.FAIL: 5, Verdict.INCONCLUSIVE: 10}
+
+
+def test_columns_are_aligned_and_numbers_stand_as_they_are_given() -> None:
+    table = Table(("workload", "verdict", "margin"), [("a", "PASS", "1.10"), ("bc", "-", "1")], 2)
+    assert str(table) == (
+        "workload  verdict  margin\n"
+        "a         PASS       1.10\n"
+        "bc        -             1"
+    )  # fmt: skip
+
+
+def test_a_short_row_is_a_heading_and_line_ends_have_no_blanks() -> None:
+    table = Table(("name", "text"), [("rest:",), ("a", ""), ("b", "long")], left=None)
+    assert str(table).splitlines() == ["name   text", "rest:", "a", "b      long"]
+
+
+def test_a_line_break_in_a_cell_is_no_row() -> None:
+    assert str(Table((), [("a\n\n# b", "1"), ("c", "2")])).splitlines() == ["a # b  1", "c      2"]
+
+
+def test_the_self_check_says_how_often_each_verdict_came_out() -> None:
+    runs = {Verdict.PASS: 20, Verdict.FAIL: 0, Verdict.INCONCLUSIVE: 0}
+    rows = [Row(EQUAL, "runs", 80, runs), Row(EQUAL, "draws", 80, COUNTS)]
+    assert str(self_check_table(rows)) == (
+        "bank   manner      blocks           PASS        FAIL  INCONCLUSIVE\n"
+        "equal  20 runs         80  20 (83-100 %)  0 (0-17 %)    0 (0-17 %)\n"
+        "equal  1000 draws      80         98.5 %       0.5 %         1.0 %"
+    )
+
+
+def test_error_rates_are_shares_of_runs() -> None:
+    found = Replays(60, True, True, 0.01, 0.08, COUNTS, 10.25)
+    other = replace(found, beside=False, paired=False)
+    table = error_rates_table({"equal": found, "other": other})
+    (first, second) = table.rows
+    assert first == (
+        *("equal", "the same", "one by one", "60", "0.010", "0.080", "1000"),
+        *("98.5 %", "0.5 %", "1.0 %", "10.2"),
+    )
+    assert second[:3] == ("other", "others", "means")
+    assert len(table.header) == len(first)
+
+
+def test_numerics_tell_changes_between_versions() -> None:
+    truth = {quantity: [1.0, 2.0] for quantity in QUANTITIES}
+    changed = {**truth, "loss": [1.0, 2.0 * (1 + 1e-9)]}
+    wrong = {**truth, "loss": [1.0, 4.0]}
+    found: list[Quantities | str] = [truth, truth, changed, wrong, "killed by SIGSEGV"]
+    table = numerics_table(list("abcde"), found, truth)
+    ends = [row[-1] for row in table.rows]
+    assert ends == ["", "the same", "changed", "beyond the tolerance", "killed by SIGSEGV"]
+    assert {len(row) for row in table.rows} == {len(table.header)}
+    assert table.rows[3][1 + QUANTITIES.index("loss")] == "1.0e+00"
+
+
+def test_a_reference_has_spread_and_lowest() -> None:
+    seeds = tuple(
+        Trained(seed, wrong, 10_000, train_seconds=20.0, epochs=6)
+        for seed, wrong in enumerate([150, 160, 140, None])
+    )
+    found = Trainings(find_recipe("fast"), "keras", "", "", Side("", ""), {}, "", seeds)
+    assert dict(
+        zip(reference_table(found).header, reference_table(found).rows[0], strict=True)
+    ) == {
+        "recipe": "fast",
+        "engine": "keras",
+        "seeds": "3",
+        "diverged": "1",
+        "accuracy (%)": "98.500",
+        "deviation": "0.100",
+        "lowest (%)": "98.40",
+        "wrong images": "150.0",
+        "fewest": "140",
+        "most": "160",
+        "epochs": "6",
+        "s/seed": "20.0",
+    }
+    (row,) = reference_table(replace(found, seeds=seeds[3:])).rows
+    assert row == ("fast", "keras", "0", "1", *["-"] * 8)
