@@ -23,7 +23,7 @@ class Side:
             version, build information, oneDNN, scheduling.
         lock: the full resolved list, `name==version` each, sorted.
         settings: variables that were set.
-        problem: why it could not be built or started; empty where it was.
+        problem: why it could not be built or started, also in several lines; empty where it was.
         unwanted: workloads that others were measured on and this one was not to be.
     """
 
@@ -49,6 +49,11 @@ class Side:
     def is_for_cpus_only(self) -> bool:
         """Whether TensorFlow was built without support for GPUs."""
         return is_for_cpus_only(self.lock, self.versions)
+
+
+def in_one_line(problem: str) -> str:
+    """A problem for a sentence, a cell or a list: what it says, without its line breaks."""
+    return " ".join(problem.split())
 
 
 def labelled(sides: Sequence[Side]) -> list[Side]:

@@ -126,13 +126,16 @@ def _aligned(rows: Sequence[Decision]) -> list[str]:
 
 
 def _wrapped(sentences: Iterable[str]) -> list[str]:
-    return [
-        line
-        for sentence in sentences
-        for line in textwrap.wrap(
-            sentence, WIDTH, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False
+    lines = []
+    for sentence in sentences:
+        first, _, others = sentence.partition("\n")
+        lines += textwrap.wrap(
+            first, WIDTH, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False
         )
-    ]
+        lines += [
+            f"  {line}" for line in others.splitlines()
+        ]  # what a tool printed stays as it printed it
+    return lines
 
 
 def _md(text: str) -> str:
@@ -315,6 +318,7 @@ _CSS = """
 .comparison .pass { color: #0072b2; font-weight: 600; }
 .comparison .fail { color: #bf5300; font-weight: 600; }
 .comparison .inconclusive { color: #707070; font-weight: 600; }
+.comparison .note { white-space: pre-wrap; }
 .comparison h3 { font-size: 15px; margin: 1.2rem 0 .4rem; }
 .comparison figcaption { display: none; }
 .comparison summary { cursor: pointer; }

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
+from bench.records.sides import in_one_line
 from bench.records.trainings import Comparison, Trained, Trainings, differs
 from bench.verdicts.sequential import Look, Verdict
 from lenet5.recipe import Recipe
@@ -237,7 +238,8 @@ def decide_all(sets: Sequence[Trainings], terms: Comparison) -> list[AccuracyDec
         )
         reason = baseline.problem or candidate.problem or differs(baseline, candidate)
         if reason:
-            decision = replace(decision, verdict=Verdict.INCONCLUSIVE, reason=reason)
+            told = in_one_line(reason)
+            decision = replace(decision, verdict=Verdict.INCONCLUSIVE, reason=told)
         decisions.append(decision)
     return decisions
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bench.records.blocks import BASELINE, CANDIDATE, Block, Results, Samples, WorkloadTerms
+from bench.records.sides import in_one_line
 from bench.verdicts.sequential import (
     LOOKS,
     Outcome,
@@ -177,9 +178,9 @@ def _broken(results: Results, candidate: int, faults: _Faults) -> tuple[Verdict,
     side = results.candidates[candidate]
     reason = ""
     if results.baseline.problem:
-        reason = f"the baseline is not there: {results.baseline.problem}"
+        reason = f"the baseline is not there: {in_one_line(results.baseline.problem)}"
     elif side.problem:
-        reason = f"{side.label} is not there: {side.problem}"
+        reason = f"{side.label} is not there: {in_one_line(side.problem)}"
     elif len(faults.baseline) >= FAILURES_THAT_DECIDE:
         reason = f"the baseline fails: {faults.baseline[-1]}"
     elif len(faults.candidate) >= FAILURES_THAT_DECIDE:

@@ -103,7 +103,7 @@ def test_a_finding_says_whether_seeds_are_pairs_and_what_trained_them(
     baseline = trained("2.15.1", *range(140, 150), engine=engine)
     candidate = trained("2.21.0", *range(142, 152), engine=engine)
     diverged = replace(candidate, seeds=(Trained(0, 300, 10_000),))
-    nothing = replace(candidate, seeds=(), problem="not there")
+    nothing = replace(candidate, seeds=(), problem="not there:\n  a cause")
     found = []
     for item in (candidate, diverged, nothing):
         (decision,) = decide_all([baseline, item], comparison)
@@ -114,4 +114,4 @@ def test_a_finding_says_whether_seeds_are_pairs_and_what_trained_them(
     assert f", 10 seeds, {word}, engine {engine}), margin 0.15, detects 0." in tested
     assert below.startswith(f"{start} loses 1.")
     assert f"(1 seeds, {word}, engine {engine}): diverged: seed 0 reached 97.00 %" in below
-    assert missing == f"{start} against 2.15.1: not there"
+    assert missing == f"{start} against 2.15.1: not there: a cause"
