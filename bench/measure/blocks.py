@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import machine
-from bench.measure.processes import Interpreter, Worker, WorkerError, time_import
+from bench.measure.processes import (
+    Interpreter,
+    Worker,
+    WorkerError,
+    time_import,
+    time_running,
+)
 from bench.records.blocks import (
     BASELINE,
     CANDIDATE,
@@ -339,7 +345,7 @@ class _Pair:
         """Runs a slice on each side, in turns: each is stopped while the other runs.
 
         What a neighbour does for half a second falls on both so, as if slices were short. The time
-        for which a side was stopped is taken off its slice.
+        for which a side was stopped during its slice is taken off it.
 
         Raises:
             _SideError: one of them failed.
@@ -348,8 +354,9 @@ class _Pair:
         for side, worker in workers.items():
             worker.stop()
             worker.send("slice", workload=workload, steps=steps[side])
-        ran, stopped = dict.fromkeys(steps, 0.0), dict.fromkeys(steps, 0.0)
+        ran = dict.fromkeys(steps, 0.0)
         stopped_at: dict[str, float] = {}
+        pauses: dict[str, list[tuple[float, float]]] = {side: [] for side in steps}
         answers: dict[str, dict[str, Any]] = {}
         errors: dict[str, WorkerError] = {}
         while len(answers) + len(errors) < len(workers):
@@ -359,7 +366,7 @@ class _Pair:
                 left = self._limits.slice_seconds - ran[side]
                 is_last = len(answers) + len(errors) == len(workers) - 1
                 start = time.perf_counter()
-                stopped[side] += start - stopped_at.get(side, start)
+                pauses[side].append((stopped_at.get(side, start), start))
                 worker.go_on()
                 has_answer = worker.has_answer(left if is_last else min(_TURN_SECONDS, left))
                 if not has_answer:
@@ -376,7 +383,8 @@ class _Pair:
                 self._leave_core_alone(stopped_at[side] - start)
         _raise_first(errors)
         for side, answer in answers.items():
-            answer["value"] -= stopped[side]
+            # By the worker's own start and end: its answer may come a turn after its slice ended.
+            answer["value"] = time_running(answer["start"], answer["end"], pauses[side])
         return [answers[side] for side in steps]
 
     def ask(self, side: str, do: str, **arguments: Any) -> dict[str, Any]:

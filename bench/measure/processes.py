@@ -210,6 +210,19 @@ class Worker:
         self._process.wait()
 
 
+def time_running(start: float, end: float, pauses: Sequence[tuple[float, float]]) -> float:
+    """Seconds from start to end without the pauses between them.
+
+    Args:
+        start: on the clock of `time.perf_counter`, which is one for all processes of a system.
+        end: on the same clock.
+        pauses: from a stop to the next going on, on the same clock; no two overlap. What lies
+            before the start or after the end takes nothing off.
+    """
+    stopped = (min(end, until) - max(start, since) for since, until in pauses)
+    return end - start - sum(seconds for seconds in stopped if seconds > 0)
+
+
 def time_import(
     interpreter: Interpreter, folder: Path, cores: Sequence[int], seconds: float
 ) -> float:

@@ -91,13 +91,15 @@ class Side:
         return {"check": made.check()}
 
     def slice(self, workload: str, steps: int) -> Answer:
-        """Wall and CPU seconds of some steps, and the loss reached."""
+        """Wall and CPU seconds of some steps, their start and end, and the loss reached."""
         run: Callable[[int], float] = self._workloads[workload].run
         cpu_start = time.process_time()
-        start = time.perf_counter()
+        start = time.perf_counter()  # the parent reads the same clock
         loss = run(steps)
-        seconds = time.perf_counter() - start
-        return {"value": seconds, "cpu_seconds": time.process_time() - cpu_start, "loss": loss}
+        end = time.perf_counter()
+        cpu_seconds = time.process_time() - cpu_start
+        moments = {"start": start, "end": end}
+        return {"value": end - start, "cpu_seconds": cpu_seconds, "loss": loss, **moments}
 
     def memory(self) -> Answer:
         """Most memory in MiB that the process ever held, after a fixed course of work."""
