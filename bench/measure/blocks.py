@@ -35,6 +35,7 @@ _WARM_UP_SLICES = 2
 _TURN_SECONDS = 0.03
 _LEAST_PAIRS = 4
 _GROWTH_CALLS = 20
+_OF_THREADS = ("scheduling", "threads")  # workloads with threads of their own differ in these
 # Linux stops round-robin processes for 50 ms once they have used 95 % of a second.
 _PAUSE_SHARE = 0.08
 
@@ -174,7 +175,10 @@ class BlockRecorder:
             except _SideError as error:
                 self._note(error, "")
                 return []
-            self._versions.update(pair.versions)
+            for side, said in pair.versions.items():
+                before = self._versions.get(side, {})
+                own = {key: said[key] for key in said if key not in _OF_THREADS}
+                self._versions[side] = said if threads == self._bench.threads else {**own, **before}
             for done, spec in enumerate(group, start=1):
                 try:
                     checks = {} if spec.kind == FIRST_STEP else pair.prepare(spec)

@@ -92,8 +92,9 @@ def _answer(command: dict[str, Any], ratio: float, fault: str) -> dict[str, Any]
     if fault == "late":
         _burn(0.3)
     losses = [math.nan if fault == "nan" else loss for loss in LOSSES]
+    scheduling = "default" if command.get("threads") == 1 else "of many threads"
     answers: dict[str, dict[str, Any]] = {
-        "start": {"versions": {"tensorflow": "9.9.0", "scheduling": "default"}},
+        "start": {"versions": {"tensorflow": "9.9.0", "scheduling": scheduling}},
         "prepare": {"check": losses[::2] if fault == "half" else losses},
         "growth": {"value": 0.0, "threads": 12},
     }

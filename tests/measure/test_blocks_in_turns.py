@@ -154,6 +154,14 @@ def test_a_slice_can_be_made_of_interleaved_calls(
     assert asked[-16:] == [*forth, *back] * 2
 
 
+def test_scheduling_is_that_of_workloads_with_the_usual_threads(run: Run) -> None:
+    """Those with threads of their own are not pinned, and tell of another one."""
+    found = run({}, names=(LOOP, "fit[b128,t2]"))
+    assert found.baseline.versions["scheduling"] == "default"
+    alone = run({}, names=("fit[b128,t2]",))
+    assert dict(alone.baseline.versions) == {"tensorflow": "9.9.0"}
+
+
 def test_checks_and_losses_stand_with_the_samples(run: Run) -> None:
     samples = run({}).blocks[0].samples[LOOP]
     assert samples.baseline_check == samples.candidate_check == tuple(LOSSES)
