@@ -28,6 +28,8 @@ def compare_accuracy(
     reference: Trainings | None,
     dataset: Dataset,
     on_seed: OnSeed,
+    *,
+    processes: int,
 ) -> list[Trainings]:
     """Trains seeds up to each look, of those that are not decided yet.
 
@@ -37,6 +39,7 @@ def compare_accuracy(
         reference: to hold candidates against instead of a baseline.
         dataset: MNIST.
         on_seed: is told of all trainings after each seed.
+        processes: trainings at a time.
 
     Returns:
         The trainings of baseline or reference, then of every candidate.
@@ -74,9 +77,7 @@ def compare_accuracy(
                 for seed in range(first, last)
                 for place in places
             ]
-            train_seeds(
-                jobs, sides, folder, processes=max(len(machine.cores()), 1), on_trained=on_trained
-            )
+            train_seeds(jobs, sides, folder, processes=processes, on_trained=on_trained)
     return sets
 
 

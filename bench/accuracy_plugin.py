@@ -19,6 +19,7 @@ from tqdm import tqdm
 from bench.accuracy import compare_accuracy
 from bench.environments import builds
 from bench.environments.builds import Built, EnvironmentProblem, build, default_cache
+from bench.measure import capacity
 from bench.plans.seeds import AccuracyTerms, read_accuracy_terms
 from bench.records import results
 from bench.records.trainings import Trainings, read_reference, write_trainings
@@ -46,6 +47,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="POINTS",
         help="percentage points that may be lost; default: 1.5 standard deviations between seeds",
     )
+    group.addoption(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="trainings at a time; default: as many as cores, CPU quota and memory allow",
+    )
 
 
 @pytest.hookimpl(trylast=True)  # after the recipe's name was checked
@@ -57,6 +64,8 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError("--speed adds speed tests to --seeds")
         if option.accuracy_margin is not None:
             raise pytest.UsageError("--accuracy-margin needs --seeds")
+        if option.processes is not None:
+            raise pytest.UsageError("--processes needs --seeds")
         return
     if getattr(option, "numprocesses", None) or getattr(option, "reruns", None):
         raise pytest.UsageError("--seeds trains in parallel itself: without -n and --reruns only")
@@ -75,6 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
             seeds=option.seeds,
             asked_margin=option.accuracy_margin,
         )
+        option.processes = capacity.processes(option.processes)
         option.accuracy_results = _results_path(option.results, with_speed=option.speed)
         results.check_new(option.accuracy_results)
     except InputError as error:
@@ -200,7 +210,9 @@ def _train(config: pytest.Config, terms: AccuracyTerms) -> list[Trainings]:
             write_trainings(config.option.accuracy_results, sets, terms.comparison)
             bar.update()
 
-        sets = compare_accuracy(terms, built, reference, dataset, on_seed)
+        sets = compare_accuracy(
+            terms, built, reference, dataset, on_seed, processes=config.option.processes
+        )
     config.stash[TRAINED] = sets
     write_trainings(config.option.accuracy_results, sets, terms.comparison)
     return sets

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import psutil
 
 from bench.measure.processes import running_on
 from bench.records.blocks import Witness
@@ -43,6 +44,11 @@ def cores() -> tuple[int, ...]:
     Empty where the system cannot pin a process.
     """
     return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+
+
+def available_memory_bytes() -> int:
+    """Memory that processes can get without swapping, whatever a container's limit is."""
+    return int(psutil.virtual_memory().available)
 
 
 @dataclass(frozen=True)

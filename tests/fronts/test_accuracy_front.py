@@ -174,6 +174,8 @@ def test_speed_may_be_compared_after_accuracy(run: Run, stub: str) -> None:
         (("--seeds", "10", "--engine", "products"), "argument --engine: invalid choice"),
         (("--seeds", "10", "--speed"), "--speed needs --baseline"),
         (("--accuracy-margin", "0.2"), "--accuracy-margin needs --seeds"),
+        (("--seeds", "10", "--processes", "0"), "--processes is 0, expected 1 to 256"),
+        (("--processes", "2"), "--processes needs --seeds"),
         (("--speed",), "--speed adds speed tests to --seeds"),
         (("--seeds", "10", "--candidate=--index-url=x"), "index-url"),
     ],
