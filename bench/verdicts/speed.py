@@ -6,7 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bench.records.blocks import BASELINE, CANDIDATE, Block, Results, Samples, WorkloadTerms
+from bench.records.blocks import (
+    BASELINE,
+    CANDIDATE,
+    NOT_MEASURED,
+    Block,
+    Results,
+    Samples,
+    WorkloadTerms,
+)
 from bench.records.sides import in_one_line
 from bench.verdicts.sequential import (
     LOOKS,
@@ -181,6 +189,8 @@ def _broken(results: Results, candidate: int, faults: _Faults) -> tuple[Verdict,
         reason = f"the baseline is not there: {in_one_line(results.baseline.problem)}"
     elif side.problem:
         reason = f"{side.label} is not there: {in_one_line(side.problem)}"
+    elif faults.baseline and faults.baseline[-1].startswith(NOT_MEASURED):
+        reason = faults.baseline[-1]  # the system's fault, not the baseline's
     elif len(faults.baseline) >= FAILURES_THAT_DECIDE:
         reason = f"the baseline fails: {faults.baseline[-1]}"
     elif len(faults.candidate) >= FAILURES_THAT_DECIDE:
