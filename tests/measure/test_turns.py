@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from bench.measure.blocks import Bench, BlockRecorder, Limits, _Pair
-from bench.measure.processes import Interpreter, Worker, time_running
+from bench.measure.processes import Interpreter, Worker, WorkerError, time_running
 from bench.records import catalogue
 from bench.records.blocks import Samples, Witness
 from tests.measure.stub_worker import stub_python
@@ -52,6 +54,24 @@ def test_only_pauses_within_a_slice_are_taken_off_it(
     pauses: Sequence[tuple[float, float]], seconds: float
 ) -> None:
     assert time_running(100, 110, pauses) == seconds
+
+
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="macOS does not tell when it has stopped")
+def test_a_stopped_worker_stands_until_it_goes_on(tmp_path: Path) -> None:
+    """Again and again, also where the process has ended meanwhile."""
+    (tmp_path / "home").mkdir()
+    side = Interpreter(stub_python(tmp_path), {"TF_STUB_FAULT": f"slice {FIT} crash"})
+    with Worker(side, tmp_path) as worker:
+        process = psutil.Process(worker.pid)
+        for _ in range(5):
+            worker.stop()
+            assert process.status() == psutil.STATUS_STOPPED
+            worker.go_on()
+        worker.send("slice", workload=FIT, steps=1)
+        with pytest.raises(WorkerError, match="killed by SIGSEGV"):
+            worker.receive(5)
+        worker.stop()
+        worker.go_on()
 
 
 def test_within_a_long_slice_the_sides_take_turns(
