@@ -21,7 +21,7 @@ from bench import accuracy, reference, speed
 from bench.environments import builds
 from bench.environments.builds import Built, EnvironmentProblem, default_cache
 from bench.environments.request import parse_request
-from bench.measure import machine, processes
+from bench.measure import capacity, processes
 from bench.measure import numerics as measured_numerics
 from bench.measure.processes import WorkerError
 from bench.plans import speed as speed_plan
@@ -127,6 +127,12 @@ def _parser() -> argparse.ArgumentParser:
         "--first-seed", type=int, default=0, metavar="N", help="the seeds from here on; default: 0"
     )
     trained.add_argument("--environment", default=".", metavar="REQ", help="default: this one")
+    trained.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="trainings at a time; default: as many as cores, CPU quota and memory allow",
+    )
     trained.add_argument(
         "--out",
         type=Path,
@@ -286,6 +292,7 @@ def _reference(options: argparse.Namespace) -> int:
     check_seed(wanted[0])
     check_seed(wanted[-1])
     request = parse_request(options.environment)
+    processes_at_once = capacity.processes(options.processes)
     with (
         only_writer(path, default_cache(os.environ)),
         tqdm(total=count, unit="seed", disable=None) as bar,
@@ -308,7 +315,7 @@ def _reference(options: argparse.Namespace) -> int:
             on_reference,
             engine=options.engine,
             seeds=wanted,
-            processes=max(len(machine.cores()), 1),
+            processes=processes_at_once,
         )
     print(reference_table(found))
     for trained in failed:

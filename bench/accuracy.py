@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bench.environments.builds import Built, EnvironmentProblem, build_candidates
-from bench.measure import machine
+from bench.measure import capacity, machine
 from bench.measure.processes import interpreter_of, private_folder
 from bench.measure.seeds import Job, train_seeds
 from bench.measure.worker_files import prepare_training_folder
@@ -42,15 +42,17 @@ class AccuracyExperiment:
 
     module = "test_accuracy.py"
 
-    def __init__(self, terms: AccuracyTerms, results_path: Path) -> None:
+    def __init__(self, terms: AccuracyTerms, results_path: Path, processes: int) -> None:
         """Prepares a comparison.
 
         Args:
             terms: of the comparison.
             results_path: where every seed is kept as it comes.
+            processes: trainings at a time.
         """
         self._terms = terms
         self.results_path = results_path
+        self._processes = processes
         self._sets: list[Trainings] = []
         self._places: list[int] = []
         self._test: Subset | None = None
@@ -77,7 +79,7 @@ class AccuracyExperiment:
         )
         path = option.results or results.default_results(project / "reports", "accuracy")
         results.check_new(path)
-        return cls(terms, path)
+        return cls(terms, path, capacity.processes(option.processes))
 
     def header(self) -> str:
         """The terms, in one line."""
@@ -124,7 +126,7 @@ class AccuracyExperiment:
                 own = sets if reference is None else sets[1:]
                 bar.update(sum(len(item.seeds) for item in own) - bar.n)
 
-            compare_accuracy(terms, built, reference, dataset, on_seed)
+            compare_accuracy(terms, built, reference, dataset, on_seed, processes=self._processes)
 
     def outcomes(self) -> Mapping[Any, Outcome]:
         """Of every candidate that was selected."""
@@ -187,6 +189,8 @@ def compare_accuracy(
     reference: Trainings | None,
     dataset: Dataset,
     on_seed: OnSeed,
+    *,
+    processes: int,
 ) -> list[Trainings]:
     """Trains seeds up to each look, of those that are not decided yet.
 
@@ -196,6 +200,7 @@ def compare_accuracy(
         reference: to hold candidates against instead of a baseline.
         dataset: MNIST.
         on_seed: is told of all trainings after each seed.
+        processes: trainings at a time.
 
     Returns:
         The trainings of baseline or reference, then of every candidate.
@@ -234,9 +239,7 @@ def compare_accuracy(
                 for seed in range(first, last)
                 for place in places
             ]
-            train_seeds(
-                jobs, sides, folder, processes=max(len(machine.cores()), 1), on_trained=on_trained
-            )
+            train_seeds(jobs, sides, folder, processes=processes, on_trained=on_trained)
     return sets
 
 

@@ -128,6 +128,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="POINTS",
         help="percentage points that may be lost; default: 1.5 standard deviations between seeds",
     )
+    add(
+        *("--processes",),
+        type=int,
+        metavar="N",
+        help="trainings at a time; default: as many as cores, CPU quota and memory allow",
+    )
     add("--self-check", action="store_true", help="replay the stopping rule on this machine's bank")
     add("--mutations", action="store_true", help="run the ordinary tests on broken variants")
     add(

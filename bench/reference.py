@@ -12,7 +12,7 @@ from bench.measure import machine
 from bench.measure.processes import interpreter_of, private_folder
 from bench.measure.seeds import Job, train_seeds
 from bench.measure.worker_files import prepare_training_folder
-from bench.records.sides import named_sides
+from bench.records.sides import difference, named_sides, with_told
 from bench.records.trainings import Trained, Trainings, differs
 from lenet5.data import Dataset, sha256_of
 from lenet5.errors import InputError
@@ -67,8 +67,7 @@ def train_reference(
             if trained.crashed:
                 failed.append(trained)
                 return
-            side = replace(found.side, versions={**found.side.versions, **said})
-            found = replace(found.with_seed(trained), side=side)
+            found = replace(found.with_seed(trained), side=with_told(found.side, said))
             on_reference(found)
 
         there = {trained.seed for trained in found.seeds}
@@ -85,8 +84,8 @@ def _nothing_trained(recipe: Recipe, built: Built, engine: str, split: str, code
 
 
 def _checked(before: Trainings, now: Trainings) -> Trainings:
-    if (before.side.lock, before.side.settings) != (now.side.lock, now.side.settings):
-        raise InputError(f"what is trained already is of another environment: {_ANEW}")
+    if unlike := difference(before.side, now.side):
+        raise InputError(f"what is trained already is of another environment: {unlike}: {_ANEW}")
     if before.machine != now.machine:
         raise InputError(f"what is trained already is of another machine: {_ANEW}")
     if reason := differs(before, now):

@@ -20,7 +20,7 @@ from bench.measure.worker_files import prepare_folder
 from bench.plans.speed import Plan, Terms, next_number, read_terms, terms_to_resume, todo
 from bench.records import results
 from bench.records.blocks import BASELINE, CANDIDATE, Block, Results, WorkloadTerms
-from bench.records.sides import named_sides
+from bench.records.sides import difference, named_sides, with_told
 from bench.report.comparison import comparison_html, summary_text, table_text
 from bench.report.pages import message_html
 from bench.verdicts import speed_error_rates
@@ -207,6 +207,7 @@ def run(
         The results, marked complete.
 
     Raises:
+        InputError: a worker says otherwise of its environment than one before it.
         KeyboardInterrupt: after what was measured has been handed to `on_results`.
     """
     steps = {name: terms.steps for name, terms in results.workloads.items() if terms.steps}
@@ -245,11 +246,11 @@ def _with_block(
     said = recorder.versions
     candidates = list(results.candidates)
     if CANDIDATE in said:
-        versions = {**candidates[block.candidate].versions, **said[CANDIDATE]}
-        candidates[block.candidate] = replace(candidates[block.candidate], versions=versions)
+        told = with_told(candidates[block.candidate], said[CANDIDATE])
+        candidates[block.candidate] = told
     baseline = results.baseline
     if BASELINE in said:
-        baseline = replace(baseline, versions={**baseline.versions, **said[BASELINE]})
+        baseline = with_told(baseline, said[BASELINE])
     return replace(
         results,
         workloads=workloads,
@@ -331,8 +332,10 @@ def _gone_on_with(before: Results, now: Results) -> Results:
     results.check_alike(before, now)
     for one, other in zip(before.candidates, now.candidates, strict=True):
         was_there = not (one.problem or other.problem)
-        if was_there and (one.lock, one.settings) != (other.lock, other.settings):
-            raise InputError(f"{one.label} is not what was measured: {other.request} has changed")
+        if was_there and (unlike := difference(one, other)):
+            raise InputError(
+                f"{one.label} is not what was measured: {other.request} has changed: {unlike}"
+            )
     candidates = [
         other if one.problem or other.problem else replace(one, unwanted=other.unwanted)
         for one, other in zip(before.candidates, now.candidates, strict=True)

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import textwrap
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,7 +51,6 @@ _NOT_FOR_UV = (
     *("UV_RESOLUTION", "UV_SYSTEM_PYTHON", "UV_TORCH_BACKEND", "UV_VENV_", "UV_WORKING_DIR"),
 )
 _NO_NETWORK = re.compile(r"Failed to (fetch|download)|network\s+was\s+disabled")
-_LINK = re.compile(r"\s*(error:|cause:|Caused by:|[^\x00-\x7f]+)\s+")  # older uvs draw a tree
 _LIST = """
 import json, platform
 from importlib.metadata import distributions
@@ -81,7 +81,10 @@ print(json.dumps(versions))
 
 
 class EnvironmentProblem(Exception):  # noqa: N818 - a verdict on the environment, no bug
-    """An environment cannot be built or TensorFlow not imported there; one line says why."""
+    """An environment cannot be built, or TensorFlow cannot be imported there.
+
+    The first line names the request and says what failed; uv's own lines follow, indented.
+    """
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ def _from_cache(
         before = _built_before(cache, remembered)
         if before is None:
             raise EnvironmentProblem(
-                f"cannot be resolved without network, and was not built here before: {error}"
+                f"cannot be resolved without network, and was not built here before\n{error}"
             ) from None
         say(f"{request.text}: no network, {tensorflow_version(before[1])} of before is used")
         return before
@@ -221,14 +224,14 @@ def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict
     overrides.write_text("\n".join(request.overrides) + "\n", encoding="utf-8")
     done = _uv(
         scratch,
-        *("pip", "compile", wanted, "--override", overrides, "--python", sys.executable),
-        *("--no-header", "--no-annotate"),
+        *("pip", "compile", wanted, "--python", sys.executable, "--no-header", "--no-annotate"),
+        *(("--override", overrides) if request.overrides else ()),  # uv warns of an empty file
     )
     if done.returncode:
-        reason = condensed(done.stderr)
+        reason = uv_text(done.stderr)
         if _NO_NETWORK.search(done.stderr):
             raise ConnectionError(reason)
-        raise EnvironmentProblem(f"cannot be resolved: {reason}")
+        raise EnvironmentProblem(f"cannot be resolved\n{reason}")
     found = [line.strip() for line in done.stdout.splitlines()]
     found = [line for line in found if line and not line.startswith(("#", "-"))]
     return {local.get(line.partition(" @ ")[0], line): line for line in found}
@@ -249,7 +252,7 @@ def _install(folder: Path, pins: Iterable[str], scratch: Path) -> Path:
         ):
             done = _uv(scratch, *command)
             if done.returncode:
-                raise EnvironmentProblem(f"cannot be installed: {condensed(done.stderr)}")
+                raise EnvironmentProblem(f"cannot be installed\n{uv_text(done.stderr)}")
     except BaseException:
         shutil.rmtree(home, ignore_errors=True)
         raise
@@ -331,45 +334,17 @@ def _run(
         raise EnvironmentProblem(f"{command[0]} did not end within {seconds:g} s") from None
 
 
-def condensed(message: str) -> str:
-    """A message of uv's in one line: what failed and the last cause, or the unmet premises."""
-    links: list[str] = []
-    for line in message.splitlines():
-        mark = _LINK.match(line)
-        if mark:
-            links.append(line[mark.end() :].strip())
-        elif links and not line.strip():
-            break  # hints follow
-        elif links:
-            links[-1] += f" {line.strip(' │')}"
-    if not links:
-        return _told(message) or "uv ended without a word"
-    if "Because " in links[-1]:
-        return _shortened(_premises(links[-1].partition("Because ")[2]))
-    head = links[0].rstrip(":")
-    return _shortened(head if len(links) == 1 else f"{head}: {links[-1]}")
-
-
-def _premises(proof: str) -> str:
-    kept: list[str] = []
-    for step in re.split(r"\.?\s+And because ", proof):
-        told = step.split(", we can conclude that")[0].rstrip(".")
-        premise, _, required = told.rpartition(" and you require ")
-        if premise and re.split(r"[^\w.-]", required)[0] in premise:
-            told = premise  # the request stands before the message anyway
-        if told.removeprefix("you require ") not in "; ".join(kept):
-            kept.append(told)
-    return "; ".join(kept)
+def uv_text(message: str) -> str:
+    """What uv printed on stderr, as it stands, each line indented below the request's own."""
+    lines = [line.rstrip() for line in message.splitlines()]
+    text = "\n".join(lines).strip("\n") or "uv ended without a word"
+    return textwrap.indent(text, "  ")
 
 
 def _told(output: str) -> str:
     """The last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return _shortened(lines[-1]) if lines else ""
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 1]}…"
+    return lines[-1][:_LONGEST_REASON] if lines else ""
 
 
 def _sha256(path: Path) -> str:

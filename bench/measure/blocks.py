@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import machine
-from bench.measure.processes import Interpreter, Worker, WorkerError, time_import
+from bench.measure.processes import (
+    Interpreter,
+    Worker,
+    WorkerError,
+    time_import,
+    time_running,
+)
 from bench.records.blocks import (
     BASELINE,
     CANDIDATE,
@@ -29,6 +35,7 @@ _WARM_UP_SLICES = 2
 _TURN_SECONDS = 0.03
 _LEAST_PAIRS = 4
 _GROWTH_CALLS = 20
+_OF_THREADS = ("scheduling", "threads")  # workloads with threads of their own differ in these
 # Linux stops round-robin processes for 50 ms once they have used 95 % of a second.
 _PAUSE_SHARE = 0.08
 
@@ -168,7 +175,10 @@ class BlockRecorder:
             except _SideError as error:
                 self._note(error, "")
                 return []
-            self._versions.update(pair.versions)
+            for side, said in pair.versions.items():
+                before = self._versions.get(side, {})
+                own = {key: said[key] for key in said if key not in _OF_THREADS}
+                self._versions[side] = said if threads == self._bench.threads else {**own, **before}
             for done, spec in enumerate(group, start=1):
                 try:
                     checks = {} if spec.kind == FIRST_STEP else pair.prepare(spec)
@@ -339,7 +349,7 @@ class _Pair:
         """Runs a slice on each side, in turns: each is stopped while the other runs.
 
         What a neighbour does for half a second falls on both so, as if slices were short. The time
-        for which a side was stopped is taken off its slice.
+        for which a side was stopped during its slice is taken off it.
 
         Raises:
             _SideError: one of them failed.
@@ -348,8 +358,9 @@ class _Pair:
         for side, worker in workers.items():
             worker.stop()
             worker.send("slice", workload=workload, steps=steps[side])
-        ran, stopped = dict.fromkeys(steps, 0.0), dict.fromkeys(steps, 0.0)
+        ran = dict.fromkeys(steps, 0.0)
         stopped_at: dict[str, float] = {}
+        pauses: dict[str, list[tuple[float, float]]] = {side: [] for side in steps}
         answers: dict[str, dict[str, Any]] = {}
         errors: dict[str, WorkerError] = {}
         while len(answers) + len(errors) < len(workers):
@@ -359,7 +370,7 @@ class _Pair:
                 left = self._limits.slice_seconds - ran[side]
                 is_last = len(answers) + len(errors) == len(workers) - 1
                 start = time.perf_counter()
-                stopped[side] += start - stopped_at.get(side, start)
+                pauses[side].append((stopped_at.get(side, start), start))
                 worker.go_on()
                 has_answer = worker.has_answer(left if is_last else min(_TURN_SECONDS, left))
                 if not has_answer:
@@ -376,7 +387,8 @@ class _Pair:
                 self._leave_core_alone(stopped_at[side] - start)
         _raise_first(errors)
         for side, answer in answers.items():
-            answer["value"] -= stopped[side]
+            # By the worker's own start and end: its answer may come a turn after its slice ended.
+            answer["value"] = time_running(answer["start"], answer["end"], pauses[side])
         return [answers[side] for side in steps]
 
     def ask(self, side: str, do: str, **arguments: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
@@ -12,6 +13,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import psutil
 
 from bench.measure.processes import running_on
 from bench.records.blocks import Witness
@@ -32,7 +34,7 @@ def describe() -> dict[str, Any]:
         "cpu": cpu_model(),
         "flags": _cpu_flags(),
         "usable_cores": usable_cores(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "system": f"{platform.system()} {platform.machine()}",
     }
 
@@ -45,40 +47,47 @@ def cores() -> tuple[int, ...]:
     return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
 
 
+def available_memory_bytes() -> int:
+    """Memory that processes can get without swapping, whatever a container's limit is."""
+    return int(psutil.virtual_memory().available)
+
+
 @dataclass(frozen=True)
 class Ticks:
-    """Cumulative counts of the measuring core, in the kernel's ticks."""
+    """Seconds that the kernel has counted on the measuring core, tick by tick, since it started.
+
+    Attributes:
+        total: of all kinds.
+        idle: without work, also while the core waited for a disk.
+        steal: given to others by the hypervisor; None where the system does not tell.
+    """
 
     total: float
     idle: float
-    steal: float
+    steal: float | None
 
 
 def ticks(core: int | None) -> Ticks:
-    """What `/proc/stat` says of a core, or of all for `None`; zeros where there is no such file."""
+    """What the system says of a core, or of all for `None`; zeros where it says nothing."""
     try:
-        lines = Path("/proc/stat").read_text().splitlines()
-    except OSError:
-        return Ticks(0, 0, 0)
-    for line in lines:
-        name, *fields = line.split()
-        if name == ("cpu" if core is None else f"cpu{core}"):
-            counts = [float(field) for field in fields[:8]]
-            return Ticks(sum(counts), counts[3] + counts[4], counts[7])
-    return Ticks(0, 0, 0)
+        # In order of their numbers without those that are offline: core 3 may be told as number 2.
+        times = psutil.cpu_times() if core is None else psutil.cpu_times(percpu=True)[core]
+    except (IndexError, OSError):
+        return Ticks(0, 0, None)
+    guests = getattr(times, "guest", 0) + getattr(times, "guest_nice", 0)  # `user` holds them too
+    idle = times.idle + getattr(times, "iowait", 0)
+    return Ticks(sum(times) - guests, idle, getattr(times, "steal", None))
 
 
 def children_cpu_seconds() -> float:
     """CPU seconds of this process and of all that it started, also of those still running."""
     own = os.times()
     seconds = own.user + own.system + own.children_user + own.children_system
-    for child in _children():
-        try:
-            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        seconds += sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
-    return seconds
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            used = child.cpu_times()
+            seconds += used.user + used.system + used.children_user + used.children_system
+    return float(seconds)
 
 
 def witness(core: int | None, before: Ticks | None, ours_seconds: float) -> Witness:
@@ -89,16 +98,16 @@ def witness(core: int | None, before: Ticks | None, ours_seconds: float) -> Witn
         before: its ticks then; `None` for the first witness.
         ours_seconds: CPU seconds that the workers used on it since then.
     """
-    load = os.getloadavg()[0]
+    load = psutil.getloadavg()[0]
     steal = others = None
     if before is not None:
         now = ticks(core)
         passed = now.total - before.total
         if passed > 0:
-            steal = (now.steal - before.steal) / passed
-            busy = passed - (now.idle - before.idle) - (now.steal - before.steal)
-            ours = ours_seconds * os.sysconf("SC_CLK_TCK")
-            others = max(busy - ours, 0) / passed
+            stolen = (now.steal or 0) - (before.steal or 0)
+            steal = None if now.steal is None else stolen / passed
+            busy = passed - (now.idle - before.idle) - stolen
+            others = max(busy - ours_seconds, 0) / passed
     return Witness(_control_seconds(core), load, steal, others)
 
 
@@ -133,13 +142,6 @@ def _control_seconds(core: int | None) -> float:
             np.sort(matrix, axis=0)
             seconds.append(time.perf_counter() - start)
     return float(np.median(seconds))
-
-
-def _children() -> list[str]:
-    try:
-        return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    except OSError:
-        return []
 
 
 def _cpu_flags() -> list[str]:

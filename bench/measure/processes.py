@@ -158,8 +158,19 @@ class Worker:
         return self._checked(line)
 
     def stop(self) -> None:
-        """Stops the process where it is, until `go_on`."""
+        """Stops the process where it is, until `go_on`; all its threads stand when this returns.
+
+        A thread that computes goes on until its process's main thread was told by the scheduler:
+        for 0.7 ms as a median, at most 8 ms, of 519 stops of `fit[b32]` (TensorFlow 2.21.0, Linux
+        6.18). Without waiting, that time counted as a pause, and slices took less wall than CPU
+        time.
+        """
         self._process.send_signal(signal.SIGSTOP)
+        if hasattr(os, "waitid"):  # not on macOS
+            with contextlib.suppress(ChildProcessError):  # it has ended, and `receive` tells why
+                options = os.WSTOPPED | os.WEXITED
+                os.waitid(os.P_PID, self.pid, options | os.WNOWAIT)  # an end is left to Popen
+                os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG)  # or the next finds this
 
     def go_on(self) -> None:
         """Lets a stopped process run."""
@@ -211,6 +222,19 @@ class Worker:
     def _kill(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+def time_running(start: float, end: float, pauses: Sequence[tuple[float, float]]) -> float:
+    """Seconds from start to end without the pauses between them.
+
+    Args:
+        start: on the clock of `time.perf_counter`, which is one for all processes of a system.
+        end: on the same clock.
+        pauses: from a stop to the next going on, on the same clock; no two overlap. What lies
+            before the start or after the end takes nothing off.
+    """
+    stopped = (min(end, until) - max(start, since) for since, until in pauses)
+    return end - start - sum(seconds for seconds in stopped if seconds > 0)
 
 
 def time_import(

@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def train_seeds(
     failed: set[tuple[str, Recipe]] = set()
 
     def train(job: Job) -> tuple[Trained, Mapping[str, Any]] | None:
-        reason, started = "", False
+        reason, retried, started = "", "", False
         for _ in range(_TRIES):
             if (job.side, job.recipe) in failed:
                 return None
@@ -80,11 +80,18 @@ def train_seeds(
                         engine=job.engine,
                     )
                     del answer["idle_cpu_seconds"]
-                    return read_trained(answer), said
+                    return replace(read_trained(answer), retried=retried), said
             except WorkerError as error:
                 reason = error.reason
+                retried = retried or reason
         failed.add((job.side, job.recipe))
-        fault = Trained(job.seed, None, 10_000, problem=reason, crashed=True, started=started)
+        fault = Trained(
+            *(job.seed, None, 10_000),
+            problem=reason,
+            crashed=True,
+            started=started,
+            retried=retried,
+        )
         return fault, {}
 
     with ThreadPoolExecutor(processes) as pool:

@@ -10,6 +10,7 @@ from bench.records.sides import Side
 
 BASELINE, CANDIDATE = "baseline", "candidate"
 SIDES = (BASELINE, CANDIDATE)
+NOT_MEASURED = "not measured: "  # so begins a failure's reason where the system tells no figure
 
 
 @dataclass(frozen=True)

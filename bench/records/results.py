@@ -24,7 +24,7 @@ from bench.records.blocks import (
     WorkloadTerms,
 )
 from bench.records.catalogue import WORKLOADS
-from bench.records.sides import Side, identity, labelled
+from bench.records.sides import Side, difference, labelled
 from lenet5.errors import InputError
 from lenet5.run_directory import written_whole
 
@@ -108,11 +108,12 @@ def check_alike(one: Results, other: Results) -> None:
             for name in common
         ),
         ("code", one.code, other.code if common else one.code),
-        ("baselines", identity(one.baseline), identity(other.baseline)),
         ("threads", one.options.get("threads"), other.options.get("threads")),
     ):
         if a != b:
             raise InputError(f"results of different {what} cannot be put together")
+    if unlike := difference(one.baseline, other.baseline):
+        raise InputError(f"results of different baselines cannot be put together: {unlike}")
 
 
 def _results(content: dict[str, Any]) -> Results:

@@ -9,6 +9,12 @@ from typing import Any
 from bench.environments.builds import Built, EnvironmentProblem
 from bench.environments.labels import Modules, is_for_cpus_only, labels, modules_of, packages_of
 from bench.environments.request import Request
+from lenet5.errors import InputError
+
+# What of a worker's words changes times, beside lock and settings.
+_FACTS = {"python": "Python", "scheduling": "scheduling", "onednn": "oneDNN"}
+_STATES = {"True": "on", "False": "off"}
+_UNKNOWN = (None, "")
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,7 @@ class Side:
             version, build information, oneDNN, scheduling.
         lock: the full resolved list, `name==version` each, sorted.
         settings: variables that were set.
-        problem: why it could not be built or started; empty where it was.
+        problem: why it could not be built or started, also in several lines; empty where it was.
         unwanted: workloads that others were measured on and this one was not to be.
     """
 
@@ -51,6 +57,11 @@ class Side:
         return is_for_cpus_only(self.lock, self.versions)
 
 
+def in_one_line(problem: str) -> str:
+    """A problem for a sentence, a cell or a list: what it says, without its line breaks."""
+    return " ".join(problem.split())
+
+
 def labelled(sides: Sequence[Side]) -> list[Side]:
     """The sides with labels that tell them apart; those that were not built keep theirs.
 
@@ -70,9 +81,39 @@ def labelled(sides: Sequence[Side]) -> list[Side]:
     return [replace(side, label=next(names)) if side.lock else side for side in sides]
 
 
-def identity(side: Side) -> tuple[object, ...]:
-    """What makes two sides the same environment."""
-    return side.lock, dict(side.settings)
+def difference(one: Side, other: Side) -> str:
+    """What makes two sides different environments, in words; empty if they are the same one.
+
+    Lock and settings always count; the lock names the hashes of local wheels. Python's version,
+    scheduling and oneDNN's state count where both sides tell them. Stored results may lack some,
+    and a side tells the latter two only once a worker has run: what one side does not tell makes
+    no two sides unlike.
+    """
+    if one.lock != other.lock:
+        return "other packages"
+    if dict(one.settings) != dict(other.settings):
+        return "other settings"
+    for name, shown in _FACTS.items():
+        told, now = (side.versions.get(name) for side in (one, other))
+        if told not in _UNKNOWN and now not in _UNKNOWN and told != now:
+            return f"{shown} {_shown(told)} and {_shown(now)}"
+    return ""
+
+
+def with_told(side: Side, said: Mapping[str, Any]) -> Side:
+    """The side with what a worker says of it.
+
+    Raises:
+        InputError: the worker says otherwise than one before it.
+    """
+    told = replace(side, versions={**side.versions, **said})
+    if unlike := difference(side, told):
+        raise InputError(f"{side.label} is not what was measured before: {unlike}")
+    return told
+
+
+def _shown(fact: object) -> str:
+    return _STATES.get(str(fact), str(fact))
 
 
 def named_sides(

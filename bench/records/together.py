@@ -8,7 +8,7 @@ from itertools import combinations
 
 from bench.records.blocks import Block, Results, WorkloadTerms
 from bench.records.results import check_alike
-from bench.records.sides import Side, identity, labelled
+from bench.records.sides import Side, difference, labelled
 from lenet5.errors import InputError
 
 
@@ -21,10 +21,11 @@ class _Candidate:
     blocks: tuple[Block, ...]
 
     def joined(self, other: _Candidate) -> _Candidate:
-        """With the other's blocks after these."""
+        """With the other's blocks after these, and with what only the other side tells."""
         number = 1 + max((block.number for block in self.blocks), default=-1)
         later = (replace(block, number=number + block.number) for block in other.blocks)
-        return _Candidate(self.side, (*self.workloads, *other.workloads), (*self.blocks, *later))
+        side = replace(self.side, versions={**other.side.versions, **self.side.versions})
+        return _Candidate(side, (*self.workloads, *other.workloads), (*self.blocks, *later))
 
 
 def together(parts: Sequence[Results]) -> Results:
@@ -80,7 +81,7 @@ def _candidates(parts: Sequence[Results]) -> list[_Candidate]:
             )
             for at, known in enumerate(found):
                 twice = set(known.workloads) & set(new.workloads)
-                if side.lock and identity(known.side) == identity(side) and not twice:
+                if side.lock and not twice and not difference(known.side, side):
                     found[at] = known.joined(new)
                     break
             else:

@@ -269,6 +269,8 @@ class Trained:
         crashed: whether that is since its process died, hung or raised an error, not since the
             loss became NaN or infinite.
         started: whether its process came as far as to import TensorFlow.
+        retried: why the first process failed, where a second one was needed; else empty. Files
+            from before this was noted lack it.
     """
 
     seed: int
@@ -283,6 +285,7 @@ class Trained:
     problem: str = ""
     crashed: bool = False
     started: bool = True
+    retried: str = ""
 
     @property
     def accuracy(self) -> float:

@@ -104,13 +104,16 @@ def _verdict_table(rows: Sequence[Decision], *, longest: int = 0) -> Table:
 
 
 def _wrapped(sentences: Iterable[str]) -> list[str]:
-    return [
-        line
-        for sentence in sentences
-        for line in textwrap.wrap(
-            sentence, WIDTH, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False
+    lines = []
+    for sentence in sentences:
+        first, _, others = sentence.partition("\n")
+        lines += textwrap.wrap(
+            first, WIDTH, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False
         )
-    ]
+        lines += [
+            f"  {line}" for line in others.splitlines()
+        ]  # what a tool printed stays as it printed it
+    return lines
 
 
 def _overview(results: Results, decisions: Sequence[Decision]) -> Table:

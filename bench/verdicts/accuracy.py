@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
+from bench.records.sides import in_one_line
 from bench.records.trainings import Comparison, Trained, Trainings, differs
 from bench.verdicts.sequential import Look, Verdict, detectable_shift
 from lenet5.recipe import Recipe
@@ -246,7 +247,8 @@ def decide_all(sets: Sequence[Trainings], terms: Comparison) -> list[AccuracyDec
         )
         reason = baseline.problem or candidate.problem or differs(baseline, candidate)
         if reason:
-            decision = replace(decision, verdict=Verdict.INCONCLUSIVE, reason=reason)
+            told = in_one_line(reason)
+            decision = replace(decision, verdict=Verdict.INCONCLUSIVE, reason=told)
         decisions.append(decision)
     return decisions
 
@@ -255,6 +257,26 @@ def finding(
     decision: AccuracyDecision, candidate: Trainings, baseline: Trainings, *, paired: bool
 ) -> str:
     """The sentence of a decision: `accuracy[fast]: 2.21.0 loses 0.02 points against …`."""
+    said = _sentence(decision, candidate, baseline, paired=paired)
+    return "; ".join([said, *_second_tries(candidate), *_second_tries(baseline)])
+
+
+def _second_tries(trainings: Trainings) -> list[str]:
+    """Of seeds that an accident cost a process: `seed 3 of 2.21.0 succeeded on the second try …`.
+
+    The accident decides nothing, but a version that crashes now and then shows here.
+    """
+    return [
+        f"seed {trained.seed} of {trainings.side.label} succeeded on the second try: "
+        f"{in_one_line(trained.retried)}"
+        for trained in trainings.seeds
+        if trained.retried and not trained.crashed
+    ]
+
+
+def _sentence(
+    decision: AccuracyDecision, candidate: Trainings, baseline: Trainings, *, paired: bool
+) -> str:
     d = decision
     text = f"accuracy[{candidate.recipe.name}]: {candidate.side.label}"
     others = baseline.side.label

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import NamedTuple
 
-from bench.records.blocks import Block, Results, Samples, WorkloadTerms
+from bench.records.blocks import NOT_MEASURED, Block, Results, Samples, WorkloadTerms
+from bench.records.sides import in_one_line
 from bench.verdicts.faults import Faults, faults_of, tried
 from bench.verdicts.sequential import (
     LOOKS,
@@ -206,9 +207,11 @@ def _broken(results: Results, candidate: int, faults: Faults) -> tuple[Verdict, 
     side = results.candidates[candidate]
     reason = ""
     if results.baseline.problem:
-        reason = f"the baseline is not there: {results.baseline.problem}"
+        reason = f"the baseline is not there: {in_one_line(results.baseline.problem)}"
     elif side.problem:
-        reason = f"{side.label} is not there: {side.problem}"
+        reason = f"{side.label} is not there: {in_one_line(side.problem)}"
+    elif faults.baseline and faults.baseline[-1].startswith(NOT_MEASURED):
+        reason = faults.baseline[-1]  # the system's fault, not the baseline's
     elif len(faults.baseline) >= FAILURES_THAT_DECIDE:
         reason = f"the baseline fails: {faults.baseline[-1]}"
     elif len(faults.candidate) >= FAILURES_THAT_DECIDE:

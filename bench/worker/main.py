@@ -24,6 +24,11 @@ from typing import Any
 
 Answer = dict[str, Any]
 _PR_SET_PDEATHSIG = 1
+_STATUS = Path("/proc/self/status")
+
+
+class NotMeasured(Exception):  # noqa: N818 - a finding about the system, no bug
+    """This system does not tell what was asked for."""
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -67,8 +72,8 @@ class Side:
     def move(self, cores: list[int]) -> Answer:
         """Runs every thread of this process on these cores from now on."""
         if cores and hasattr(os, "sched_setaffinity"):
-            for thread in os.listdir("/proc/self/task"):
-                os.sched_setaffinity(int(thread), cores)
+            for thread in _threads():
+                os.sched_setaffinity(thread, cores)
         return {}
 
     def first_step(self) -> Answer:
@@ -91,13 +96,15 @@ class Side:
         return {"check": made.check()}
 
     def slice(self, workload: str, steps: int) -> Answer:
-        """Wall and CPU seconds of some steps, and the loss reached."""
+        """Wall and CPU seconds of some steps, their start and end, and the loss reached."""
         run: Callable[[int], float] = self._workloads[workload].run
         cpu_start = time.process_time()
-        start = time.perf_counter()
+        start = time.perf_counter()  # the parent reads the same clock
         loss = run(steps)
-        seconds = time.perf_counter() - start
-        return {"value": seconds, "cpu_seconds": time.process_time() - cpu_start, "loss": loss}
+        end = time.perf_counter()
+        cpu_seconds = time.process_time() - cpu_start
+        moments = {"start": start, "end": end}
+        return {"value": end - start, "cpu_seconds": cpu_seconds, "loss": loss, **moments}
 
     def memory(self) -> Answer:
         """Most memory in MiB that the process ever held, after a fixed course of work."""
@@ -108,7 +115,7 @@ class Side:
         workloads.loop(subset, 128).run(75)
         workloads.fit(subset, 128).run(75)
         loss = workloads.predict(subset, 512).run(18)
-        return {"value": _status_kib("VmHWM") / 1024, "loss": loss}
+        return {"value": _peak_mib(), "loss": loss}
 
     def train(self, recipe: Mapping[str, Any], seed: int, engine: str) -> Answer:
         """Trains a recipe from a seed with an engine, and answers the test images."""
@@ -123,7 +130,13 @@ class Side:
         return {"quantities": compute(self._folder)}
 
     def growth(self, calls: int) -> Answer:
-        """MiB that the process grows by per call of `fit` and `evaluate`, and its threads."""
+        """MiB that the process grows by per call of `fit` and `evaluate`, and its threads.
+
+        Raises:
+            NotMeasured: the system tells only the most memory that a process ever held.
+        """
+        if not _STATUS.exists():
+            raise NotMeasured("needs Linux's /proc")
         from bench.worker import workloads
 
         model, images, labels = workloads.compiled_with_batch(self._images(32))
@@ -150,6 +163,8 @@ class Side:
 def _answer(side: Side, command: dict[str, Any]) -> Answer:
     try:
         answer: Answer = getattr(side, command.pop("do"))(**command)
+    except NotMeasured as error:
+        return {"error": f"not measured: {error}"}
     except Exception as error:  # whatever an environment raises is a finding, told to the parent
         told = [line for line in str(error).splitlines() if line.strip()]
         return {"error": f"{type(error).__name__}: {told[0] if told else ''}".rstrip(": ")}
@@ -187,7 +202,7 @@ def _schedule_apart(*, pinned: bool) -> str:
     Threads of `fit` that hand work to each other on one core otherwise wait for the scheduler:
     with Linux 6.18, 300 steps took 2.6 s whatever they computed, and 1.6 s so.
     """
-    if pinned and hasattr(os, "SCHED_RR"):
+    if pinned and hasattr(os, "sched_setscheduler"):  # macOS names policies, but cannot set them
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
             return "round robin"
@@ -203,8 +218,25 @@ def _die_with(parent: int) -> None:
             os._exit(1)
 
 
+def _threads() -> list[int]:
+    """Threads of this process; 0, which is the calling one, where the system does not tell them."""
+    try:
+        return [int(name) for name in os.listdir("/proc/self/task")]
+    except OSError:
+        return [0]
+
+
+def _peak_mib() -> float:
+    """Most memory that this process ever held."""
+    if _STATUS.exists():
+        return _status_kib("VmHWM") / 1024
+    # On Linux this would also be of the parent, as whose copy the process began.
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)  # macOS counts bytes, others KiB
+
+
 def _status_kib(name: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in _STATUS.read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1])
-    raise OSError(f"/proc/self/status has no {name}")
+    raise OSError(f"{_STATUS} has no {name}")

@@ -113,7 +113,7 @@ def test_a_finding_says_whether_seeds_are_pairs_and_what_trained_them(
     baseline = trained("2.15.1", *range(140, 150), engine=engine)
     candidate = trained("2.21.0", *range(142, 152), engine=engine)
     diverged = replace(candidate, seeds=(Trained(0, 300, 10_000),))
-    nothing = replace(candidate, seeds=(), problem="not there")
+    nothing = replace(candidate, seeds=(), problem="not there:\n  a cause")
     found = []
     for item in (candidate, diverged, nothing):
         (decision,) = decide_all([baseline, item], comparison)
@@ -124,4 +124,22 @@ def test_a_finding_says_whether_seeds_are_pairs_and_what_trained_them(
     assert f", 10 seeds, {word}, engine {engine}), margin 0.15, detects 0." in tested
     assert below.startswith(f"{start} loses 1.")
     assert f"(1 seeds, {word}, engine {engine}): diverged: seed 0 reached 97.00 %" in below
-    assert missing == f"{start} against 2.15.1: not there"
+    assert missing == f"{start} against 2.15.1: not there: a cause"
+
+
+def test_a_finding_tells_of_second_tries() -> None:
+    """Of both sides, but not of a seed that failed twice."""
+    first, second, *others = trained("2.21.0", *range(142, 152)).seeds
+    again = replace(first, retried="killed by SIGKILL")
+    twice = replace(second, wrong=None, problem="hung", crashed=True, retried="hung")
+    baseline = replace(trained("2.15.1", *range(140, 150)), seeds=(again, second, *others))
+    for seeds in ((first, second, *others), (again, twice, *others)):
+        candidate = replace(trained("2.21.0"), seeds=seeds)
+        (decision,) = decide_all([baseline, candidate], BESIDE)
+        said = finding(decision, candidate, baseline, paired=False)
+        mine, theirs = (
+            f"; seed 0 of {version} succeeded on the second try: killed by SIGKILL"
+            for version in ("2.21.0", "2.15.1")
+        )
+        assert said.endswith((mine if seeds[0] is again else "") + theirs)
+        assert said.count("second try") == 1 + (seeds[0] is again)

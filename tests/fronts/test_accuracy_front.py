@@ -167,6 +167,8 @@ def test_an_environment_that_is_not_there_is_exit_7(run: Run, stub: str) -> None
         (("--seeds", "10", "--recipe", "slow"), "unknown recipe 'slow'"),
         (("--seeds", "10", "--engine", "products"), "argument --engine: invalid choice"),
         (("--accuracy-margin", "0.2"), "--accuracy-margin needs --seeds"),
+        (("--seeds", "10", "--processes", "0"), "--processes is 0, expected 1 to 256"),
+        (("--processes", "2"), "--processes needs --seeds"),
         (("--seeds", "10", "--candidate=--index-url=x"), "index-url"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 
 import bench.__main__ as command
 from bench.environments.builds import default_cache
+from bench.measure import capacity
 from bench.records.trainings import only_writer, read_trainings
 from lenet5.recipe import ENGINES
 
@@ -74,3 +75,19 @@ def test_a_first_seed_out_of_range_is_refused(
 ) -> None:
     assert command.main([*arguments, "--first-seed", "-1"]) == 4
     assert "seed is -1" in capsys.readouterr().err
+
+
+def test_as_many_train_at_once_as_is_asked(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(
+        "bench.reference.train_seeds", lambda *_, processes, **__: seen.append(processes)
+    )
+    monkeypatch.setattr(capacity, "default_processes", lambda: 7)
+    assert [command.main([*arguments, *more]) for more in ([], ["--processes", "3"])] == [1, 1]
+    assert seen == [7, 3]
+    capsys.readouterr()
+    assert command.main([*arguments, "--processes", "257"]) == 4
+    refusal = "bench: error: --processes is 257, expected 1 to 256\n"
+    assert capsys.readouterr().err == refusal

@@ -91,10 +91,25 @@ def test_what_is_gone_on_with_must_be_what_it_was(
     terms = ("--baseline", stub, "--candidate", stub, "--workloads", LOOP)
     assert run(*terms, "--results", "r.json").ret == 0
     path = pytester.path / "r.json"
-    results.write(path, replace(results.read(path), code="0" * 64))
+    measured = results.read(path)
+    results.write(path, replace(measured, code="0" * 64))
     done = run("--resume", "r.json")
     assert done.ret == 4
     assert "results of different code" in done.stdout.str() + done.stderr.str()
+    for side in ("baseline", "candidate"):  # known of a new Python before a worker runs
+        other = replace(measured.baseline, versions={"python": "3.1"})
+        change = {"baseline": other} if side == "baseline" else {"candidates": (other,)}
+        results.write(path, replace(measured, **change))
+        done = run("--resume", "r.json")
+        assert done.ret == 4
+        assert ": Python 3.1 and 3." in done.stdout.str() + done.stderr.str()
+    other = replace(measured.baseline, versions={"scheduling": "round robin"})
+    unfinished = replace(measured, baseline=other, blocks=measured.blocks[:2], complete=False)
+    results.write(path, unfinished)
+    done = run("--resume", "r.json")
+    assert done.ret == 4
+    assert "scheduling round robin and default" in done.stdout.str() + done.stderr.str()
+    assert len(results.read(path).blocks) == 2
     for more in (("--baseline", stub), ("--results", "other.json")):
         assert run("--resume", "r.json", *more).ret == 4
     assert run("--resume", "nowhere.json").ret == 4

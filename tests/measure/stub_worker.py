@@ -5,7 +5,8 @@ say what it is to do:
 
 TF_STUB_RATIO  its times over the usual ones; default: 1
 TF_STUB_FAULT  `<command> <workload or -> <what>`: crash, hang, raise, rubbish, nan, half, babble,
-               or busy: 0.3 s of CPU, and the wall time of it;
+               or busy: 0.3 s of CPU, and the wall time of it; or late: the same, with the answer
+               after as much CPU again;
                `_-_` for ` - `, since requirement strings have no spaces
 TF_STUB_EPOCHS of trainings whose fault is ordered; default: of all
 TF_STUB_LOSS   images of 10,000 that its trainings get wrong more than the usual 150; default: 0
@@ -82,22 +83,33 @@ def _answer(command: dict[str, Any], ratio: float, fault: str) -> dict[str, Any]
     if fault == "raise":
         return {"error": "ValueError: no such op", "idle_cpu_seconds": 0.0}
     value = ratio * SECONDS_PER_STEP * command.get("steps", 1)
-    if fault == "busy":
-        start, cpu_start = time.perf_counter(), time.process_time()
-        while time.process_time() - cpu_start < 0.3:
-            pass
-        value = time.perf_counter() - start
+    start, end, cpu_seconds = 0.0, value, value  # long ago: no pause of the parent lies in it
+    if fault in ("busy", "late"):
+        start = time.perf_counter()
+        cpu_seconds = _burn(0.3)
+        end = time.perf_counter()
+        value = end - start
+    if fault == "late":
+        _burn(0.3)
     losses = [math.nan if fault == "nan" else loss for loss in LOSSES]
+    scheduling = "default" if command.get("threads") == 1 else "of many threads"
     answers: dict[str, dict[str, Any]] = {
-        "start": {"versions": {"tensorflow": "9.9.0", "scheduling": "default"}},
+        "start": {"versions": {"tensorflow": "9.9.0", "scheduling": scheduling}},
         "prepare": {"check": losses[::2] if fault == "half" else losses},
         "growth": {"value": 0.0, "threads": 12},
     }
     if command["do"] == "train":
         wrong = 150 + command["seed"] * 7 % 11 + round(float(os.environ.get("TF_STUB_LOSS", "0")))
         answers["train"] = {"seed": command["seed"], "images": 10_000, "wrong": wrong}
-    answer = answers.get(command["do"], {"value": value, "cpu_seconds": value, "loss": 0.5})
-    return {**answer, "idle_cpu_seconds": 0.0}
+    timed = {"value": value, "start": start, "end": end, "cpu_seconds": cpu_seconds, "loss": 0.5}
+    return {**answers.get(command["do"], timed), "idle_cpu_seconds": 0.0}
+
+
+def _burn(seconds: float) -> float:
+    start = time.process_time()
+    while (used := time.process_time() - start) < seconds:
+        pass
+    return used
 
 
 if __name__ == "__main__":

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bench import speed
-from bench.measure.blocks import Bench, BlockRecorder, Limits, _Pair
+from bench.measure.blocks import Bench, BlockRecorder, Limits
 from bench.measure.processes import Interpreter, Worker
 from bench.plans.speed import Plan
 from bench.records import catalogue
@@ -157,6 +155,14 @@ def test_a_slice_can_be_made_of_interleaved_calls(
     assert asked[-16:] == [*forth, *back] * 2
 
 
+def test_scheduling_is_that_of_workloads_with_the_usual_threads(run: Run) -> None:
+    """Those with threads of their own are not pinned, and tell of another one."""
+    found = run({}, names=(LOOP, "fit[b128,t2]"))
+    assert found.baseline.versions["scheduling"] == "default"
+    alone = run({}, names=("fit[b128,t2]",))
+    assert dict(alone.baseline.versions) == {"tensorflow": "9.9.0"}
+
+
 def test_checks_and_losses_stand_with_the_samples(run: Run) -> None:
     samples = run({}).blocks[0].samples[LOOP]
     assert samples.baseline_check == samples.candidate_check == tuple(LOSSES)
@@ -227,47 +233,6 @@ def test_a_crash_in_one_workload_costs_no_other_its_samples(run: Run) -> None:
     assert verdicts == {LOOP: Verdict.PASS, FIT: Verdict.FAIL, "fit_call": Verdict.PASS}
     (failure,) = found.blocks[0].failures
     assert failure.output.endswith("Fatal: the sky has fallen")
-
-
-def test_within_a_long_slice_the_sides_take_turns(
-    python: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each is stopped while the other runs, and the time for which it was is taken off."""
-    stopped: list[int] = []
-    stop = Worker.stop
-
-    def noted(self: Worker) -> None:
-        stopped.append(self.pid)
-        stop(self)
-
-    monkeypatch.setattr(Worker, "stop", noted)
-    seconds: list[float] = []
-    slices_in_turns = _Pair.slices_in_turns
-
-    def timed(self: _Pair, *arguments: Any) -> Any:
-        start = time.perf_counter()
-        answers = slices_in_turns(self, *arguments)
-        seconds.append(time.perf_counter() - start)
-        return answers
-
-    monkeypatch.setattr(_Pair, "slices_in_turns", timed)
-    busy = Interpreter(python, {"TF_STUB_FAULT": f"slice {FIT} busy"})
-    recorder = BlockRecorder(
-        replace(bench, limits=Limits(5, 5, 5)),
-        {"baseline": busy, "candidate": busy},
-        [catalogue.WORKLOADS[FIT]],
-        {FIT: 150},
-        candidate=0,
-        number=0,
-        seed=0,
-    )
-    recorder.measure()
-    samples = recorder.block().samples[FIT]
-    # Ten turns of 30 ms each: all but the last end by being stopped.
-    assert len(stopped) > 4 * 2 * 5
-    assert stopped.count(stopped[0]) == pytest.approx(len(stopped) / 2, rel=0.3)
-    # Both together have what passed; each would have nearly all of it with the stops in it.
-    assert sum(samples.baseline.values + samples.candidate.values) < 1.3 * sum(seconds)
 
 
 @pytest.mark.parametrize(

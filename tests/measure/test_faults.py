@@ -43,6 +43,17 @@ def crashing(
     return replace(measured, blocks=blocks)
 
 
+def test_what_the_system_does_not_tell_is_no_fault_of_a_side() -> None:
+    """Whichever side said so: both run on the same system."""
+    reason = "not measured: needs Linux's /proc"
+    measured = results({LOOP: EQUAL, "memory_growth": [None] * 4})
+    failures = (Failure(BASELINE, "memory_growth", reason),)
+    blocks = tuple(replace(block, failures=failures) for block in measured.blocks[:1])
+    found = decision(replace(measured, blocks=blocks), "memory_growth")
+    assert found.verdict is INCONCLUSIVE
+    assert found.finding == f"memory_growth: {reason}"
+
+
 def computing(
     measured: Results, numbers: Iterable[int], figures: Sequence[float], side: str = CANDIDATE
 ) -> Results:

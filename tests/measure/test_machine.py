@@ -2,48 +2,93 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import Any, NamedTuple
 
+import psutil
 import pytest
 
 from bench.measure import machine
 from bench.measure.machine import Ticks
 from bench.records.blocks import Witness
 
-STAT = """\
-cpu  500 0 100 1400 0 0 0 40 0 0
-cpu0 100 0 50 800 0 0 0 10 0 0
-cpu1 400 0 50 600 0 0 0 30 0 0
-intr 12345
-"""
+
+class Linux(NamedTuple):
+    """As psutil tells of a core there; seconds."""
+
+    user: float = 0
+    nice: float = 0
+    system: float = 0
+    idle: float = 0
+    iowait: float = 0
+    irq: float = 0
+    softirq: float = 0
+    steal: float = 0
+    guest: float = 0
+    guest_nice: float = 0
 
 
-@pytest.fixture
-def stat(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Path.read_text
-    monkeypatch.setattr(
-        Path, "read_text", lambda self: STAT if str(self) == "/proc/stat" else read(self)
-    )
+class MacOs(NamedTuple):
+    """The same of another system."""
+
+    user: float
+    nice: float
+    system: float
+    idle: float
+
+
+def tell(monkeypatch: pytest.MonkeyPatch, *cores: Any) -> None:
+    """Sets what the system says of the cores; of all together it says the sums."""
+    sums = type(cores[0])(*map(sum, zip(*cores, strict=True)))
+    monkeypatch.setattr(psutil, "cpu_times", lambda percpu=False: [*cores] if percpu else sums)
     monkeypatch.setattr(machine, "_control_seconds", lambda _: 1e-4)
-    monkeypatch.setattr(os, "sysconf", lambda _: 100)
 
 
-@pytest.mark.usefixtures("stat")
-def test_ticks_are_of_one_core_or_of_all() -> None:
-    assert machine.ticks(1) == Ticks(total=1080, idle=600, steal=30)
-    assert machine.ticks(None) == Ticks(total=2040, idle=1400, steal=40)
-    assert machine.ticks(7) == Ticks(0, 0, 0)
+TWO = (
+    Linux(user=1, system=0.5, idle=7, iowait=1, steal=0.1, guest=0.4),
+    Linux(user=4, system=0.5, idle=6, steal=0.3, guest=1, guest_nice=0.2),
+)
 
 
-@pytest.mark.usefixtures("stat")
-def test_steal_and_others_are_shares_of_the_time_since_the_last_witness() -> None:
-    """Of 1,000 ticks 20 were stolen and 480 busy, 4.3 s of them by the workers."""
-    seen = machine.witness(1, Ticks(total=80, idle=100, steal=10), ours_seconds=4.3)
+def test_ticks_are_of_one_core_or_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What guests of this machine used stands in two places, and counts once."""
+    tell(monkeypatch, *TWO)
+    one, both = machine.ticks(1), machine.ticks(None)
+    assert (one.total, one.idle, one.steal) == pytest.approx((10.8, 6, 0.3))
+    assert (both.total, both.idle, both.steal) == pytest.approx((20.4, 14, 0.4))
+    assert machine.ticks(7) == Ticks(0, 0, None)
+
+
+def test_steal_and_others_are_shares_of_the_time_since_the_last_witness(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of 10 s 0.2 s were stolen and 4.8 s busy, 4.3 s of them by the workers."""
+    tell(monkeypatch, *TWO)
+    seen = machine.witness(1, Ticks(total=0.8, idle=1, steal=0.1), ours_seconds=4.3)
     assert (seen.steal, seen.others) == pytest.approx((0.02, 0.05))
     assert machine.witness(1, None, 0.0).steal is None
+
+
+def test_a_system_that_tells_no_steal_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not known there, which is not 0."""
+    tell(monkeypatch, MacOs(user=4, nice=0, system=1, idle=5))
+    seen = machine.witness(None, Ticks(total=0, idle=0, steal=None), ours_seconds=4.5)
+    assert seen.steal is None
+    assert seen.others == pytest.approx(0.05)
+
+
+def test_a_system_that_tells_nothing_has_a_witness_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(**_: object) -> None:
+        raise FileNotFoundError("/proc/stat")
+
+    monkeypatch.setattr(psutil, "cpu_times", refuse)
+    monkeypatch.setattr(machine, "_control_seconds", lambda _: 1e-4)
+    before = machine.ticks(None)
+    seen = machine.witness(None, before, 1.0)
+    assert (before, seen.steal, seen.others) == (Ticks(0, 0, None), None, None)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,34 @@ def test_a_training_that_hangs_twice_is_given_up(folder: Path, tmp_path: Path) -
     )
     (hung,) = found  # the others are not tried
     assert (hung.wrong, hung.crashed, hung.started) == (None, True, True)
-    assert hung.problem == "gave no answer in 0.5 s"
+    assert hung.problem == hung.retried == "gave no answer in 0.5 s"
+
+
+@pytest.mark.parametrize("fatal", ["start", "train"])
+def test_a_training_that_needs_a_second_process_says_why(
+    fatal: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three seeds the second one loses its first process."""
+    asked: list[str] = []
+
+    class Watched(Worker):
+        def ask(self, seconds: float, do: str, **arguments: Any) -> dict[str, Any]:
+            asked.append(do)
+            if do == fatal and asked.count(do) == 2:
+                self.interrupt()
+            return super().ask(seconds, do, **arguments)
+
+    monkeypatch.setattr(seeds, "Worker", Watched)
+    found: list[Trained] = []
+    train_seeds(
+        [Job("", seed, RECIPE, "graph") for seed in range(3)],
+        side(tmp_path),
+        folder,
+        processes=1,
+        on_trained=lambda _, trained, __: found.append(trained),
+    )
+    assert [trained.retried for trained in found] == ["", "killed by SIGKILL", ""]
+    assert not any(trained.crashed for trained in found)
 
 
 def test_a_worker_is_told_recipe_seed_and_engine_of_its_job(

@@ -33,7 +33,7 @@ SOME = Trainings(
     started="2026-11-23T12:00:00+00:00",
     seeds=(
         Trained(0, 150, 10_000, "71", 8.5, 6, 6, ((0.5, 0.9, 0.25, 0.95),), (1.5, 0.25)),
-        Trained(1, None, 10_000, problem="NaN"),
+        Trained(1, None, 10_000, problem="NaN", retried="killed by SIGKILL"),
     ),
 )
 
@@ -44,6 +44,17 @@ def test_what_is_written_is_read(tmp_path: Path, engine: str) -> None:
     sets = [replace(SOME, engine=engine), replace(SOME, engine=engine, seeds=())]
     write_trainings(path, sets)
     assert read_trainings(path) == sets
+
+
+def test_a_file_from_before_second_tries_were_noted_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "fast.json"
+    write_trainings(path, [SOME])
+    content = json.loads(path.read_text())
+    for trained in content["sets"][0]["seeds"]:
+        del trained["retried"]
+    path.write_text(json.dumps(content))
+    (found,) = read_trainings(path)
+    assert [trained.retried for trained in found.seeds] == ["", ""]
 
 
 @pytest.mark.parametrize(

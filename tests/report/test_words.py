@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bench.records.sides import Side
+from bench.records.sides import Side, in_one_line
+from bench.report.comparison import table_text
 from bench.report.versions import (
     OTHER_KERAS,
     SAME_KERAS,
@@ -17,6 +18,7 @@ from bench.report.versions import (
     version_rows,
 )
 from bench.report.words import notes
+from bench.verdicts.speed import decide
 from tests import synthetic
 from tests.synthetic import LOOP
 
@@ -110,3 +112,20 @@ def test_the_table_of_versions_has_those_that_were_imported() -> None:
         ("Keras", "2.14.0", "3.15.1"),
         ("Keras's package", "not known", "keras"),
     ]
+
+
+def test_a_problem_of_several_lines_stands_as_the_tool_printed_it() -> None:
+    """In notes of the terminal's table. Findings have it in one line."""
+    said = (
+        "tensorflow-cpu==9: cannot be resolved\n  error: No solution found\n    cause: no version"
+    )
+    missing = Side("tensorflow-cpu==9", "tensorflow-cpu==9", problem=said)
+    results = replace(synthetic.results({LOOP: [0.0] * 4}), candidates=(missing,), blocks=())
+    decisions = decide(results)
+    shown = table_text(results, decisions)
+    told = f"- tensorflow-cpu==9 is not there: {said}".splitlines()
+    lines = shown.splitlines()
+    assert lines[1:4] == [told[0], *(f"  {line}" for line in told[1:])]
+    line = in_one_line(said)
+    assert line.endswith("cannot be resolved error: No solution found cause: no version")
+    assert line in decisions[0].finding

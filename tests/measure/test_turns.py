@@ -1,0 +1,114 @@
+"""Long slices in turns: a side is stopped while the other runs, and that is no time of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from bench.measure.blocks import Bench, BlockRecorder, Limits, _Pair
+from bench.measure.processes import Interpreter, Worker, WorkerError, time_running
+from bench.records import catalogue
+from bench.records.blocks import Samples, Witness
+from tests.measure.stub_worker import stub_python
+
+FIT = "fit[b32]"
+
+
+def measured(folder: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> Samples:
+    """A block of `fit[b32]`, both of whose sides have the fault."""
+    monkeypatch.setattr("bench.measure.machine.witness", lambda *_: Witness(1e-4, load=0.0))
+    (folder / "home").mkdir()
+    limits = Limits(start_seconds=5, prepare_seconds=5, slice_seconds=5)
+    side = Interpreter(stub_python(folder), {"TF_STUB_FAULT": f"slice {FIT} {fault}"})
+    recorder = BlockRecorder(
+        Bench(folder, (), ((), ()), (), pair_seconds=0, limits=limits),
+        {"baseline": side, "candidate": side},
+        [catalogue.WORKLOADS[FIT]],
+        {FIT: 150},
+        candidate=0,
+        number=0,
+        seed=0,
+    )
+    recorder.measure()
+    return recorder.block().samples[FIT]
+
+
+@pytest.mark.parametrize(
+    ("pauses", "seconds"),
+    [
+        ([], 10),
+        ([(101, 102), (105, 108)], 6),
+        ([(90, 99), (111, 120)], 10),  # before the start, after the end
+        ([(95, 101), (109, 130)], 8),
+        ([(95, 120)], 0),
+        ([(90, 100), (100, 100), (110, 110), (110, 111)], 10),
+    ],
+)
+def test_only_pauses_within_a_slice_are_taken_off_it(
+    pauses: Sequence[tuple[float, float]], seconds: float
+) -> None:
+    assert time_running(100, 110, pauses) == seconds
+
+
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="macOS does not tell when it has stopped")
+def test_a_stopped_worker_stands_until_it_goes_on(tmp_path: Path) -> None:
+    """Again and again, also where the process has ended meanwhile."""
+    (tmp_path / "home").mkdir()
+    side = Interpreter(stub_python(tmp_path), {"TF_STUB_FAULT": f"slice {FIT} crash"})
+    with Worker(side, tmp_path) as worker:
+        process = psutil.Process(worker.pid)
+        for _ in range(5):
+            worker.stop()
+            assert process.status() == psutil.STATUS_STOPPED
+            worker.go_on()
+        worker.send("slice", workload=FIT, steps=1)
+        with pytest.raises(WorkerError, match="killed by SIGSEGV"):
+            worker.receive(5)
+        worker.stop()
+        worker.go_on()
+
+
+def test_within_a_long_slice_the_sides_take_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is stopped while the other runs, and the time for which it was is taken off."""
+    stopped: list[int] = []
+    stop = Worker.stop
+
+    def noted(self: Worker) -> None:
+        stopped.append(self.pid)
+        stop(self)
+
+    monkeypatch.setattr(Worker, "stop", noted)
+    seconds: list[float] = []
+    slices_in_turns = _Pair.slices_in_turns
+
+    def timed(self: _Pair, *arguments: Any) -> Any:
+        start = time.perf_counter()
+        answers = slices_in_turns(self, *arguments)
+        seconds.append(time.perf_counter() - start)
+        return answers
+
+    monkeypatch.setattr(_Pair, "slices_in_turns", timed)
+    samples = measured(tmp_path, "busy", monkeypatch)
+    # Ten turns of 30 ms each: all but the last end by being stopped.
+    assert len(stopped) > 4 * 2 * 5
+    assert stopped.count(stopped[0]) == pytest.approx(len(stopped) / 2, rel=0.3)
+    # Both together have what passed; each would have nearly all of it with the stops in it.
+    assert sum(samples.baseline.values + samples.candidate.values) < 1.3 * sum(seconds)
+
+
+def test_what_follows_a_slice_takes_nothing_off_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the answer comes turns after the slice ended, the stops between are not its own."""
+    samples = measured(tmp_path, "late", monkeypatch)
+    for side in (samples.baseline, samples.candidate):
+        for seconds, cpu_seconds in zip(side.values, side.cpu_seconds, strict=True):
+            assert seconds > 0.95 * cpu_seconds

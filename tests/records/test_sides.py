@@ -1,0 +1,89 @@
+"""Two sides are one environment unless lock, settings or a fact that both tell differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bench.records.blocks import Results
+from bench.records.results import check_alike
+from bench.records.sides import Side, difference, with_told
+from bench.records.together import together
+from lenet5.errors import InputError
+from tests import synthetic
+from tests.synthetic import LOOP
+
+TOLD = {"python": "3.11.7", "scheduling": "round robin", "onednn": True}
+SIDE = Side("tensorflow-cpu==2.20.0", "2.20.0", TOLD, ("tensorflow-cpu==2.20.0",))
+
+UNLIKE = [
+    ({"python": "3.12.1"}, "Python 3.11.7 and 3.12.1"),
+    ({"scheduling": "default"}, "scheduling round robin and default"),
+    ({"onednn": False}, "oneDNN on and off"),
+]
+
+
+def part(baseline: Side, *, candidate: Side = SIDE, name: str = LOOP) -> Results:
+    found = synthetic.results({name: synthetic.exactly(0.0, 0.002, 4)})
+    return replace(found, baseline=baseline, candidates=(candidate,))
+
+
+def telling(versions: Mapping[str, Any]) -> Side:
+    return replace(SIDE, versions={**TOLD, **versions})
+
+
+@pytest.mark.parametrize(("versions", "words"), UNLIKE)
+def test_a_fact_that_both_sides_tell_makes_them_unlike(
+    versions: Mapping[str, Any], words: str
+) -> None:
+    assert difference(SIDE, telling(versions)) == words
+    with pytest.raises(InputError, match=f"^2.20.0 is not what was measured before: {words}$"):
+        with_told(SIDE, versions)
+
+
+@pytest.mark.parametrize("unknown", [None, ""])
+@pytest.mark.parametrize("name", TOLD)
+def test_what_one_side_does_not_tell_makes_no_two_unlike(name: str, unknown: object) -> None:
+    assert difference(SIDE, telling({name: unknown})) == ""
+    assert difference(replace(SIDE, versions={}), SIDE) == ""
+    assert with_told(replace(SIDE, versions={}), TOLD) == SIDE
+
+
+def test_packages_settings_and_local_wheels_always_count() -> None:
+    assert difference(SIDE, replace(SIDE, settings={"TF_X": "1"})) == "other settings"
+    assert difference(SIDE, replace(SIDE, lock=())) == "other packages"
+    wheels = [replace(SIDE, lock=(f"tensorflow==2.20.0 @ sha256:{digit * 64}",)) for digit in "ab"]
+    assert difference(*wheels) == "other packages"
+
+
+@pytest.mark.parametrize(("versions", "words"), UNLIKE)
+def test_results_of_unlike_baselines_are_not_put_together(
+    versions: Mapping[str, Any], words: str
+) -> None:
+    parts = [part(SIDE), part(telling(versions))]
+    told = f"results of different baselines cannot be put together: {words}"
+    with pytest.raises(InputError, match=told):
+        check_alike(*parts)
+    with pytest.raises(InputError, match=told):
+        together(parts)
+    silent = part(replace(SIDE, versions={}))
+    with pytest.raises(InputError, match=told):  # one that tells nothing mediates nothing
+        together([silent, *parts])
+    assert len(together([silent, parts[0]]).candidates) == 2
+
+
+@pytest.mark.parametrize(("versions", "words"), UNLIKE)
+def test_a_candidate_of_two_parts_is_one_only_if_they_are_alike(
+    versions: Mapping[str, Any], words: str
+) -> None:
+    """Also of three parts, the first of which tells nothing."""
+    silent = replace(SIDE, versions={})
+    names = (LOOP, "import", "fit_call")
+    sides = (silent, SIDE, telling(versions))
+    parts = [part(SIDE, candidate=c, name=n) for c, n in zip(sides, names, strict=True)]
+    found = together(parts).candidates
+    assert [dict(side.versions) for side in found] == [TOLD, {**TOLD, **versions}]
+    assert difference(*found) == words
