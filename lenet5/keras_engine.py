@@ -66,6 +66,7 @@ def train(
         recipe.epochs,
         len(training.labels),
         recipe.batch_size,
+        steps_per_execution(_STEPS_PER_CALL),
         lambda epoch: float(rate if isinstance(rate, float) else rate(epoch * steps_per_epoch - 1)),
         on_progress,
         on_epoch,
@@ -228,6 +229,7 @@ class _Recorder(tf.keras.callbacks.Callback):  # type: ignore[misc]
         epochs: int,
         images: int,
         batch_size: int,
+        steps_per_call: int,
         learning_rate: Callable[[int], float],
         on_progress: Callable[[Progress], None],
         on_epoch: Callable[[Epoch], None],
@@ -237,6 +239,8 @@ class _Recorder(tf.keras.callbacks.Callback):  # type: ignore[misc]
         self.epochs: list[Epoch] = []
         self._blank = Progress(1, epochs, 0, images, math.nan, math.nan)
         self._batch_size = batch_size
+        self._steps_per_call = steps_per_call
+        self._calls = 0
         self._learning_rate = learning_rate
         self._on_progress = on_progress
         self._on_epoch = on_epoch
@@ -245,12 +249,15 @@ class _Recorder(tf.keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's names
         self._blank = replace(self._blank, epoch=epoch + 1)
+        self._calls = 0
         self._started = self._clock()
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
+        self._calls += 1  # `batch` is a call's first step from Keras 3.7 to 3.10, else its last
         loss, accuracy = float(logs["loss"]), float(logs["accuracy"])
         images = self._blank.images_in_epoch
-        step = min(batch + 1, math.ceil(images / self._batch_size))  # of a call that is cut short
+        steps = self._calls * self._steps_per_call
+        step = min(steps, math.ceil(images / self._batch_size))  # the last call may be cut short
         if not math.isfinite(loss):
             raise DivergenceError(f"the loss is {loss} in epoch {self._blank.epoch}, step {step}")
         seen = min(step * self._batch_size, images)
