@@ -141,6 +141,7 @@ class AccuracyExperiment:
         if not self._sets:
             return f"INCONCLUSIVE: {self._stopped or 'nothing was trained'}"
         findings = [f"{o.word}: {o.finding}" for o in self.outcomes().values()]
+        findings[:0] = [self._stopped] if self._stopped else []
         return "\n".join([*findings, "", str(accuracy_table(self._sets, self._decisions()))])
 
     def summary(self, cache: Path) -> str:  # noqa: ARG002 - as a comparison of speed

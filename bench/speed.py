@@ -24,6 +24,7 @@ from bench.records.sides import difference, named_sides, with_told
 from bench.report.comparison import comparison_html, summary_text, table_text
 from bench.report.pages import message_html
 from bench.verdicts import speed_error_rates
+from bench.verdicts.faults import missing
 from bench.verdicts.outcomes import Outcome
 from bench.verdicts.sequential import Verdict
 from bench.verdicts.speed import Decision, decide
@@ -143,7 +144,8 @@ class SpeedExperiment:
         """The table of verdicts."""
         if self._found is None:
             return f"INCONCLUSIVE: {self._stopped or 'nothing was measured'}"
-        return table_text(self._found, decide(self._found))
+        table = table_text(self._found, decide(self._found))
+        return f"{self._stopped}\n{table}" if self._stopped else table
 
     def summary(self, cache: Path) -> str:
         """The table of verdicts for a CI job's page."""
@@ -171,7 +173,7 @@ def outcomes_of(found: Results, stopped: str = "") -> dict[tuple[int, str], Outc
             d.verdict,
             "; ".join(filter(None, (d.finding, stopped * (d.verdict is Verdict.INCONCLUSIVE)))),
             d.terms.gated,
-            not any(side.problem for side in (found.baseline, found.candidates[d.candidate])),
+            not missing(found, d.candidate),
             {"ratio": d.ratio},
         )
         for d in decide(found)

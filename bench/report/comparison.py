@@ -14,6 +14,7 @@ from bench.report import words
 from bench.report.pages import Picture, render
 from bench.report.tables import Table
 from bench.report.versions import environment_table, facts, version_order
+from bench.verdicts.faults import missing
 from bench.verdicts.sequential import Verdict
 from bench.verdicts.speed import Decision
 
@@ -68,7 +69,7 @@ def table_text(results: Results, decisions: Sequence[Decision]) -> str:
         rows = words.of_candidate(decisions, candidate)
         several = len(results.candidates) > 1
         lines += ["", words.candidate_line(results, decisions, candidate)] if several else [""]
-        if words.problem(results, candidate):  # a note names it
+        if missing(results, candidate):  # a note names it
             continue
         lines += [str(_verdict_table(rows, longest=_LONGEST_NAME))] if rows else []
         lines += _wrapped(d.finding for d in rows if words.deserves_words(d))
@@ -161,7 +162,7 @@ def _candidate(
         "environments": environment_table(results.baseline, side),
         "verdicts": None,
     }
-    if words.problem(results, candidate):
+    if missing(results, candidate):
         return shown
     rows = words.of_candidate(decisions, candidate)
     table = _verdict_table(rows)

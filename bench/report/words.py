@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from bench.records.blocks import BASELINE, Block, Results
 from bench.report.versions import CPUS_ONLY, facts, moment, version_order
+from bench.verdicts.faults import missing
 from bench.verdicts.sequential import Change, Verdict
 from bench.verdicts.speed import Decision, interval
 
@@ -42,14 +43,6 @@ class FailureGroup(NamedTuple):
     output: str
 
 
-def problem(results: Results, candidate: int) -> str:
-    """Why a candidate could not be compared at all; empty where it could."""
-    for side in (results.baseline, results.candidates[candidate]):
-        if side.problem:
-            return f"{side.label} is not there: {side.problem}"
-    return ""
-
-
 def of_candidate(decisions: Sequence[Decision], candidate: int) -> list[Decision]:
     """A candidate's decisions, gated ones first."""
     found = [d for d in decisions if d.candidate == candidate]
@@ -61,7 +54,7 @@ def overall(results: Results, decisions: Sequence[Decision], candidate: int) -> 
     verdicts = {d.verdict for d in of_candidate(decisions, candidate) if d.terms.gated}
     if Verdict.FAIL in verdicts:
         return Verdict.FAIL
-    if problem(results, candidate):
+    if missing(results, candidate):
         return Verdict.INCONCLUSIVE
     if Verdict.INCONCLUSIVE in verdicts:
         return Verdict.INCONCLUSIVE

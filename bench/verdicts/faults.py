@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.records.blocks import BASELINE, CANDIDATE, Block, Samples
+from bench.records.blocks import BASELINE, CANDIDATE, Block, Results, Samples
+from bench.records.sides import Side
 
 # Largest relative deviation of the first steps' losses between two right environments.
 # Fifty times the largest deviation between TensorFlow 2.12 to 2.21 (bench/RESULTS.md).
@@ -26,6 +27,32 @@ class Faults:
     baseline: Sequence[str]
     candidate: Sequence[str]
     wrong: Sequence[str]
+
+
+def missing(results: Results, candidate: int) -> str:
+    """Why a candidate could not be compared at all; empty where it could.
+
+    An environment is missing if it was not built, or if its worker started in no block.
+    """
+    for side in (results.baseline, results.candidates[candidate]):
+        if side.problem:
+            return f"{_who(results, side)} is not there: {side.problem}"
+    blocks = [block for block in results.blocks if block.candidate == candidate]
+    for name, side in ((BASELINE, results.baseline), (CANDIDATE, results.candidates[candidate])):
+        reasons = [
+            failure.reason
+            for block in blocks
+            for failure in block.failures
+            if failure.side == name and not failure.workload
+        ]
+        if blocks and len(reasons) >= len(blocks) and not any(b.samples for b in blocks):
+            who = _who(results, side)
+            return f"{who} is not there: its worker cannot start: {reasons[-1]}"
+    return ""
+
+
+def _who(results: Results, side: Side) -> str:
+    return "the baseline" if side is results.baseline else side.label
 
 
 def tried(blocks: Sequence[Block], name: str) -> Sequence[Block]:

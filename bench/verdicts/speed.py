@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from bench.records.blocks import NOT_MEASURED, Block, Results, Samples, WorkloadTerms
 from bench.records.sides import in_one_line
-from bench.verdicts.faults import Faults, faults_of, tried
+from bench.verdicts.faults import Faults, faults_of, missing, tried
 from bench.verdicts.sequential import (
     LOOKS,
     Change,
@@ -54,7 +54,8 @@ class Decision:
             where no look is affordable, or less than two blocks were measured.
         more_blocks: that an INCONCLUSIVE one would probably take; `None` if unknown or too many.
         faults: blocks in which a side failed, or computed wrongly.
-        hopeless: whether more blocks would not help, since the baseline itself fails.
+        hopeless: whether more blocks would not help, since a side is missing or the baseline
+            fails.
     """
 
     candidate: int
@@ -206,10 +207,8 @@ def _broken(results: Results, candidate: int, faults: Faults) -> tuple[Verdict, 
     """The verdict on a workload that crashed, hung or computed wrongly, with its reason."""
     side = results.candidates[candidate]
     reason = ""
-    if results.baseline.problem:
-        reason = f"the baseline is not there: {in_one_line(results.baseline.problem)}"
-    elif side.problem:
-        reason = f"{side.label} is not there: {in_one_line(side.problem)}"
+    if told := missing(results, candidate):
+        reason = in_one_line(told)
     elif faults.baseline and faults.baseline[-1].startswith(NOT_MEASURED):
         reason = faults.baseline[-1]  # the system's fault, not the baseline's
     elif len(faults.baseline) >= FAILURES_THAT_DECIDE:
@@ -243,7 +242,8 @@ def _decision(results: Results, blocks: Sequence[Block], cell: _Cell, found: _Fo
     return replace(
         _described(results, cell, found, broken),
         faults=len(faults.baseline) + len(faults.candidate),
-        hopeless=len(faults.baseline) >= FAILURES_THAT_DECIDE,
+        hopeless=len(faults.baseline) >= FAILURES_THAT_DECIDE
+        or (len(blocks) >= FAILURES_THAT_DECIDE and bool(missing(results, candidate))),
     )
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
+import bench.__main__ as command
 from bench import plugin
+from bench.records import results
+from lenet5 import data
+from tests import synthetic
 
 LOOP = "train_step[loop,b128]"
 SLOWED = "TF_STUB_RATIO=1.5"
@@ -283,3 +290,42 @@ def test_an_option_with_its_default_value_counts_as_given(
     done = run(*given)
     assert done.ret == 4
     assert message in done.stderr.str()
+
+
+@pytest.mark.parametrize("side", ["baseline", "candidate"])
+def test_a_worker_that_cannot_start_is_not_there(
+    run: Run, pytester: pytest.Pytester, stub: str, side: str
+) -> None:
+    """Also by the file of records, later."""
+    sides = {"baseline": stub, "candidate": stub}
+    sides[side] += " TF_STUB_FAULT=start_-_raise"
+    terms = (f"--{name}={text}" for name, text in sides.items())
+    done = run(*terms, "--workloads", LOOP, "--results", "r.json")
+    assert done.ret == 7
+    done.stdout.fnmatch_lines(["*1 not there*"])
+    assert command.main(["verdict", str(pytester.path / "r.json")]) == 7
+
+
+def test_numerics_of_a_worker_that_cannot_start_are_not_there(
+    stub: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    black = data.Subset(np.zeros((1600, 28, 28, 1), np.uint8), np.zeros(1600, np.uint8))
+    mnist = data.Dataset("mnist", black, black, black)
+    monkeypatch.setattr(data, "load_dataset", lambda *_, **__: mnist)
+    broken = f"{stub} TF_STUB_FAULT=start_-_raise"
+    assert command.main(["numerics", "--environment", broken]) == 7
+    assert f"NOT THERE: {broken}: ValueError: no such op" in capsys.readouterr().out
+
+
+def test_a_terminal_may_know_ascii_alone(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    results.write(path, synthetic.results({LOOP: [0.5] * 4}))
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "show", str(path)],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        cwd=Path(plugin.__file__).parents[1],
+        capture_output=True,
+        check=True,
+    )
+    assert done.stderr == b""
+    assert b"FAIL" in done.stdout

@@ -16,6 +16,7 @@ from bench.records import catalogue
 from bench.records.blocks import Block, Results, Witness, WorkloadTerms
 from bench.records.sides import Side
 from bench.report.words import how_measured
+from bench.verdicts.faults import missing
 from bench.verdicts.sequential import Verdict
 from bench.verdicts.speed import Decision, decide
 from tests.measure.stub_worker import LOSSES, stub_python
@@ -192,16 +193,33 @@ def test_the_budget_ends_it_before_a_look_that_it_does_not_reach(run: Run) -> No
     assert only(found).verdict is Verdict.INCONCLUSIVE
 
 
-@pytest.mark.parametrize("fault", ["slice - hang", "start - crash"])
-def test_a_failure_gets_a_fresh_block_whatever_the_budget(run: Run, fault: str) -> None:
+@pytest.mark.parametrize(
+    ("fault", "verdict"),
+    [("slice - hang", Verdict.FAIL), ("start - crash", Verdict.INCONCLUSIVE)],
+)
+def test_a_failure_gets_a_fresh_block_whatever_the_budget(
+    run: Run, fault: str, verdict: Verdict
+) -> None:
     found = run({"TF_STUB_FAULT": fault}, budget_seconds=1e-3)
-    assert (only(found).verdict, len(found.blocks)) == (Verdict.FAIL, 2)
+    assert (only(found).verdict, len(found.blocks)) == (verdict, 2)
+
+
+@pytest.mark.parametrize("side", ["baseline", "candidate"])
+def test_an_environment_whose_worker_starts_in_no_block_is_not_there(run: Run, side: str) -> None:
+    """Which is no failure of its arithmetic: accuracy and numerics say the same."""
+    broken = {"TF_STUB_FAULT": "start - crash"}
+    found = run(broken) if side == "candidate" else run({}, baseline=broken)
+    decision = only(found)
+    assert (decision.verdict, len(found.blocks)) == (Verdict.INCONCLUSIVE, 2)
+    who = "c0" if side == "candidate" else "the baseline"
+    reason = f"{who} is not there: its worker cannot start: killed by SIGSEGV"
+    assert missing(found, 0) == reason
+    assert reason in decision.finding
 
 
 @pytest.mark.parametrize(
     ("fault", "finding"),
     [
-        ("start - crash", "killed by SIGSEGV"),
         ("slice - crash", "killed by SIGSEGV"),
         ("slice - hang", "gave no answer in 0.3 s"),
         ("slice - raise", "ValueError: no such op"),
