@@ -265,7 +265,7 @@ def _add_run(
     empty = speed.empty_results(terms, built, code="")
     folder = speed_error_rates.bank_folder(cache, bank, empty)
     folder.mkdir(parents=True, exist_ok=True)
-    others = [results.read(path) for path in sorted(folder.glob("*.json"))[:1]]
+    others = [results.read(path) for path in sorted(folder.glob("[!.]*.json"))[:1]]
     path = results.default_results(folder)
 
     def on_results(found: Results, _block: Block | None) -> None:

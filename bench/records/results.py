@@ -180,6 +180,7 @@ def _check(results: Results) -> None:
     for side in (results.baseline, *results.candidates):
         texts = (side.request, side.label, side.problem)
         _demand(all(isinstance(text, str) for text in texts), "a side without a name")
+        _demand(all("==" in str(entry) for entry in side.lock), "a lock without versions")
     for block in results.blocks:
         known = block.candidate in range(len(results.candidates))
         known = known and set(block.samples) <= set(results.workloads)

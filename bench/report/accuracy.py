@@ -14,6 +14,7 @@ from bench.report.versions import CPUS_ONLY, environment_table, facts, moment
 from bench.report.words import SEVEREST_FIRST, tally
 from bench.verdicts.accuracy import AccuracyDecision, finding
 from bench.verdicts.flips import Flips, find_flips
+from bench.verdicts.outcomes import NOT_THERE
 from lenet5.data import Subset
 
 HEADER = ("", "verdict", "accuracy (%)", "loses (points)", "interval", "seeds", "detects", "s/seed")
@@ -60,9 +61,12 @@ def accuracy_html(
 def headline(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecision]) -> str:
     """`PASS: accuracy[fast] of 2 candidates against 2.15.1: 2 PASS of 2 candidates`."""
     baseline, *candidates = sets
-    verdicts = [decision.verdict for decision in decisions]
-    worst = next(verdict for verdict in SEVEREST_FIRST if verdict in verdicts)
-    text = f"{worst.value}: accuracy[{baseline.recipe.name}] of"
+    verdicts = [
+        NOT_THERE if baseline.problem or candidate.problem else decision.verdict.value
+        for decision, candidate in zip(decisions, candidates, strict=True)
+    ]
+    worst = next(word for word in SEVEREST_FIRST if word in verdicts)
+    text = f"{worst}: accuracy[{baseline.recipe.name}] of"
     if len(candidates) == 1:
         return f"{text} {candidates[0].side.label} against {baseline.side.label}"
     against = f"{len(candidates)} candidates against {baseline.side.label}"

@@ -15,7 +15,6 @@ from bench.report.pages import Picture, render
 from bench.report.tables import Table
 from bench.report.versions import environment_table, facts, version_order
 from bench.verdicts.faults import missing
-from bench.verdicts.sequential import Verdict
 from bench.verdicts.speed import Decision
 
 WIDTH = 110
@@ -121,7 +120,7 @@ def _overview(results: Results, decisions: Sequence[Decision]) -> Table:
     """Each candidate's verdict and ratios; a row a workload where there are more of these."""
     header, rows = words.overview(results, decisions)
     found = [words.overall(results, decisions, place) for place in version_order(results)]
-    verdicts = [verdict.value if verdict else "no verdict" for verdict in found]
+    verdicts = [verdict or "no verdict" for verdict in found]
     rows = [
         [label, verdict, *marks] for verdict, (label, *marks) in zip(verdicts, rows, strict=True)
     ]
@@ -155,7 +154,7 @@ def _candidate(
     from bench.report.comparison_plots import forest_figure
 
     side = results.candidates[candidate]
-    passed = words.overall(results, decisions, candidate) is Verdict.PASS
+    passed = words.overall(results, decisions, candidate) == "PASS"
     shown: dict[str, object] = {
         "title": words.candidate_line(results, decisions, candidate),
         "is_open": len(results.candidates) <= MOST_OPEN or not passed,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from bench.verdicts.outcomes import NOT_THERE
 from bench.verdicts.sequential import Verdict
 
 LONG = 100  # characters of a machine's property that is folded
@@ -40,9 +41,10 @@ def _base64(content: bytes) -> str:
 
 
 def _verdict_in(cell: str) -> str:
-    """The verdict that a cell begins or ends with, in lower case; empty without one."""
-    named = (v.value for v in Verdict if cell.startswith(v.value) or cell.endswith(v.value))
-    return next(named, "").lower()
+    """The verdict that a cell begins or ends with, as a class of CSS; empty without one."""
+    words = (*(verdict.value for verdict in Verdict), NOT_THERE)
+    named = (word for word in words if cell.startswith(word) or cell.endswith(word))
+    return next(named, "").lower().replace(" ", "-")
 
 
 _TEMPLATES = Environment(

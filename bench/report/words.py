@@ -11,6 +11,7 @@ from typing import NamedTuple
 from bench.records.blocks import BASELINE, Block, Results
 from bench.report.versions import CPUS_ONLY, facts, moment, version_order
 from bench.verdicts.faults import missing
+from bench.verdicts.outcomes import NOT_THERE
 from bench.verdicts.sequential import Change, Verdict
 from bench.verdicts.speed import Decision, interval
 
@@ -19,7 +20,7 @@ MOST_IDLE_SHARE = 0.05
 # TensorFlow 2.12 and 2.21 differ by 25; an environment in which other work is done too, by more.
 _MANY_PACKAGES = 40
 
-SEVEREST_FIRST = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
+SEVEREST_FIRST = ("FAIL", NOT_THERE, "INCONCLUSIVE", "PASS")
 HEADER = (
     *("workload", "verdict", "ratio", "interval", "margin"),
     *("blocks", "pairs", "totals", "detects"),
@@ -49,16 +50,18 @@ def of_candidate(decisions: Sequence[Decision], candidate: int) -> list[Decision
     return sorted(found, key=lambda d: not d.terms.gated)
 
 
-def overall(results: Results, decisions: Sequence[Decision], candidate: int) -> Verdict | None:
-    """A candidate's verdict by its gated workloads; None where there is none of them."""
-    verdicts = {d.verdict for d in of_candidate(decisions, candidate) if d.terms.gated}
-    if Verdict.FAIL in verdicts:
-        return Verdict.FAIL
-    if missing(results, candidate):
-        return Verdict.INCONCLUSIVE
-    if Verdict.INCONCLUSIVE in verdicts:
-        return Verdict.INCONCLUSIVE
-    return Verdict.PASS if verdicts else None
+def overall(results: Results, decisions: Sequence[Decision], candidate: int) -> str | None:
+    """A candidate's severest verdict on its gated workloads; None where there is none of them."""
+    words = _gated_words(results, of_candidate(decisions, candidate))
+    return next((word for word in SEVEREST_FIRST if word in words), None)
+
+
+def _gated_words(results: Results, decisions: Sequence[Decision]) -> list[str]:
+    return [
+        NOT_THERE if missing(results, d.candidate) else d.verdict.value
+        for d in decisions
+        if d.terms.gated
+    ]
 
 
 def headline(results: Results, decisions: Sequence[Decision]) -> str:
@@ -71,18 +74,18 @@ def headline(results: Results, decisions: Sequence[Decision]) -> str:
         who, counted, unit = f"{len(each)} candidates", each, "candidates"
     else:
         who, unit = results.candidates[0].label, "gated workloads"
-        counted = [d.verdict for d in decisions if d.terms.gated]
-    worst = next((v for v in SEVEREST_FIRST if v in each), None)
-    if None in each and worst is Verdict.PASS:
+        counted = [*_gated_words(results, decisions)]
+    worst = next((word for word in SEVEREST_FIRST if word in each), None)
+    if None in each and worst == "PASS":
         worst = None
     unfinished = "" if results.complete else "INCOMPLETE, "
-    verdict = worst.value if worst else "NO VERDICT"
-    return f"{unfinished}{verdict}: {who} against {results.baseline.label}: {tally(counted, unit)}"
+    sides = f"{who} against {results.baseline.label}"
+    return f"{unfinished}{worst or 'NO VERDICT'}: {sides}: {tally(counted, unit)}"
 
 
 def candidate_line(results: Results, decisions: Sequence[Decision], candidate: int) -> str:
     """`2.21.0 against 2.20.0: 1 FAIL, 7 PASS of 8 gated workloads`."""
-    gated = [d.verdict for d in of_candidate(decisions, candidate) if d.terms.gated]
+    gated = _gated_words(results, of_candidate(decisions, candidate))
     sides = f"{results.candidates[candidate].label} against {results.baseline.label}"
     return f"{sides}: {tally(gated, 'gated workloads')}"
 
@@ -253,9 +256,9 @@ def how_measured(results: Results) -> list[tuple[str, str]]:
     ]
 
 
-def tally(verdicts: Sequence[Verdict | None], unit: str) -> str:
+def tally(verdicts: Sequence[str | None], unit: str) -> str:
     """`1 FAIL, 7 PASS of 8 gated workloads`, by the unit that is counted."""
-    counts = [f"{verdicts.count(v)} {v.value}" for v in SEVEREST_FIRST if v in verdicts]
+    counts = [f"{verdicts.count(word)} {word}" for word in SEVEREST_FIRST if word in verdicts]
     return f"{', '.join(counts)} of {len(verdicts)} {unit}" if counts else f"no {unit}"
 
 

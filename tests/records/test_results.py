@@ -204,6 +204,10 @@ UNLIKE = "is damaged: the two sides have unlike numbers of samples, or none"
 NOT_THERE = "is damaged: a block of a candidate or workload that is not there"
 NO_MARGIN = "is damaged: a margin that is no finite number above 0"
 DAMAGES: dict[str, tuple[Callable[[Any], object], str]] = {
+    "a lock entry without a version": (
+        lambda c: c["baseline"]["lock"].append("numpy"),
+        "is damaged: a lock without versions",
+    ),
     "no machine": (lambda c: c.pop("machine"), "is damaged: 'machine' is missing"),
     "no workloads": (lambda c: c.pop("workloads"), "is damaged: 'workloads' is missing"),
     "no lock": (lambda c: c["baseline"].pop("lock"), "is damaged: 'lock' is missing"),

@@ -209,7 +209,7 @@ def test_the_overview_has_a_candidate_a_row_and_marks_what_is_proven() -> None:
 def test_the_table_of_several_candidates_is_in_the_order_of_version() -> None:
     """Each has a heading; one that was not built is told once."""
     lines = table(several()).splitlines()
-    assert lines[0] == ("FAIL: 3 candidates against 2.15.1: 2 FAIL, 1 INCONCLUSIVE of 3 candidates")
+    assert lines[0] == ("FAIL: 3 candidates against 2.15.1: 2 FAIL, 1 NOT THERE of 3 candidates")
     headings = [line for line in lines if line.endswith("gated workloads")]
     assert [line.partition(" against")[0] for line in headings] == [
         "tensorflow-cpu==9",
@@ -239,7 +239,7 @@ def test_a_baseline_that_is_not_there_decides_nothing() -> None:
     baseline = replace(ABSENT, label="2.15.1")
     results = replace(small(), baseline=baseline, blocks=())
     assert table(results).splitlines()[:2] == [
-        "INCONCLUSIVE: 2.21.0 against 2.15.1: 3 INCONCLUSIVE of 3 gated workloads",
+        "NOT THERE: 2.21.0 against 2.15.1: 3 NOT THERE of 3 gated workloads",
         "- The baseline 2.15.1 is not there: no version of it <is> there",
     ]
 
@@ -346,7 +346,7 @@ def test_html_of_several_candidates_shows_workloads_by_version(
     assert [item for item in drawn if item[0] == "forest"] == [("forest", 1), ("forest", 0)]
     assert "tensorflow-cpu==9 is not there: no version of it <is> there" in shown.marked["note"]
     for words in (
-        "tensorflow-cpu==9 against 2.15.1: 3 INCONCLUSIVE of 3 gated workloads",
+        "tensorflow-cpu==9 against 2.15.1: 3 NOT THERE of 3 gated workloads",
         "2.20.0 against 2.15.1: 1 FAIL, 2 PASS of 3 gated workloads",
         "verdict INCONCLUSIVE FAIL FAIL",  # a row a workload, since these are more
         f"{LOOP} - 1.100 ↑ FAIL 1.100 ↑ FAIL",
