@@ -14,12 +14,13 @@ from tqdm import tqdm
 
 from bench.environments.builds import Built, EnvironmentProblem, build_candidates
 from bench.measure import machine
-from bench.measure.blocks import Bench, BlockRecorder
+from bench.measure.blocks import BlockRecorder
 from bench.measure.processes import Interpreter, interpreter_of, private_folder, running_on
 from bench.measure.worker_files import prepare_folder
+from bench.measure.workers import BASE, Bench
 from bench.plans.speed import Plan, Terms, next_number, read_terms, terms_to_resume, todo
 from bench.records import results
-from bench.records.blocks import BASELINE, CANDIDATE, Block, Results, WorkloadTerms
+from bench.records.blocks import Block, Results, WorkloadTerms
 from bench.records.sides import difference, named_sides, with_told
 from bench.report.comparison import comparison_html, summary_text, table_text
 from bench.report.pages import message_html
@@ -213,26 +214,22 @@ def run(
         KeyboardInterrupt: after what was measured has been handed to `on_results`.
     """
     steps = {name: terms.steps for name, terms in results.workloads.items() if terms.steps}
-    going = {index: side for index, side in enumerate(candidates) if side is not None}
-    while going:
-        for index, candidate in list(going.items()):
-            specs = todo(plan, results, index)
-            if not specs:
-                del going[index]
-                continue
-            recorder = BlockRecorder(
-                bench,
-                {BASELINE: baseline, CANDIDATE: candidate},
-                list(specs.values()),
-                steps,
-                candidate=index,
-                number=next_number(plan, results, index),
-                seed=plan.seed,
-            )
-            try:
-                recorder.measure()
-            finally:
-                block = recorder.block(_quickest_control(results))
+    there = {place: side for place, side in enumerate(candidates) if side is not None}
+    while specs := {place: own for place in there if (own := todo(plan, results, place))}:
+        counts = [sum(block.candidate == place for block in results.blocks) for place in there]
+        recorder = BlockRecorder(
+            bench,
+            {BASE: baseline, **{place: there[place] for place in specs}},
+            {place: list(own.values()) for place, own in specs.items()},
+            steps,
+            numbers={place: next_number(plan, results, place) for place in specs},
+            turn=max(counts),
+            seed=plan.seed,
+        )
+        try:
+            recorder.measure()
+        finally:
+            for block in recorder.blocks(_quickest_control(results)):
                 if block.samples or block.failures:
                     results = _with_block(results, block, recorder, steps)
                     on_results(results, block)
@@ -247,12 +244,12 @@ def _with_block(
     }
     said = recorder.versions
     candidates = list(results.candidates)
-    if CANDIDATE in said:
-        told = with_told(candidates[block.candidate], said[CANDIDATE])
+    if block.candidate in said:
+        told = with_told(candidates[block.candidate], said[block.candidate])
         candidates[block.candidate] = told
     baseline = results.baseline
-    if BASELINE in said:
-        baseline = with_told(baseline, said[BASELINE])
+    if BASE in said:
+        baseline = with_told(baseline, said[BASE])
     return replace(
         results,
         workloads=workloads,

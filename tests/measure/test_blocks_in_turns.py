@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from bench import speed
-from bench.measure.blocks import Bench, BlockRecorder, Limits
+from bench.measure.blocks import BlockRecorder
 from bench.measure.processes import Interpreter, Worker
+from bench.measure.workers import BASE, Bench, Limits, Workers
 from bench.plans.speed import Plan
 from bench.records import catalogue
 from bench.records.blocks import Block, Results, Witness, WorkloadTerms
@@ -110,6 +111,54 @@ def test_candidates_come_round_robin(run: Run) -> None:
     assert [block.candidate for block in found.blocks] == [0, 1, 2] * 4
 
 
+def test_candidates_share_the_baseline_s_slices(run: Run) -> None:
+    """Each has its own blocks, with the same samples of the baseline, and a share of the time."""
+    found = run({}, {"TF_STUB_RATIO": "2"}, {}, names=(LOOP, FIT, "peak_memory"))
+    for number in range(4):
+        own = [block for block in found.blocks if block.number == number]
+        assert [block.candidate for block in own] == [0, 1, 2]
+        assert len({block.seconds for block in own}) <= 3
+        for name in found.workloads:
+            assert len({block.samples[name].baseline.values for block in own}) == 1
+    assert [d.verdict.value for d in decide(found)] == ["PASS"] * 3 + ["FAIL"] * 3 + ["PASS"] * 3
+
+
+def test_every_side_comes_first_in_its_turn(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks, and in the rounds of slices of a block."""
+    asked: list[int] = []
+    ask = Workers.slice
+
+    def watched(self: Workers, place: int, workload: str, steps: int) -> object:
+        asked.append(place)
+        return ask(self, place, workload, steps)
+
+    monkeypatch.setattr(Workers, "slice", watched)
+    found = run({}, {})
+    firsts = [[b.first for b in found.blocks if b.candidate == c] for c in (0, 1)]
+    assert firsts == [
+        ["baseline", "candidate", "candidate", "baseline"],
+        ["baseline", "candidate", "candidate", "baseline"],
+    ]
+    rounds = [tuple(asked[place : place + 3]) for place in range(len(asked) - 12, len(asked), 3)]
+    assert rounds == [(-1, 1, 0), (0, 1, -1), (1, 0, -1), (-1, 0, 1)]
+
+
+@pytest.mark.parametrize("fault", ["start - crash", f"slice {LOOP} crash", f"slice {FIT} hang"])
+def test_a_candidate_that_fails_costs_the_others_nothing(run: Run, fault: str) -> None:
+    found = run({}, {"TF_STUB_FAULT": fault}, {}, names=(LOOP, FIT, "fit_call"))
+    verdicts = [[d.verdict for d in decide(found) if d.candidate == c] for c in range(3)]
+    assert verdicts[0] == verdicts[2] == [Verdict.PASS] * 3
+    assert Verdict.PASS not in verdicts[1] or fault.startswith("slice")
+    assert {len(b.samples) for b in found.blocks if b.candidate != 1} == {3}
+
+
+def test_a_baseline_that_fails_decides_of_no_candidate(run: Run) -> None:
+    found = run({}, {}, baseline={"TF_STUB_FAULT": f"slice {LOOP} crash"}, names=(LOOP, FIT))
+    verdicts = {(d.candidate, d.workload): d.verdict for d in decide(found)}
+    assert {verdicts[c, LOOP] for c in (0, 1)} == {Verdict.INCONCLUSIVE}
+    assert {verdicts[c, FIT] for c in (0, 1)} == {Verdict.PASS}
+
+
 def test_a_candidate_that_is_not_there_does_not_stop_the_others(run: Run) -> None:
     assert {block.candidate for block in run({}, None, {}).blocks} == {0, 2}
 
@@ -128,26 +177,27 @@ def test_a_slice_can_be_made_of_interleaved_calls(
 ) -> None:
     """The two sides take turns call by call, and their sums are the pair."""
     asked: list[tuple[str, int]] = []
-    ask = BlockRecorder._measure_pairs.__globals__["_Pair"].slice
+    ask = Workers.slice
 
-    def watched(self: object, side: str, workload: str, steps: int) -> object:
-        asked.append((side, steps))
-        return ask(self, side, workload, steps)
+    def watched(self: Workers, place: int, workload: str, steps: int) -> object:
+        asked.append(("baseline" if place == BASE else "candidate", steps))
+        return ask(self, place, workload, steps)
 
-    monkeypatch.setattr("bench.measure.blocks._Pair.slice", watched)
+    monkeypatch.setattr(Workers, "slice", watched)
     calls = {LOOP: {"baseline": (5, 5), "candidate": (6, 5)}}
     steps: dict[str, int] = {}
     recorder = BlockRecorder(
         replace(bench, call_steps=calls),
-        {"baseline": Interpreter(python, {}), "candidate": Interpreter(python, {})},
-        [catalogue.WORKLOADS[LOOP]],
+        {BASE: Interpreter(python, {}), 0: Interpreter(python, {})},
+        {0: [catalogue.WORKLOADS[LOOP]]},
         steps,
-        candidate=0,
-        number=0,
+        numbers={0: 0},
+        turn=0,
         seed=0,
     )
     recorder.measure()
-    samples = recorder.block().samples[LOOP]
+    (block,) = recorder.blocks()
+    samples = block.samples[LOOP]
     assert steps == {LOOP: 10}
     assert samples.baseline.values == pytest.approx([0.10] * 4)
     assert samples.candidate.values == pytest.approx([0.11] * 4)
@@ -275,13 +325,13 @@ def test_first_step_comes_before_anything_else_is_built(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    ask = BlockRecorder._measure_pairs.__globals__["_Pair"].ask
+    ask = Workers.ask
 
-    def watched(self: object, side: str, do: str, **more: object) -> object:
+    def watched(self: Workers, place: int, do: str, **more: object) -> object:
         asked.append(do)
-        return ask(self, side, do, **more)
+        return ask(self, place, do, **more)
 
-    monkeypatch.setattr("bench.measure.blocks._Pair.ask", watched)
+    monkeypatch.setattr(Workers, "ask", watched)
     found = run({}, names=(LOOP, "first_step"))
     assert all(len(block.samples["first_step"].baseline.values) == 1 for block in found.blocks)
     assert [do for do in asked if do != "move"][:2] == ["first_step"] * 2
@@ -328,12 +378,13 @@ def test_a_disturbed_block_is_not_repeated_where_that_would_cost_the_look(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four blocks of 70 s fit into 290 s, five do not."""
-    block = BlockRecorder.block
+    blocks = BlockRecorder.blocks
 
-    def stormy(self: BlockRecorder, quickest: float | None = None) -> Block:
-        return replace(block(self, quickest), seconds=70.0, disturbed=("a storm",))
+    def stormy(self: BlockRecorder, quickest: float | None = None) -> list[Block]:
+        done = blocks(self, quickest)
+        return [replace(block, seconds=70.0, disturbed=("a storm",)) for block in done]
 
-    monkeypatch.setattr(BlockRecorder, "block", stormy)
+    monkeypatch.setattr(BlockRecorder, "blocks", stormy)
     found = run({}, budget_seconds=290)
     assert [block.number for block in found.blocks] == [0, 1, 2, 3]
     assert only(found).verdict is Verdict.PASS
@@ -344,13 +395,13 @@ def test_later_blocks_are_taken_to_be_shorter_than_the_first(
     run: Run, monkeypatch: pytest.MonkeyPatch, budget_seconds: float, blocks: int
 ) -> None:
     """100 s, and then three quarters of it each: 325 s to the first look."""
-    block = BlockRecorder.block
+    measured = BlockRecorder.blocks
 
-    def shorter(self: BlockRecorder, quickest: float | None = None) -> Block:
-        done = block(self, quickest)
-        return replace(done, seconds=75.0 if done.number else 100.0)
+    def shorter(self: BlockRecorder, quickest: float | None = None) -> list[Block]:
+        done = measured(self, quickest)
+        return [replace(block, seconds=75.0 if block.number else 100.0) for block in done]
 
-    monkeypatch.setattr(BlockRecorder, "block", shorter)
+    monkeypatch.setattr(BlockRecorder, "blocks", shorter)
     assert len(run({}, budget_seconds=budget_seconds).blocks) == blocks
 
 
@@ -377,7 +428,9 @@ def test_a_second_sitting_goes_on(python: Path, bench: Bench) -> None:
     assert [block.number for block in second.blocks] == list(range(4))
 
 
-def test_never_more_than_two_workers_live(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_never_more_workers_live_than_there_are_sides(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     live, most = 0, 0
     start, close = Worker.__init__, Worker.close
 
@@ -395,7 +448,7 @@ def test_never_more_than_two_workers_live(run: Run, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Worker, "__init__", counted_start)
     monkeypatch.setattr(Worker, "close", counted_close)
     run({"TF_STUB_FAULT": "slice - crash"}, {}, names=(LOOP, "peak_memory", "first_step"))
-    assert (live, most) == (0, 2)
+    assert (live, most) == (0, 3)
 
 
 def test_the_parent_does_not_grow(run: Run) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from bench.measure.blocks import Bench, BlockRecorder, Limits, _Pair
+from bench.measure.blocks import BlockRecorder
 from bench.measure.processes import Interpreter, Worker, WorkerError, time_running
+from bench.measure.workers import BASE, Bench, Limits, Workers
 from bench.records import catalogue
 from bench.records.blocks import Samples, Witness
 from tests.measure.stub_worker import stub_python
@@ -28,15 +29,16 @@ def measured(folder: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> Sampl
     side = Interpreter(stub_python(folder), {"TF_STUB_FAULT": f"slice {FIT} {fault}"})
     recorder = BlockRecorder(
         Bench(folder, (), ((), ()), (), pair_seconds=0, limits=limits),
-        {"baseline": side, "candidate": side},
-        [catalogue.WORKLOADS[FIT]],
+        {BASE: side, 0: side},
+        {0: [catalogue.WORKLOADS[FIT]]},
         {FIT: 150},
-        candidate=0,
-        number=0,
+        numbers={0: 0},
+        turn=0,
         seed=0,
     )
     recorder.measure()
-    return recorder.block().samples[FIT]
+    (block,) = recorder.blocks()
+    return block.samples[FIT]
 
 
 @pytest.mark.parametrize(
@@ -87,15 +89,15 @@ def test_within_a_long_slice_the_sides_take_turns(
 
     monkeypatch.setattr(Worker, "stop", noted)
     seconds: list[float] = []
-    slices_in_turns = _Pair.slices_in_turns
+    slices_in_turns = Workers.slices_in_turns
 
-    def timed(self: _Pair, *arguments: Any) -> Any:
+    def timed(self: Workers, *arguments: Any) -> Any:
         start = time.perf_counter()
         answers = slices_in_turns(self, *arguments)
         seconds.append(time.perf_counter() - start)
         return answers
 
-    monkeypatch.setattr(_Pair, "slices_in_turns", timed)
+    monkeypatch.setattr(Workers, "slices_in_turns", timed)
     samples = measured(tmp_path, "busy", monkeypatch)
     # Ten turns of 30 ms each: all but the last end by being stopped.
     assert len(stopped) > 4 * 2 * 5

@@ -1,0 +1,269 @@
+"""The workers of a block: one for each side, which run slices in turns on one core."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bench.measure.processes import Interpreter, Worker, WorkerError, time_running
+from bench.records.catalogue import PAIR_SECONDS, Spec
+
+BASE = -1  # the baseline's place among the sides; candidates have theirs, from 0
+_TURN_SECONDS = 0.03
+# Linux stops round-robin processes for 50 ms once they have used 95 % of a second.
+_PAUSE_SHARE = 0.08
+
+
+@dataclass(frozen=True)
+class Limits:
+    """After how many seconds a worker counts as hung."""
+
+    start_seconds: float = 300.0
+    prepare_seconds: float = 300.0
+    slice_seconds: float = 120.0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and how blocks are measured.
+
+    Attributes:
+        folder: private, with the workers' files.
+        cores: that all sides run on: the measuring one alone, or all where they are not pinned.
+        start_cores: where two sides at a time import and build.
+        all_cores: for workloads of another number of threads, which are not pinned.
+        threads: TensorFlow's, unless the workload says otherwise.
+        pair_seconds: how long the slices of a workload go on in a block, for two sides.
+        limits: of patience.
+        call_steps: steps of the calls that a slice is made of, by workload and side, where they
+            are not one call of the same steps: how calibration slows a candidate down.
+    """
+
+    folder: Path
+    cores: tuple[int, ...]
+    start_cores: tuple[tuple[int, ...], tuple[int, ...]]
+    all_cores: tuple[int, ...]
+    threads: int = 1
+    pair_seconds: float = PAIR_SECONDS
+    limits: Limits = field(default_factory=Limits)
+    call_steps: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+
+
+class SideError(Exception):
+    """A worker's error, and the place of its side."""
+
+    def __init__(self, place: int, error: WorkerError) -> None:
+        super().__init__(error.reason)
+        self.place = place
+        self.error = error
+
+
+class Workers:
+    """A worker of each side, started on cores of their own and measured on one."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        sides: Mapping[int, Interpreter],
+        threads: int,
+        stack: contextlib.ExitStack,
+        *,
+        huge_pages: bool = False,  # not where memory itself is measured
+    ) -> None:
+        """Starts them, as many at a time as there are cores to start on.
+
+        Raises:
+            SideError: one did not start.
+        """
+        self._limits = bench.limits
+        usual = threads == bench.threads
+        self._together = bench.cores if usual else bench.all_cores
+        self._apart = bench.start_cores if usual else (bench.all_cores, bench.all_cores)
+        self._workers: dict[int, Worker] = {}
+        for place, interpreter in sides.items():
+            try:
+                worker = Worker(interpreter, bench.folder, huge_pages=huge_pages)
+            except WorkerError as error:
+                raise SideError(place, error) from None
+            self._workers[place] = stack.enter_context(worker)
+        try:
+            answers = self._ask_apart(
+                "start", list(sides), bench.limits.start_seconds, threads=threads
+            )
+        except SideError as error:
+            told = _explained(error, sides[error.place], bench, threads)
+            raise SideError(error.place, told) from None
+        self.versions = {place: answer["versions"] for place, answer in answers.items()}
+        self._has_quota = any(
+            said.get("scheduling") != "default" for said in self.versions.values()
+        )
+
+    def prepare(self, spec: Spec, places: Sequence[int]) -> dict[int, tuple[float, ...]]:
+        """Builds a workload on each side; gives their check figures."""
+        answers = self._ask_apart(
+            "prepare",
+            places,
+            self._limits.prepare_seconds,
+            workload=spec.name,
+            builder=spec.builder,
+            arguments=dict(spec.arguments or {}),
+        )
+        self.move_together(places)
+        return {place: tuple(answer["check"]) for place, answer in answers.items()}
+
+    def move_together(self, places: Sequence[int]) -> None:
+        """Puts sides on the measuring core."""
+        for place in places:
+            self.ask(place, "move", cores=list(self._together))
+
+    def slice(self, place: int, workload: str, steps: int) -> dict[str, Any]:
+        """Runs a slice on a side, and leaves the core alone for a moment where it must be."""
+        answer = self.ask(place, "slice", workload=workload, steps=steps)
+        self._leave_core_alone(answer["value"])
+        return answer
+
+    def slices(self, workload: str, steps: Mapping[int, int]) -> dict[int, dict[str, Any]]:
+        """Runs a slice on each side, one after the other in the order of `steps`."""
+        return {place: self.slice(place, workload, count) for place, count in steps.items()}
+
+    def slices_in_turns(self, workload: str, steps: Mapping[int, int]) -> dict[int, dict[str, Any]]:
+        """Runs a slice on each side, in turns: each is stopped while another runs.
+
+        What a neighbour does for half a second falls on all so, as if slices were short. The time
+        for which a side was stopped during its slice is taken off it.
+
+        Raises:
+            SideError: one of them failed.
+        """
+        workers = {place: self._workers[place] for place in steps}
+        for place, worker in workers.items():
+            worker.stop()
+            worker.send("slice", workload=workload, steps=steps[place])
+        ran = dict.fromkeys(steps, 0.0)
+        stopped_at: dict[int, float] = {}
+        pauses: dict[int, list[tuple[float, float]]] = {place: [] for place in steps}
+        answers: dict[int, dict[str, Any]] = {}
+        errors: dict[int, WorkerError] = {}
+        while len(answers) + len(errors) < len(workers):
+            for place, worker in workers.items():
+                if place in answers or place in errors:
+                    continue
+                left = self._limits.slice_seconds - ran[place]
+                is_last = len(answers) + len(errors) == len(workers) - 1
+                start = time.perf_counter()
+                pauses[place].append((stopped_at.get(place, start), start))
+                worker.go_on()
+                has_answer = worker.has_answer(left if is_last else min(_TURN_SECONDS, left))
+                if not has_answer:
+                    worker.stop()
+                stopped_at[place] = time.perf_counter()
+                ran[place] += stopped_at[place] - start
+                try:
+                    if has_answer:
+                        answers[place] = worker.receive(self._limits.slice_seconds)
+                    elif ran[place] >= self._limits.slice_seconds:
+                        raise worker.hung(self._limits.slice_seconds)
+                except WorkerError as error:
+                    errors[place] = error
+                self._leave_core_alone(stopped_at[place] - start)
+        _raise_first(errors)
+        for place, answer in answers.items():
+            # By the worker's own start and end: its answer may come a turn after its slice ended.
+            answer["value"] = time_running(answer["start"], answer["end"], pauses[place])
+        return answers
+
+    def ask(self, place: int, do: str, **arguments: Any) -> dict[str, Any]:
+        """Asks one side.
+
+        Raises:
+            SideError: it failed.
+        """
+        try:
+            return self._workers[place].ask(self._limits.slice_seconds, do, **arguments)
+        except WorkerError as error:
+            raise SideError(place, error) from None
+
+    def ask_all(self, do: str, **arguments: Any) -> dict[int, dict[str, Any]]:
+        """Asks all sides at once, for what is not timed.
+
+        Raises:
+            SideError: one of them failed.
+        """
+        return self._ask_at_once(do, list(self._workers), self._limits.prepare_seconds, arguments)
+
+    def _ask_apart(
+        self, do: str, places: Sequence[int], seconds: float, **arguments: Any
+    ) -> dict[int, dict[str, Any]]:
+        """Asks two sides at a time, each on cores of its own."""
+        answers: dict[int, dict[str, Any]] = {}
+        for first in range(0, len(places), 2):
+            both = dict(zip(places[first : first + 2], self._apart, strict=False))
+            if do == "start":
+                own = {place: {"cores": list(cores)} for place, cores in both.items()}
+            else:
+                own = {place: {} for place in both}
+                for place, cores in both.items():
+                    self.ask(place, "move", cores=list(cores))
+            answers |= self._ask_at_once(do, list(both), seconds, arguments, own)
+        return answers
+
+    def _ask_at_once(
+        self,
+        do: str,
+        places: Sequence[int],
+        seconds: float,
+        arguments: Mapping[str, Any],
+        own: Mapping[int, Mapping[str, Any]] | None = None,
+    ) -> dict[int, dict[str, Any]]:
+        for place in places:
+            self._workers[place].send(do, **arguments, **(own or {}).get(place, {}))
+        answers: dict[int, dict[str, Any]] = {}
+        errors: dict[int, WorkerError] = {}
+        for place in places:
+            try:
+                answers[place] = self._workers[place].receive(seconds)
+            except WorkerError as error:
+                errors[place] = error
+        _raise_first(errors)
+        return answers
+
+    def _leave_core_alone(self, used_seconds: float) -> None:
+        if self._has_quota:
+            time.sleep(_PAUSE_SHARE * used_seconds)
+
+
+def _raise_first(errors: Mapping[int, WorkerError]) -> None:
+    """Tells the baseline's, if several fail: nothing is known of the candidates then."""
+    for place in sorted(errors):
+        first = errors[place]
+        gone = any(error.gone for error in errors.values())
+        raise SideError(place, WorkerError(first.reason, first.output, gone=gone))
+
+
+def _explained(
+    error: SideError, interpreter: Interpreter, bench: Bench, threads: int
+) -> WorkerError:
+    """Starts once more with TensorFlow's log where a signal ended it: it says there why."""
+    if not error.error.reason.startswith("killed by"):
+        return error.error
+    talkative = replace(interpreter, log_level=0)
+    try:
+        with Worker(talkative, bench.folder) as worker:
+            worker.ask(bench.limits.start_seconds, "start", cores=[], threads=threads)
+    except WorkerError as again:
+        return WorkerError(error.error.reason, again.output)
+    return error.error
+
+
+def turned(order: Sequence[int], number: int) -> Iterator[int]:
+    """The order of a round: there and back, and with three sides or more another first each time.
+
+    With two sides AB BA AB BA: what drifts slowly falls on both alike.
+    """
+    shift = number // 2 % len(order) if len(order) > 2 else 0
+    shifted = [*order[shift:], *order[:shift]]
+    return iter(shifted if number % 2 == 0 else shifted[::-1])
