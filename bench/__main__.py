@@ -35,12 +35,11 @@ from bench.records.trainings import (
     Comparison,
     Trainings,
     holds_trainings,
-    only_writer,
+    keeping,
     read_comparison,
     read_trainings,
     reference_path,
     reference_seeds,
-    write_trainings,
 )
 from bench.report.accuracy import accuracy_table
 from bench.report.comparison import (
@@ -98,10 +97,10 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, told in (
         ("verdict", _verdict, "findings of results files; their exit status"),
         ("show", _show, "the table of results files"),
-        ("report", _report, "writes report.html, summary.md, results.json and plots"),
+        ("report", _report, "writes report.html, summary.md, results.jsonl and plots"),
     ):
         command = commands.add_parser(name, help=told)
-        command.add_argument("files", type=Path, nargs="+", metavar="FILE.json")
+        command.add_argument("files", type=Path, nargs="+", metavar="FILE.jsonl")
         command.set_defaults(run=run)
         if name == "report":
             command.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -136,15 +135,15 @@ def _parser() -> argparse.ArgumentParser:
     trained.add_argument(
         "--out",
         type=Path,
-        metavar="FILE.json",
-        help="default: bench/references/<recipe>-<engine>.json",
+        metavar="FILE.jsonl",
+        help="default: bench/references/<recipe>-<engine>.jsonl",
     )
     trained.set_defaults(run=_reference)
     errors = commands.add_parser(
         "error-rates", help="draw accuracy comparisons from seeds of known truth, count verdicts"
     )
-    errors.add_argument("baseline", type=Path, metavar="BASELINE.json")
-    errors.add_argument("candidates", type=Path, nargs="+", metavar="CANDIDATE.json")
+    errors.add_argument("baseline", type=Path, metavar="BASELINE.jsonl")
+    errors.add_argument("candidates", type=Path, nargs="+", metavar="CANDIDATE.jsonl")
     errors.add_argument(
         "--accuracy-margin",
         type=float,
@@ -201,7 +200,7 @@ def _show(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     found = _read(options)
-    kept = options.out / "results.json"
+    kept = options.out / "results.jsonl"
     if any(path.resolve() == kept.resolve() for path in options.files):
         raise InputError(f"{kept} is to be read and would be replaced: choose another --out")
     decisions = decide(found)
@@ -265,15 +264,17 @@ def _add_run(
     empty = speed.empty_results(terms, built, code="")
     folder = speed_error_rates.bank_folder(cache, bank, empty)
     folder.mkdir(parents=True, exist_ok=True)
-    others = [results.read(path) for path in sorted(folder.glob("[!.]*.json"))[:1]]
+    others = [results.read(path) for path in sorted(folder.glob("*.jsonl"))[:1]]
     path = results.default_results(folder)
 
-    def on_results(found: Results, _block: Block | None) -> None:
-        for other in others:
-            speed_error_rates.check_belongs(found, other, folder)
-        results.write(path, found)
+    with results.keeping(path, cache) as keep:
 
-    found = speed.measure(terms, built, [[speed_error_rates.WORKLOAD]], images, on_results)
+        def on_results(found: Results, _block: Block | None) -> None:
+            for other in others:
+                speed_error_rates.check_belongs(found, other, folder)
+            keep(found)
+
+        found = speed.measure(terms, built, [[speed_error_rates.WORKLOAD]], images, on_results)
     decision = decide(found)[0]
     if not any(block.samples for block in found.blocks):
         path.unlink()
@@ -294,24 +295,22 @@ def _reference(options: argparse.Namespace) -> int:
     request = parse_request(options.environment)
     processes_at_once = capacity.processes(options.processes)
     with (
-        only_writer(path, default_cache(os.environ)),
+        keeping(path, default_cache(os.environ)) as keep,
         tqdm(total=count, unit="seed", disable=None) as bar,
     ):
 
         def on_reference(found: Trainings) -> None:
-            write_trainings(path, [found])
+            keep([found])
             done = sum(trained.seed in wanted for trained in found.seeds)
             bar.update(done - bar.n)
             if bar.disable:
                 _print_all([f"{done} of {count} seeds"])
 
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
         found, failed = reference.train_reference(
             recipe,
             builds.build(request, default_cache(os.environ), say=print),
             _mnist(),
-            _only_set(path) if path.exists() else None,
+            _only_set(path) if path.stat().st_size else None,  # it is open, and may be new
             on_reference,
             engine=options.engine,
             seeds=wanted,

@@ -23,8 +23,8 @@ from bench.records.trainings import (
     Trained,
     Trainings,
     differs,
+    keeping,
     read_reference,
-    write_trainings,
 )
 from bench.report.accuracy import accuracy_html, accuracy_table
 from bench.report.pages import message_html
@@ -118,11 +118,15 @@ class AccuracyExperiment:
             reference = read_reference(terms.recipe.name, terms.engine, else_give="--baseline")
         requests = [*filter(None, [terms.baseline]), *terms.candidates]
         built = build_candidates(requests, cache, tqdm.write)
-        with tqdm(total=len(requests) * terms.seeds, disable=None, unit="seed", leave=False) as bar:
+        total = len(requests) * terms.seeds
+        with (
+            keeping(self.results_path, cache, terms.comparison) as keep,
+            tqdm(total=total, disable=None, unit="seed", leave=False) as bar,
+        ):
 
             def on_seed(sets: Sequence[Trainings]) -> None:
                 self._sets = list(sets)
-                write_trainings(self.results_path, sets, terms.comparison)
+                keep(sets)
                 own = sets if reference is None else sets[1:]
                 bar.update(sum(len(item.seeds) for item in own) - bar.n)
 

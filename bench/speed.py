@@ -120,11 +120,14 @@ class SpeedExperiment:
         terms = replace(terms, workloads=workloads)
         built = build_candidates((terms.baseline, *terms.candidates), cache, say)
         budget = terms.budget_seconds * sum(map(bool, wanted))
-        with tqdm(total=budget, disable=None, unit="s", bar_format=_BAR, leave=False) as bar:
+        with (
+            results.keeping(self.results_path, cache, self._before) as keep,
+            tqdm(total=budget, disable=None, unit="s", bar_format=_BAR, leave=False) as bar,
+        ):
 
             def on_results(found: Results, block: Block | None) -> None:
                 self._found = found
-                results.write(self.results_path, found)
+                keep(found)
                 if block is not None:
                     bar.update(min(block.seconds, budget - bar.n))
                     line = progress_line(found, block, decide(found))

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure.processes import Interpreter, Worker, WorkerError
-from bench.records.trainings import Trained, read_trained
+from bench.records import ledger
+from bench.records.trainings import Trained
 from lenet5.recipe import Recipe
 
 _START_SECONDS = 300.0
@@ -80,7 +81,7 @@ def train_seeds(
                         engine=job.engine,
                     )
                     del answer["idle_cpu_seconds"]
-                    return replace(read_trained(answer), retried=retried), said
+                    return replace(_read(answer), retried=retried), said
             except WorkerError as error:
                 reason = error.reason
                 retried = retried or reason
@@ -107,6 +108,13 @@ def train_seeds(
                 for worker in live:
                     worker.interrupt()
             raise
+
+
+def _read(answer: Mapping[str, Any]) -> Trained:
+    try:
+        return ledger.made(Trained, answer)
+    except ValueError as error:
+        raise WorkerError(f"answers rubbish: {error}") from None
 
 
 @contextlib.contextmanager

@@ -150,6 +150,7 @@ class Results:
         blocks: in the order of measuring.
         complete: whether the experiment ended by itself.
         clock_seconds: resolution of the clock.
+        torn: whether the last record of the file was cut off, and is left out.
     """
 
     machine: Mapping[str, Any]
@@ -162,3 +163,4 @@ class Results:
     blocks: tuple[Block, ...] = ()
     complete: bool = False
     clock_seconds: float = 1e-9
+    torn: bool = False

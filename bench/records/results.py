@@ -1,41 +1,29 @@
-"""The results file: raw samples of every block, environments, machine and options, as JSON.
+"""Records of a speed comparison in their ledger: raw samples of every block, and what was asked.
 
 Verdicts are not stored: `python -m bench verdict FILE` computes them again from the samples.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
-from dataclasses import MISSING, asdict, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
 
-from bench.records.blocks import (
-    SIDES,
-    Block,
-    Failure,
-    Results,
-    Samples,
-    SideSamples,
-    Witness,
-    WorkloadTerms,
-)
+from bench.records import ledger
+from bench.records.blocks import SIDES, Block, Results, Samples, WorkloadTerms
 from bench.records.catalogue import WORKLOADS
-from bench.records.sides import Side, difference, labelled
+from bench.records.sides import difference, labelled
 from lenet5.errors import InputError
-from lenet5.run_directory import written_whole
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-
-SCHEMA = 1
+KIND = "speed"
+_BLOCK = "block"
 _LEAST, _MOST = 1e-12, 1e12  # of seconds, MiB, margins
 
-Made = TypeVar("Made", bound="DataclassInstance")
+Keep = Callable[[Results], None]
 
 
 def check_new(path: Path) -> None:
@@ -57,39 +45,88 @@ def check_new(path: Path) -> None:
 
 
 def write(path: Path, results: Results) -> None:
-    """Writes a results file whole, in place of an earlier state of the same comparison.
+    """Writes results whole, in place of an earlier file.
 
     Raises:
         InputError: it cannot be written.
     """
-    with written_whole(path) as partial:
-        text = json.dumps({"schema": SCHEMA, **asdict(results)}, indent=None, sort_keys=True)
-        partial.write_text(text + "\n", encoding="utf-8")
+    records: list[ledger.Record] = [(ledger.HEADER, _header(results))]
+    records += [(_BLOCK, block) for block in results.blocks]
+    records += [(ledger.END, {})] if results.complete else []
+    ledger.write(path, KIND, records)
+
+
+@contextmanager
+def keeping(path: Path, cache: Path, before: Results | None = None) -> Iterator[Keep]:
+    """Opens a ledger; what it gives keeps what is new in results that grow.
+
+    Args:
+        path: of the ledger.
+        cache: folder of locks.
+        before: what the file holds already.
+
+    Raises:
+        InputError: another process adds to it, it has changed, or it cannot be written.
+    """
+    with ledger.appending(path, KIND, cache) as file:
+        if before is not None and _content(read(path)) != _content(before):
+            raise InputError(f"{path}: has changed since it was read")
+        kept = before
+
+        def keep(results: Results) -> None:
+            nonlocal kept
+            header = _header(results)
+            is_new = kept is None or header != _header(kept)
+            if is_new:
+                file.append(ledger.HEADER, header)
+            for block in results.blocks[0 if kept is None else len(kept.blocks) :]:
+                file.append(_BLOCK, block)
+            if results.complete and (is_new or kept is None or not kept.complete):
+                file.append(ledger.END, {})
+            kept = results
+
+        yield keep
 
 
 def read(path: Path) -> Results:
-    """Reads a results file; its environments get the labels that they would get today.
+    """Reads results; their environments get the labels that they would get today.
 
     Raises:
-        InputError: it is missing, damaged, or of another schema.
+        InputError: the ledger is missing, damaged, of another kind or schema.
     """
+    content = ledger.read(path, KIND)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        schema = content["schema"]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise InputError(f"{path}: is damaged or no results file") from None
-    if schema != SCHEMA:
-        raise InputError(f"{path}: has schema {schema!r}, this version reads {SCHEMA}")
-    try:
-        found = _results(content)
+        blocks = tuple(ledger.made(Block, item) for name, item in content.records if name == _BLOCK)
+        terms = ledger.made(Results, content.header)
+        found = replace(terms, blocks=blocks, complete=content.is_complete, torn=content.is_torn)
+        _check(found)
         baseline, *candidates = labelled([found.baseline, *found.candidates])
-    except KeyError as error:
-        raise InputError(f"{path}: is damaged: {error} is missing") from None
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+    except ValueError as error:
         raise InputError(f"{path}: is damaged: {error}") from None
-    return replace(found, baseline=baseline, candidates=tuple(candidates))
+    return replace(
+        found,
+        baseline=baseline,
+        candidates=tuple(candidates),
+        workloads=_in_order(found.workloads),
+    )
+
+
+def _content(results: Results) -> object:
+    """What a ledger holds of results; a torn line is none of it."""
+    return ledger.plain(replace(results, torn=False))
+
+
+def _header(results: Results) -> dict[str, object]:
+    header = asdict(replace(results, blocks=()))
+    for name in ("blocks", "complete", "torn"):
+        del header[name]
+    return header
+
+
+def _in_order(terms: Mapping[str, WorkloadTerms]) -> dict[str, WorkloadTerms]:
+    """As the catalogue has them: JSON has them by name."""
+    order = [name for name in WORKLOADS if name in terms] + sorted(set(terms) - set(WORKLOADS))
+    return {name: terms[name] for name in order}
 
 
 def check_alike(one: Results, other: Results) -> None:
@@ -114,58 +151,6 @@ def check_alike(one: Results, other: Results) -> None:
             raise InputError(f"results of different {what} cannot be put together")
     if unlike := difference(one.baseline, other.baseline):
         raise InputError(f"results of different baselines cannot be put together: {unlike}")
-
-
-def _results(content: dict[str, Any]) -> Results:
-    del content["schema"]
-    terms = {name: _made(WorkloadTerms, item) for name, item in content["workloads"].items()}
-    # JSON has them by name; in the catalogue's order they are shown.
-    order = [name for name in WORKLOADS if name in terms] + sorted(set(terms) - set(WORKLOADS))
-    content["baseline"] = _side(content["baseline"])
-    content["candidates"] = tuple(_side(side) for side in content["candidates"])
-    content["workloads"] = {name: terms[name] for name in order}
-    content["blocks"] = tuple(_block(block) for block in content["blocks"])
-    results = _made(Results, content)
-    _check(results)
-    return results
-
-
-def _side(content: dict[str, Any]) -> Side:
-    unwanted = tuple(content.get("unwanted", ()))
-    return _made(Side, {**content, "lock": tuple(content["lock"]), "unwanted": unwanted})
-
-
-def _block(content: dict[str, Any]) -> Block:
-    return _made(
-        Block,
-        {
-            **content,
-            "samples": {name: _samples(item) for name, item in content["samples"].items()},
-            "failures": tuple(_made(Failure, failure) for failure in content["failures"]),
-            "witnesses": tuple(_made(Witness, witness) for witness in content["witnesses"]),
-            "disturbed": tuple(content["disturbed"]),
-        },
-    )
-
-
-def _samples(content: dict[str, Any]) -> Samples:
-    sides = {
-        side: _made(SideSamples, {name: tuple(values) for name, values in content[side].items()})
-        for side in SIDES
-    }
-    checks = {f"{side}_check": tuple(content[f"{side}_check"]) for side in SIDES}
-    return _made(Samples, {**sides, **checks})
-
-
-def _made(kind: type[Made], content: dict[str, Any]) -> Made:
-    """A data class of its fields; says which is missing or unknown."""
-    known = {item.name: item.default is item.default_factory is MISSING for item in fields(kind)}
-    for name, is_needed in known.items():
-        if is_needed and name not in content:
-            raise KeyError(name)
-    if unknown := sorted(set(content) - set(known)):
-        raise ValueError(f"{unknown[0]!r} is unknown")
-    return kind(**content)
 
 
 def _check(results: Results) -> None:
@@ -219,4 +204,4 @@ def _is_number(value: object) -> bool:
 def default_results(folder: Path, kind: str = "comparison") -> Path:
     """A name for a results file that is not there yet."""
     moment = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
-    return folder / f"{kind}-{moment}-{os.getpid()}.json"
+    return folder / f"{kind}-{moment}-{os.getpid()}.jsonl"

@@ -1,30 +1,69 @@
 """Seeds of a recipe trained in an environment: what references and accuracy results are made of.
 
-`bench/references/<recipe>-<engine>.json` holds one such set; the results of an accuracy comparison
+`bench/references/<recipe>-<engine>.jsonl` holds one such set; the results of an accuracy comparison
 hold one of the baseline or reference, and one of each candidate.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from bench.records import ledger
 from bench.records.sides import Side
 from lenet5.errors import InputError
 from lenet5.recipe import Recipe, check_engine
-from lenet5.run_directory import writing, written_whole
 
-SCHEMA = 2  # 1 had no engines
 KIND = "trainings"
+_SEED = "seed"
 FOLDER = Path(__file__).parents[1] / "references"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What became of a seed.
+
+    Attributes:
+        seed: of weights, order and dropout.
+        wrong: test images classified wrong; None: there is no model, and `problem` says why.
+        images: tested.
+        digits: the answers to all test images, a digit each; empty where they were not kept.
+        train_seconds: wall time of training with validation, without tracing; 0: not known.
+        best_epoch: the one whose weights were tested.
+        epochs: that were trained.
+        curves: an epoch a row: loss and accuracy (0 to 1) on the training images with dropout,
+            then on the validation images; empty where they were not kept.
+        weight_norms: root of the sum of squares of every weight of the model, in Keras's order.
+        problem: why there is no number of wrong images; empty where there is.
+        crashed: whether that is since its process died, hung or raised an error, not since the
+            loss became NaN or infinite.
+        started: whether its process came as far as to import TensorFlow.
+        retried: why the first process failed, where a second one was needed; else empty. Files
+            from before this was noted lack it.
+    """
+
+    seed: int
+    wrong: int | None
+    images: int
+    digits: str = ""
+    train_seconds: float = 0.0
+    best_epoch: int = 0
+    epochs: int = 0
+    curves: tuple[tuple[float, ...], ...] = ()
+    weight_norms: tuple[float, ...] = ()
+    problem: str = ""
+    crashed: bool = False
+    started: bool = True
+    retried: str = ""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of test images right, in [0, 1]; 0 where there is no model."""
+        return 0.0 if self.wrong is None else (self.images - self.wrong) / self.images
 
 
 @dataclass(frozen=True)
@@ -56,6 +95,9 @@ class Trainings:
     def with_seed(self, trained: Trained) -> Trainings:
         """These with one more, in the order of seeds."""
         return replace(self, seeds=tuple(sorted((*self.seeds, trained), key=lambda t: t.seed)))
+
+
+Keep = Callable[[Sequence[Trainings]], None]
 
 
 @dataclass(frozen=True)
@@ -114,64 +156,67 @@ def read_reference(recipe: str, engine: str, *, else_give: str = "--accuracy-mar
 
 def reference_path(recipe: str, engine: str, folder: Path = FOLDER) -> Path:
     """Where the reference of a recipe and an engine is kept."""
-    return folder / f"{recipe}-{engine}.json"
-
-
-@contextmanager
-def only_writer(path: Path, cache: Path) -> Iterator[None]:
-    """Keeps a second process from adding to a file of trainings: the later one would replace all.
-
-    Args:
-        path: of the file, which need not be there yet.
-        cache: folder that locks are kept in, so that none lies beside the file.
-
-    Raises:
-        InputError: another process adds to it, or there is no room for a lock.
-    """
-    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:20]
-    lock = FileLock(cache / "locks" / f"{name}.lock")
-    with writing(cache / "locks"):
-        (cache / "locks").mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise InputError(f"{path}: another process adds to it, let that end first") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    return folder / f"{recipe}-{engine}.jsonl"
 
 
 def write_trainings(
     path: Path, sets: Sequence[Trainings], comparison: Comparison | None = None
 ) -> None:
-    """Writes sets of trainings whole, in place of an earlier state.
+    """Writes sets of trainings whole, in place of an earlier file.
 
     Raises:
         InputError: it cannot be written.
     """
-    content: dict[str, Any] = {"schema": SCHEMA, "kind": KIND}
-    content["sets"] = [asdict(item) for item in sets]
-    if comparison is not None:
-        content["comparison"] = asdict(comparison)
-    with written_whole(path) as partial:
-        partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    seeds = [_seed(place, trained) for place, item in enumerate(sets) for trained in item.seeds]
+    ledger.write(path, KIND, [(ledger.HEADER, _header(sets, comparison)), *seeds])
+
+
+@contextmanager
+def keeping(path: Path, cache: Path, comparison: Comparison | None = None) -> Iterator[Keep]:
+    """Opens a ledger; what it gives keeps what is new in sets that grow.
+
+    Args:
+        path: of the ledger.
+        cache: folder of locks.
+        comparison: what verdicts are made by; None: they are a reference.
+
+    Raises:
+        InputError: another process adds to it, or it cannot be written.
+    """
+    is_there = path.exists()
+    with ledger.appending(path, KIND, cache) as file:
+        before = read_trainings(path) if is_there else []
+        header = _header(before, comparison) if before else None
+        kept = {(place, t.seed) for place, item in enumerate(before) for t in item.seeds}
+
+        def keep(sets: Sequence[Trainings]) -> None:
+            nonlocal header
+            if (now := _header(sets, comparison)) != header:
+                file.append(ledger.HEADER, now)
+                header = now
+            for place, item in enumerate(sets):
+                for trained in item.seeds:
+                    if (place, trained.seed) not in kept:
+                        file.append(*_seed(place, trained))
+                        kept.add((place, trained.seed))
+
+        yield keep
 
 
 def read_trainings(path: Path) -> list[Trainings]:
-    """Reads what `write_trainings` wrote.
+    """Reads sets of trainings.
 
     Raises:
-        InputError: it is missing, damaged, or of another schema.
+        InputError: the ledger is missing, damaged, of another kind or schema.
     """
     return _read(path)[0]
 
 
 def read_comparison(path: Path) -> tuple[list[Trainings], Comparison]:
-    """Reads what `write_trainings` wrote of a comparison.
+    """Reads sets of trainings of a comparison.
 
     Raises:
-        InputError: as `read_trainings`, or it is of no comparison.
+        InputError: as `read_trainings`, or they are of no comparison.
     """
     sets, comparison = _read(path)
     if comparison is None or len(sets) < 2:
@@ -180,30 +225,36 @@ def read_comparison(path: Path) -> tuple[list[Trainings], Comparison]:
 
 
 def holds_trainings(path: Path) -> bool:
-    """Whether a file is of the kind that `write_trainings` writes."""
-    try:
-        return bool(json.loads(path.read_text(encoding="utf-8"))["kind"] == KIND)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
+    """Whether a file is a ledger of trainings."""
+    return ledger.kind_of(path) == KIND
+
+
+def _header(sets: Sequence[Trainings], comparison: Comparison | None) -> dict[str, Any]:
+    header = [asdict(replace(item, seeds=())) for item in sets]
+    return {"sets": header, "comparison": None if comparison is None else asdict(comparison)}
+
+
+def _seed(place: int, trained: Trained) -> ledger.Record:
+    return _SEED, {"set": place, **asdict(trained)}
 
 
 def _read(path: Path) -> tuple[list[Trainings], Comparison | None]:
+    content = ledger.read(path, KIND)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        kind, schema = content["kind"], content["schema"]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise InputError(f"{path}: is damaged or holds no trainings") from None
-    if (kind, schema) != (KIND, SCHEMA):
-        raise InputError(f"{path}: holds {kind!r} of schema {schema!r}, not {KIND!r} of {SCHEMA}")
-    try:
-        sets = [_trainings(item) for item in content["sets"]]
+        sets = [_trainings(item) for item in content.header["sets"]]
+        for name, record in content.records:
+            if name == _SEED:
+                place = record.pop("set")
+                sets[place] = sets[place].with_seed(ledger.made(Trained, record))
         if not sets:
             raise ValueError("it holds no trainings")
-        terms = content.get("comparison")
-        return sets, None if terms is None else Comparison(**terms)
-    except (TypeError, ValueError, KeyError, AttributeError, InputError) as error:
+        for item in sets:
+            _check(item)
+        terms = content.header.get("comparison")
+        return sets, None if terms is None else ledger.made(Comparison, terms)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: is damaged: {type(error).__name__} {error}") from None
+    except (ValueError, InputError) as error:
         raise InputError(f"{path}: is damaged: {error}") from None
 
 
@@ -235,70 +286,14 @@ def identity(recipe: Recipe) -> str:
 
 def _trainings(content: dict[str, Any]) -> Trainings:
     recipe = Recipe.from_dict(content["recipe"])
-    lists = {name: tuple(content["side"].get(name, ())) for name in ("lock", "unwanted")}
-    side = Side(**{**content["side"], **lists})
-    seeds = tuple(read_trained(item) for item in content["seeds"])
     check_engine(content["engine"])
-    known = {field.name for field in fields(Trainings)}
-    if unknown := sorted(set(content) - known):
-        raise ValueError(f"{unknown[0]!r} is unknown")
-    for trained in seeds:
+    return replace(ledger.made(Trainings, {**content, "recipe": asdict(recipe)}), recipe=recipe)
+
+
+def _check(item: Trainings) -> None:
+    """Refuses what no training comes to."""
+    for trained in item.seeds:
         if trained.images < 1:
             raise ValueError(f"seed {trained.seed} has {trained.images} images")
         if trained.wrong is not None and not 0 <= trained.wrong <= trained.images:
             raise ValueError(f"seed {trained.seed} has {trained.wrong} wrong images")
-    return Trainings(**{**content, "recipe": recipe, "side": side, "seeds": seeds})
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What became of a seed.
-
-    Attributes:
-        seed: of weights, order and dropout.
-        wrong: test images classified wrong; None: there is no model, and `problem` says why.
-        images: tested.
-        digits: the answers to all test images, a digit each; empty where they were not kept.
-        train_seconds: wall time of training with validation, without tracing; 0: not known.
-        best_epoch: the one whose weights were tested.
-        epochs: that were trained.
-        curves: an epoch a row: loss and accuracy (0 to 1) on the training images with dropout,
-            then on the validation images; empty where they were not kept.
-        weight_norms: root of the sum of squares of every weight of the model, in Keras's order.
-        problem: why there is no number of wrong images; empty where there is.
-        crashed: whether that is since its process died, hung or raised an error, not since the
-            loss became NaN or infinite.
-        started: whether its process came as far as to import TensorFlow.
-        retried: why the first process failed, where a second one was needed; else empty. Files
-            from before this was noted lack it.
-    """
-
-    seed: int
-    wrong: int | None
-    images: int
-    digits: str = ""
-    train_seconds: float = 0.0
-    best_epoch: int = 0
-    epochs: int = 0
-    curves: tuple[tuple[float, ...], ...] = ()
-    weight_norms: tuple[float, ...] = ()
-    problem: str = ""
-    crashed: bool = False
-    started: bool = True
-    retried: str = ""
-
-    @property
-    def accuracy(self) -> float:
-        """Share of test images right, in [0, 1]; 0 where there is no model."""
-        return 0.0 if self.wrong is None else (self.images - self.wrong) / self.images
-
-
-def read_trained(content: Mapping[str, Any]) -> Trained:
-    """A seed as JSON has it.
-
-    Raises:
-        TypeError, ValueError: a field is unknown, missing, or no row of numbers.
-    """
-    curves = tuple(tuple(map(float, row)) for row in content.get("curves", ()))
-    norms = tuple(map(float, content.get("weight_norms", ())))
-    return Trained(**{**content, "curves": curves, "weight_norms": norms})

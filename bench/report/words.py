@@ -195,6 +195,7 @@ def notes(results: Results) -> list[str]:
             f"INCOMPLETE: the comparison was interrupted after {count} "
             f"block{'' if count == 1 else 's'}; all that follows rests on those."
         )
+    found += ["The last record of the file was cut off and is left out."] * results.torn
     sides = [(f"The baseline {results.baseline.label}", results.baseline)]
     sides += [(side.label, side) for side in results.candidates]
     found += [f"{who} is not there: {side.problem}" for who, side in sides if side.problem]

@@ -80,9 +80,7 @@ def read_bank(folder: Path) -> list[Results]:
     Raises:
         InputError: it has none, or they were not measured alike.
     """
-    runs = [
-        results.read(path) for path in sorted(folder.glob("[!.]*.json"))
-    ]  # a kill leaves .partial
+    runs = [results.read(path) for path in sorted(folder.glob("*.jsonl"))]
     if not runs:
         raise InputError(f"{folder.name} was not measured here: python -m bench calibrate")
     for run in runs[1:]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -69,7 +68,7 @@ def test_equal_sides_are_identical_and_nothing_else_runs(
     done = run("--seeds", "20", "--baseline", stub, "--candidate", stub)
     assert done.ret == 0
     done.assert_outcomes(passed=1)
-    (path,) = (pytester.path / "reports").glob("accuracy-*.json")
+    (path,) = (pytester.path / "reports").glob("accuracy-*.jsonl")
     baseline, candidate = read_trainings(path)
     assert [t.seed for t in candidate.seeds] == list(range(10))  # decided at the first look
     assert [t.wrong for t in candidate.seeds] == [t.wrong for t in baseline.seeds]
@@ -83,7 +82,7 @@ def test_with_the_engine_keras_seeds_are_no_pairs(
     run: Run, stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Header, margin and finding are its own, and equal seeds are no pass by themselves."""
-    path = str(tmp_path / "accuracy.json")
+    path = str(tmp_path / "accuracy.jsonl")
     sides = ("--baseline", stub, "--candidate", stub)
     done = run("--seeds", "10", "--engine", "keras", *sides, "--results", path)
     assert done.ret == 0
@@ -144,7 +143,7 @@ def test_a_candidate_that_crashes_twice_fails_and_is_left_alone(
     done = run("--seeds", "10", "--baseline", stub, "--candidate", broken)
     assert done.ret == 1
     done.stdout.fnmatch_lines(["*: fails: seed * killed by SIGSEGV"])
-    (path,) = (pytester.path / "reports").glob("accuracy-*.json")
+    (path,) = (pytester.path / "reports").glob("accuracy-*.jsonl")
     baseline, candidate = read_trainings(path)
     assert len(baseline.seeds) == 10
     assert 1 <= len(candidate.seeds) <= len(machine.cores())
@@ -196,8 +195,8 @@ def test_a_reference_is_trained_and_held_against(
     assert command.main(["reference", "--environment", stub, *asked]) == 0
     *_, row = capsys.readouterr().out.splitlines()
     assert row.split()[:4] == ["fast", engine, "20", "0"]
-    assert [path.name for path in references.iterdir()] == [f"fast-{engine}.json"]
-    (found,) = read_trainings(references / f"fast-{engine}.json")
+    assert [path.name for path in references.iterdir()] == [f"fast-{engine}.jsonl"]
+    (found,) = read_trainings(references / f"fast-{engine}.jsonl")
     assert found.engine == engine
     assert [trained.seed for trained in found.seeds] == list(range(20))
     done = run("--seeds", "10", "--candidate", stub, "--engine", engine)
@@ -213,21 +212,20 @@ def test_a_reference_of_an_unknown_engine_is_refused(capsys: pytest.CaptureFixtu
 def test_a_reference_that_is_not_whole_is_refused(run: Run, stub: str, references: Path) -> None:
     reference = ["reference", "--environment", stub, "--engine", "graph", "--seeds", "12"]
     assert command.main(reference) == 0
-    assert (references / "fast-graph.json").exists()
+    assert (references / "fast-graph.jsonl").exists()
     done = run("--seeds", "10", "--candidate", stub)
     assert done.ret == 4
     said = done.stdout.str() + done.stderr.str()
     told = "go on with python -m bench reference --recipe fast --engine graph"
-    assert f"fast-graph.json has 12 of 20 seeds: {told}" in said
+    assert f"fast-graph.jsonl has 12 of 20 seeds: {told}" in said
 
 
 def test_a_reference_from_before_there_were_engines_is_refused_in_one_line(
     run: Run, stub: str, references: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = references / "fast-graph.json"
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "schema": 1}))
-    message = f"{path}: holds 'trainings' of schema 1, not 'trainings' of 2"
+    path = references / "fast-graph.jsonl"
+    path.write_text(path.read_text().replace('"schema":3', '"schema":1', 1))
+    message = f"{path}: has schema 1, this version reads 3"
     for terms in ((), ("--accuracy-margin", "0.2")):
         done = run("--seeds", "10", "--candidate", stub, *terms)
         assert done.ret == 4
@@ -255,7 +253,7 @@ def test_a_seed_that_failed_is_not_kept_in_a_reference(
     monkeypatch.setattr(reference, "train_seeds", train)
     assert command.main(["reference", "--environment", stub, "--seeds", "3"]) == 1
     assert "seed 1 is missing: killed" in capsys.readouterr().out
-    (found,) = read_trainings(references / "fast-keras.json")
+    (found,) = read_trainings(references / "fast-keras.jsonl")
     assert [trained.seed for trained in found.seeds] == [0, 2]
 
 
@@ -275,21 +273,21 @@ def test_a_reference_goes_on_where_it_was_left(
     monkeypatch.setattr("bench.reference.train_seeds", watched)
     assert command.main([*reference, "5"]) == 0
     assert len(trained) == 2
-    (found,) = read_trainings(references / "fast-keras.json")
+    (found,) = read_trainings(references / "fast-keras.jsonl")
     assert len(found.seeds) == 5
 
 
 def test_a_reference_of_another_recipe_or_engine_is_not_gone_on_with(
     stub: str, references: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = str(references / "mine.json")
+    path = str(references / "mine.jsonl")
     reference = ["reference", "--environment", stub, "--seeds", "2", "--out", path]
     assert command.main(reference) == 0
     assert command.main([*reference, "--recipe", "original"]) == 4
     assert "is of another recipe: remove it" in capsys.readouterr().err
     assert command.main([*reference, "--engine", "graph"]) == 4
     assert "another engine: remove it" in capsys.readouterr().err
-    assert read_trainings(references / "mine.json")[0].engine == "keras"
+    assert read_trainings(references / "mine.jsonl")[0].engine == "keras"
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -312,7 +310,7 @@ def test_without_a_reference_one_line_says_so(
 
 
 def test_only_selected_candidates_are_trained(run: Run, stub: str, tmp_path: Path) -> None:
-    path = tmp_path / "accuracy.json"
+    path = tmp_path / "accuracy.jsonl"
     candidates = (f"{stub} TF_STUB_LOSS=1", f"{stub} TF_STUB_RATIO=1")
     arguments = [argument for text in candidates for argument in ("--candidate", text)]
     done = run(
@@ -334,7 +332,7 @@ def test_only_selected_candidates_are_trained(run: Run, stub: str, tmp_path: Pat
 def test_a_worker_that_cannot_start_is_exit_7(
     run: Run, stub: str, broken: str, tmp_path: Path
 ) -> None:
-    path = tmp_path / "accuracy.json"
+    path = tmp_path / "accuracy.jsonl"
     sides = {"baseline": stub, "candidate": stub}
     sides[broken] += " TF_STUB_FAULT=start_-_raise"
     sides["results"] = str(path)
@@ -373,7 +371,7 @@ def test_results_give_the_same_verdict_again(
     word: str,
     engine: str,
 ) -> None:
-    path = str(tmp_path / "accuracy.json")
+    path = str(tmp_path / "accuracy.jsonl")
     sides = ("--baseline", stub, "--candidate", stub + candidate, "--engine", engine)
     assert run("--seeds", "10", *sides, "--results", path).ret == status
     capsys.readouterr()
@@ -386,7 +384,7 @@ def test_results_give_the_same_verdict_again(
 def test_seeds_of_no_comparison_have_no_verdict(
     references: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = str(references / "fast-graph.json")
+    path = str(references / "fast-graph.jsonl")
     assert command.main(["verdict", path]) == 4
     assert "holds seeds, but of no comparison" in capsys.readouterr().err
     assert command.main(["verdict", path, path]) == 4
@@ -394,9 +392,9 @@ def test_seeds_of_no_comparison_have_no_verdict(
 
 
 def test_the_margin_is_not_of_an_earlier_recipe(run: Run, stub: str, references: Path) -> None:
-    (reference,) = read_trainings(references / "fast-graph.json")
+    (reference,) = read_trainings(references / "fast-graph.jsonl")
     earlier = replace(reference, recipe=replace(reference.recipe, epochs=3))
-    write_trainings(references / "fast-graph.json", [earlier])
+    write_trainings(references / "fast-graph.jsonl", [earlier])
     done = run("--seeds", "10", "--baseline", stub, "--candidate", stub)
     assert done.ret == 4
     told = "the reference of recipe fast is of an earlier one: python -m bench reference"
@@ -406,7 +404,7 @@ def test_the_margin_is_not_of_an_earlier_recipe(run: Run, stub: str, references:
 def test_a_reference_is_not_gone_on_with_on_another_machine(
     stub: str, references: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = references / "mine.json"
+    path = references / "mine.jsonl"
     reference = ["reference", "--environment", stub, "--out", str(path), "--seeds"]
     assert command.main([*reference, "2"]) == 0
     (found,) = read_trainings(path)
@@ -418,6 +416,6 @@ def test_a_reference_is_not_gone_on_with_on_another_machine(
 def test_speed_is_not_read_out_of_accuracy_results(
     references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = str(references / "fast-graph.json")
+    path = str(references / "fast-graph.jsonl")
     assert command.main(["report", path, "--out", str(tmp_path)]) == 4
     assert "is of accuracy, expected results of speed" in capsys.readouterr().err

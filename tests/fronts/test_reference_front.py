@@ -10,7 +10,7 @@ import pytest
 import bench.__main__ as command
 from bench.environments.builds import default_cache
 from bench.measure import capacity
-from bench.records.trainings import only_writer, read_trainings
+from bench.records.trainings import keeping, read_trainings
 from lenet5.recipe import ENGINES
 
 pytestmark = pytest.mark.usefixtures("black_images")
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("black_images")
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     """Where a reference is kept, in a folder that is not there yet."""
-    return tmp_path / "found" / "reference.json"
+    return tmp_path / "found" / "reference.jsonl"
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_it_is_extended_by_the_same_engine_only(
 def test_it_is_extended_by_one_process_at_a_time(
     arguments: list[str], out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with only_writer(out, default_cache(os.environ)):
+    with keeping(out, default_cache(os.environ)):
         assert command.main(arguments) == 4
     assert f"{out}: another process adds to it" in capsys.readouterr().err
     assert not out.exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("black_images", "short_blocks")
 
 
 def read_only(pytester: pytest.Pytester) -> blocks.Results:
-    (path,) = (pytester.path / "reports").glob("comparison-*.json")
+    (path,) = (pytester.path / "reports").glob("comparison-*.jsonl")
     return results.read(path)
 
 
@@ -43,7 +42,7 @@ def test_an_equal_candidate_passes_and_nothing_else_runs(
     done.assert_outcomes(passed=1)
     assert read_only(pytester).complete
     assert re.search(rf"{re.escape(LOOP)} +PASS +1\.000 ", done.stdout.str())
-    done.stdout.fnmatch_lines(["records: *reports/comparison-*.json"])
+    done.stdout.fnmatch_lines(["records: *reports/comparison-*.jsonl"])
 
 
 def test_a_slower_candidate_fails_with_a_finding(run: Run, stub: str) -> None:
@@ -71,17 +70,17 @@ def test_an_interrupted_comparison_is_gone_on_with(
 ) -> None:
     """In its file and on its terms, up to a budget in all."""
     terms = ("--baseline", stub, "--candidate", stub, "--workloads", LOOP, "--margin", "1.04")
-    assert run(*terms, "--results", "r.json").ret == 0
-    path = pytester.path / "r.json"
+    assert run(*terms, "--results", "r.jsonl").ret == 0
+    path = pytester.path / "r.jsonl"
     whole = results.read(path)
     results.write(path, replace(whole, blocks=whole.blocks[:2], complete=False))
-    assert run("--resume", "r.json", "--budget", "500").ret == 0
+    assert run("--resume", "r.jsonl", "--budget", "500").ret == 0
     after = results.read(path)
     assert after.blocks[:2] == whole.blocks[:2]
     assert [block.number for block in after.blocks] == [0, 1, 2, 3]
     assert (after.complete, after.workloads[LOOP].margin) == (True, 1.04)
     assert after.options["budget_seconds"] == 500
-    assert run("--resume", "r.json").ret == 0  # all is decided: nothing more is measured
+    assert run("--resume", "r.jsonl").ret == 0  # all is decided: nothing more is measured
     assert len(results.read(path).blocks) == 4
 
 
@@ -89,30 +88,30 @@ def test_what_is_gone_on_with_must_be_what_it_was(
     run: Run, stub: str, pytester: pytest.Pytester
 ) -> None:
     terms = ("--baseline", stub, "--candidate", stub, "--workloads", LOOP)
-    assert run(*terms, "--results", "r.json").ret == 0
-    path = pytester.path / "r.json"
+    assert run(*terms, "--results", "r.jsonl").ret == 0
+    path = pytester.path / "r.jsonl"
     measured = results.read(path)
     results.write(path, replace(measured, code="0" * 64))
-    done = run("--resume", "r.json")
+    done = run("--resume", "r.jsonl")
     assert done.ret == 4
     assert "results of different code" in done.stdout.str() + done.stderr.str()
     for side in ("baseline", "candidate"):  # known of a new Python before a worker runs
         other = replace(measured.baseline, versions={"python": "3.1"})
         change = {"baseline": other} if side == "baseline" else {"candidates": (other,)}
         results.write(path, replace(measured, **change))
-        done = run("--resume", "r.json")
+        done = run("--resume", "r.jsonl")
         assert done.ret == 4
         assert ": Python 3.1 and 3." in done.stdout.str() + done.stderr.str()
     other = replace(measured.baseline, versions={"scheduling": "round robin"})
     unfinished = replace(measured, baseline=other, blocks=measured.blocks[:2], complete=False)
     results.write(path, unfinished)
-    done = run("--resume", "r.json")
+    done = run("--resume", "r.jsonl")
     assert done.ret == 4
     assert "scheduling round robin and default" in done.stdout.str() + done.stderr.str()
     assert len(results.read(path).blocks) == 2
-    for more in (("--baseline", stub), ("--results", "other.json")):
-        assert run("--resume", "r.json", *more).ret == 4
-    assert run("--resume", "nowhere.json").ret == 4
+    for more in (("--baseline", stub), ("--results", "other.jsonl")):
+        assert run("--resume", "r.jsonl", *more).ret == 4
+    assert run("--resume", "nowhere.jsonl").ret == 4
 
 
 @pytest.mark.parametrize("option", [("--margin", "1.1"), ("--workloads", "import")])
@@ -120,8 +119,8 @@ def test_terms_of_the_file_cannot_be_changed_when_going_on(
     run: Run, stub: str, option: tuple[str, str]
 ) -> None:
     terms = ("--baseline", stub, "--candidate", stub, "--workloads", LOOP)
-    assert run(*terms, "--results", "r.json").ret == 0
-    done = run("--resume", "r.json", *option)
+    assert run(*terms, "--results", "r.jsonl").ret == 0
+    done = run("--resume", "r.jsonl", *option)
     assert done.ret == 4
     assert f"--resume takes {option[0]} from its file" in done.stderr.str()
 
@@ -130,14 +129,14 @@ def test_a_candidate_that_came_to_be_is_measured_when_going_on(
     run: Run, stub: str, pytester: pytest.Pytester
 ) -> None:
     terms = ("--baseline", stub, "--candidate", stub, "--candidate", "python:/no/such/python")
-    assert run(*terms, "--workloads", LOOP, "--results", "r.json").ret == 7
-    path = pytester.path / "r.json"
+    assert run(*terms, "--workloads", LOOP, "--results", "r.jsonl").ret == 7
+    path = pytester.path / "r.jsonl"
     found = results.read(path)
     there, missing = found.candidates
     results.write(
         path, replace(found, candidates=(there, replace(missing, request=f"{stub} TF_X=1")))
     )
-    assert run("--resume", "r.json").ret == 0
+    assert run("--resume", "r.jsonl").ret == 0
     assert [block.candidate for block in results.read(path).blocks] == [0] * 4 + [1] * 4
 
 
@@ -146,16 +145,16 @@ def test_verdicts_are_of_what_was_selected_also_in_the_file(
 ) -> None:
     terms = ("--baseline", stub, "--candidate", stub, "--candidate", "python:/no/such/python")
     selected = ("--workloads", f"{LOOP} fit_call", "-k", "loop and stub")
-    assert run(*terms, *selected, "--results", "r.json", "--summary", "s.md").ret == 0
+    assert run(*terms, *selected, "--results", "r.jsonl", "--summary", "s.md").ret == 0
     capsys.readouterr()
-    assert command.main(["verdict", str(pytester.path / "r.json")]) == 0
+    assert command.main(["verdict", str(pytester.path / "r.jsonl")]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 def test_a_report_never_replaces_the_samples_that_it_is_made_of(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "results.json"
+    path = tmp_path / "results.jsonl"
     results.write(path, synthetic.results({LOOP: synthetic.exactly(0.0, 0.002, 4)}))
     before = path.read_bytes()
     assert command.main(["report", str(path), "--out", str(tmp_path)]) == 4
@@ -222,20 +221,20 @@ def test_only_what_is_selected_is_measured(run: Run, stub: str, pytester: pytest
         (["--baseline", ".", "--margin", "0.9"], "*--margin is 0.9, expected a ratio*"),
         (["--baseline", ".", "--margin", "nan"], "*--margin is nan, expected a ratio*"),
         (["--baseline", ".", "--budget", "1"], "*--budget is 1, expected 10 to 86400*"),
-        (["--baseline", ".", "--results", "there.json"], "*there.json: exists*"),
+        (["--baseline", ".", "--results", "there.jsonl"], "*there.jsonl: exists*"),
         (["--candidate", "."], "*--candidate needs --baseline*"),
-        (["--results", "x.json"], "*--results needs --baseline*"),
+        (["--results", "x.jsonl"], "*--results needs --baseline*"),
     ],
 )
 def test_a_wrong_option_is_refused_in_one_line(
     run: Run, pytester: pytest.Pytester, arguments: list[str], message: str
 ) -> None:
-    (pytester.path / "there.json").write_text("mine")
+    (pytester.path / "there.jsonl").write_text("mine")
     arguments = [f"{arguments[0]}={arguments[1]}", *arguments[2:]]
     done = run(*arguments)
     assert done.ret == pytest.ExitCode.USAGE_ERROR
     done.stderr.fnmatch_lines([f"ERROR: {message}"])
-    assert (pytester.path / "there.json").read_text() == "mine"
+    assert (pytester.path / "there.jsonl").read_text() == "mine"
 
 
 def test_margins_and_gates_of_the_project_count(
@@ -283,7 +282,7 @@ def test_verdict_and_show_repeat_what_pytest_said(
     slow = f"{stub} TF_STUB_RATIO=1.5"
     done = run("--baseline", stub, "--candidate", slow, "--workloads", LOOP)
     finding = next(line for line in done.outlines if line.startswith(LOOP))
-    (path,) = (pytester.path / "reports").glob("comparison-*.json")
+    (path,) = (pytester.path / "reports").glob("comparison-*.jsonl")
     capsys.readouterr()
     assert command.main(["verdict", str(path)]) == done.ret == 1
     assert capsys.readouterr().out == f"FAIL: {finding}\n"
@@ -295,14 +294,14 @@ def test_verdict_and_show_repeat_what_pytest_said(
     ("content", "message"),
     [
         (None, "cannot be read: No such file or directory"),
-        ("{", "is damaged or no results file"),
-        (json.dumps({"schema": results.SCHEMA + 1}), "has schema 2, this version reads 1"),
+        ("{", "is damaged or no ledger"),
+        ('{"ledger": {"kind": "speed", "schema": 4}}', "has schema 4, this version reads 3"),
     ],
 )
 def test_a_bad_results_file_is_status_4(
     tmp_path: Path, content: str | None, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "results.json"
+    path = tmp_path / "results.jsonl"
     if content is not None:
         path.write_text(content)
     assert command.main(["verdict", str(path)]) == 4
@@ -311,7 +310,7 @@ def test_a_bad_results_file_is_status_4(
 
 def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
     """`python -m bench show FILE | head -1`."""
-    path = tmp_path / "results.json"
+    path = tmp_path / "results.jsonl"
     results.write(path, synthetic.simulated())
     shown = subprocess.Popen(
         [sys.executable, "-m", "bench", "show", str(path)],

@@ -256,7 +256,7 @@ def test_reports_go_to_the_checkout(
     monkeypatch.chdir(pytester.path / "bench")
     assert run(".", *speed).ret == 1
     written = {path.suffix for path in (pytester.path / "reports").iterdir()}
-    assert written == {".html", ".json"}
+    assert written == {".html", ".jsonl"}
     assert not (pytester.path / "bench" / "reports").exists()
 
 
@@ -300,10 +300,10 @@ def test_a_worker_that_cannot_start_is_not_there(
     sides = {"baseline": stub, "candidate": stub}
     sides[side] += " TF_STUB_FAULT=start_-_raise"
     terms = (f"--{name}={text}" for name, text in sides.items())
-    done = run(*terms, "--workloads", LOOP, "--results", "r.json")
+    done = run(*terms, "--workloads", LOOP, "--results", "r.jsonl")
     assert done.ret == 7
     done.stdout.fnmatch_lines(["*1 not there*"])
-    assert command.main(["verdict", str(pytester.path / "r.json")]) == 7
+    assert command.main(["verdict", str(pytester.path / "r.jsonl")]) == 7
 
 
 def test_numerics_of_a_worker_that_cannot_start_are_not_there(
@@ -318,7 +318,7 @@ def test_numerics_of_a_worker_that_cannot_start_are_not_there(
 
 
 def test_a_terminal_may_know_ascii_alone(tmp_path: Path) -> None:
-    path = tmp_path / "r.json"
+    path = tmp_path / "r.jsonl"
     results.write(path, synthetic.results({LOOP: [0.5] * 4}))
     done = subprocess.run(
         [sys.executable, "-m", "bench", "show", str(path)],

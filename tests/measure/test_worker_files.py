@@ -65,7 +65,7 @@ def test_of_the_data_only_what_workers_use_counts(tmp_path: Path) -> None:
     assert digest(tmp_path, code.replace("255", "256"), "lenet5/data.py") != of_data
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.jsonl")), ids=lambda path: path.stem)
 def test_a_stored_reference_is_of_the_code_that_trains_now(path: Path) -> None:
     """Else it is made anew: python -m bench reference --recipe NAME --engine NAME."""
     assert [found.code for found in read_trainings(path)] == [training_code()]

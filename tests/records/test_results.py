@@ -56,8 +56,8 @@ def comparison() -> Results:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A results file of `comparison`."""
-    results.write(tmp_path / "results.json", comparison())
-    return tmp_path / "results.json"
+    results.write(tmp_path / "results.jsonl", comparison())
+    return tmp_path / "results.jsonl"
 
 
 def test_what_is_written_is_read_again(path: Path) -> None:
@@ -68,9 +68,9 @@ def test_what_is_written_is_read_again(path: Path) -> None:
 
 def test_the_published_results_keep_their_labels() -> None:
     """As their file has them they are made anew, all different."""
-    path = Path(results.__file__).parents[1] / "results" / "results.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    stored = [side["label"] for side in (content["baseline"], *content["candidates"])]
+    path = Path(results.__file__).parents[1] / "results" / "results.jsonl"
+    header = content_of(path)
+    stored = [side["label"] for side in (header["baseline"], *header["candidates"])]
     found = results.read(path)
     assert [side.label for side in (found.baseline, *found.candidates)] == stored
     assert len(set(stored)) == len(stored) > 1
@@ -131,7 +131,7 @@ def test_older_results_get_the_labels_of_what_their_workers_imported(
     told = {"python": "3.11.7", **versions}
     side = Side("asked for", "unknown TensorFlow", told, lock, settings)
     absent = Side("tensorflow-cpu==9", "tensorflow-cpu==9", problem="no such version")
-    path = tmp_path / "results.json"
+    path = tmp_path / "results.jsonl"
     results.write(path, replace(comparison(), baseline=OLD, candidates=(side, absent)))
     found = results.read(path)
     assert [each.label for each in found.candidates] == [label, "tensorflow-cpu==9"]
@@ -141,7 +141,7 @@ def test_older_results_get_the_labels_of_what_their_workers_imported(
 
 
 def test_an_experiment_without_blocks_is_read_again(tmp_path: Path) -> None:
-    path = tmp_path / "results.json"
+    path = tmp_path / "results.jsonl"
     begun = replace(comparison(), blocks=(), complete=False)
     results.write(path, begun)
     assert results.read(path) == begun
@@ -149,7 +149,7 @@ def test_an_experiment_without_blocks_is_read_again(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_no_number_is_read_again(tmp_path: Path) -> None:
     """It is the verdict's reason, not damage."""
-    path = tmp_path / "results.json"
+    path = tmp_path / "results.jsonl"
     measured = comparison()
     block = measured.blocks[0]
     wrong = replace(block.samples[LOOP], candidate_check=(2.3, math.nan, math.inf))
@@ -162,7 +162,7 @@ def test_a_loss_that_is_no_number_is_read_again(tmp_path: Path) -> None:
 
 def test_workloads_are_read_in_the_order_of_the_catalogue(tmp_path: Path) -> None:
     """JSON has them by name; those that this version does not know come last."""
-    path = tmp_path / "results.json"
+    path = tmp_path / "results.jsonl"
     names = [*WORKLOADS, "a new one", "another"]
     results.write(
         path, replace(comparison(), workloads={n: growth_terms() for n in reversed(names)})
@@ -170,18 +170,33 @@ def test_workloads_are_read_in_the_order_of_the_catalogue(tmp_path: Path) -> Non
     assert list(results.read(path).workloads) == names
 
 
-def test_the_file_is_one_line_of_sorted_json_with_its_schema(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    content = json.loads(text)
-    assert content["schema"] == 1
-    assert text == json.dumps(content, sort_keys=True) + "\n"
+def test_every_line_is_json_that_any_tool_reads(path: Path) -> None:
+    """What is asked, then a block a line; numbers that are not finite are words."""
+    measured = comparison()
+    wrong = replace(measured.blocks[0].samples[LOOP], candidate_check=(math.nan, -math.inf))
+    blocks = (replace(measured.blocks[0], samples={LOOP: wrong}), *measured.blocks[1:])
+    results.write(path, replace(measured, blocks=blocks))
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()]
+    assert [next(iter(line)) for line in lines] == ["ledger", "header", *["block"] * 4, "end"]
+    assert lines[0] == {"ledger": {"kind": "speed", "schema": 3}}
+    assert lines[2]["block"]["samples"][LOOP]["candidate_check"] == ["NaN", "-Infinity"]
+
+
+def content_of(path: Path) -> Any:
+    """The header's fields, and the blocks, of a ledger."""
+    first, header, *lines = [json.loads(line) for line in path.read_text().splitlines()]
+    blocks = [line["block"] for line in lines if "block" in line]
+    return {**header["header"], "blocks": blocks, "schema": first["ledger"]["schema"]}
 
 
 def damaged(path: Path, change: Callable[[Any], object]) -> str:
     """What reading answers to a file of which something was changed, without the path."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = content_of(path)
     change(content)
-    path.write_text(json.dumps(content), encoding="utf-8")
+    opening = {"kind": "speed", "schema": content.pop("schema", None)}
+    blocks = [{"block": block} for block in content.pop("blocks")]
+    lines = [{"ledger": opening}, {"header": content}, *blocks, {"end": {}}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return answer(path)
 
 
@@ -199,6 +214,7 @@ def loop(content: Any, block: int = 0) -> Any:
     return content["blocks"][block]["samples"][LOOP]
 
 
+NO_FLOAT = "is damaged: Expected `float`, got `"
 NO_NUMBER = "is damaged: a sample that is no finite number"
 UNLIKE = "is damaged: the two sides have unlike numbers of samples, or none"
 NOT_THERE = "is damaged: a block of a candidate or workload that is not there"
@@ -208,31 +224,57 @@ DAMAGES: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda c: c["baseline"]["lock"].append("numpy"),
         "is damaged: a lock without versions",
     ),
-    "no machine": (lambda c: c.pop("machine"), "is damaged: 'machine' is missing"),
-    "no workloads": (lambda c: c.pop("workloads"), "is damaged: 'workloads' is missing"),
-    "no lock": (lambda c: c["baseline"].pop("lock"), "is damaged: 'lock' is missing"),
-    "no label": (lambda c: c["candidates"][1].pop("label"), "is damaged: 'label' is missing"),
-    "no margin": (lambda c: c["workloads"][LOOP].pop("margin"), "is damaged: 'margin' is missing"),
-    "no samples": (lambda c: c["blocks"][3].pop("samples"), "is damaged: 'samples' is missing"),
-    "no seconds": (lambda c: c["blocks"][3].pop("seconds"), "is damaged: 'seconds' is missing"),
-    "no side": (lambda c: loop(c).pop("candidate"), "is damaged: 'candidate' is missing"),
-    "no values": (lambda c: loop(c)["baseline"].pop("values"), "is damaged: 'values' is missing"),
+    "no machine": (
+        lambda c: c.pop("machine"),
+        "is damaged: Object missing required field `machine`",
+    ),
+    "no workloads": (
+        lambda c: c.pop("workloads"),
+        "is damaged: Object missing required field `workloads`",
+    ),
+    "no label": (
+        lambda c: c["candidates"][1].pop("label"),
+        "is damaged: Object missing required field `label`",
+    ),
+    "no margin": (
+        lambda c: c["workloads"][LOOP].pop("margin"),
+        "is damaged: Object missing required field `margin`",
+    ),
+    "no samples": (
+        lambda c: c["blocks"][3].pop("samples"),
+        "is damaged: Object missing required field `samples`",
+    ),
+    "no seconds": (
+        lambda c: c["blocks"][3].pop("seconds"),
+        "is damaged: Object missing required field `seconds`",
+    ),
+    "no side": (
+        lambda c: loop(c).pop("candidate"),
+        "is damaged: Object missing required field `candidate`",
+    ),
+    "no values": (
+        lambda c: loop(c)["baseline"].pop("values"),
+        "is damaged: Object missing required field `values`",
+    ),
     "no reason": (
         lambda c: c["blocks"][3]["failures"][0].pop("reason"),
-        "is damaged: 'reason' is missing",
+        "is damaged: Object missing required field `reason`",
     ),
-    "what is unknown": (lambda c: c.update(verdict="PASS"), "is damaged: 'verdict' is unknown"),
-    "NaN": (lambda c: loop(c)["candidate"].update(values=[0.03, math.nan]), NO_NUMBER),
-    "infinity": (lambda c: loop(c)["baseline"].update(values=[0.03, math.inf]), NO_NUMBER),
-    "text": (lambda c: loop(c)["baseline"].update(values=["0.03", 0.03]), NO_NUMBER),
-    "true": (lambda c: loop(c)["baseline"].update(values=[True, 0.03]), NO_NUMBER),
+    "NaN": (lambda c: loop(c)["candidate"].update(values=[0.03, "NaN"]), NO_NUMBER),
+    "NaN that is no JSON": (
+        lambda c: loop(c)["candidate"].update(values=[0.03, math.nan]),
+        "is damaged: line 3 is no record",
+    ),
+    "infinity": (lambda c: loop(c)["baseline"].update(values=[0.03, "Infinity"]), NO_NUMBER),
+    "text": (lambda c: loop(c)["baseline"].update(values=["0.03", 0.03]), NO_FLOAT),
+    "true": (lambda c: loop(c)["baseline"].update(values=[True, 0.03]), NO_FLOAT),
     "zero": (
         lambda c: loop(c)["baseline"].update(values=[0.03, 0.0]),
         "is damaged: a sample that is not above 0",
     ),
     "a check figure": (
         lambda c: loop(c).update(candidate_check=[2.3, None]),
-        "is damaged: a figure that is none",
+        "is damaged: Expected `float`, got `null`",
     ),
     "one sample less": (lambda c: loop(c)["candidate"]["values"].pop(), UNLIKE),
     "no sample": (
@@ -247,8 +289,8 @@ DAMAGES: dict[str, tuple[Callable[[Any], object], str]] = {
         "is damaged: a side that is unknown",
     ),
     "negative margin": (lambda c: c["workloads"][LOOP].update(margin=-1.03), NO_MARGIN),
-    "NaN margin": (lambda c: c["workloads"][GROWTH].update(margin=math.nan), NO_MARGIN),
-    "text margin": (lambda c: c["workloads"][LOOP].update(margin="1.03"), NO_MARGIN),
+    "NaN margin": (lambda c: c["workloads"][GROWTH].update(margin="NaN"), NO_FLOAT),
+    "text margin": (lambda c: c["workloads"][LOOP].update(margin="1.03"), NO_FLOAT),
     "negative length": (
         lambda c: c["blocks"][0].update(seconds=-1.0),
         "is damaged: a block of no length",
@@ -257,12 +299,12 @@ DAMAGES: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda c: c["options"].update(budget_seconds="900"),
         "is damaged: a budget that is no finite number",
     ),
-    "NaN clock": (
-        lambda c: c.update(clock_seconds=math.nan),
+    "endless clock": (
+        lambda c: c.update(clock_seconds=1e300),
         "is damaged: a clock's resolution that is no finite number",
     ),
-    "newer schema": (lambda c: c.update(schema=2), "has schema 2, this version reads 1"),
-    "no schema": (lambda c: c.pop("schema"), "is damaged or no results file"),
+    "newer schema": (lambda c: c.update(schema=4), "has schema 4, this version reads 3"),
+    "no schema": (lambda c: c.pop("schema"), "has schema None, this version reads 3"),
 }
 
 
@@ -270,13 +312,13 @@ DAMAGES: dict[str, tuple[Callable[[Any], object], str]] = {
 def test_what_is_missing_unknown_or_out_of_range_is_told(
     path: Path, change: Callable[[Any], object], message: str
 ) -> None:
-    assert damaged(path, change) == message
+    assert damaged(path, change).startswith(message)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda c: c.update(blocks={"0": 1}),
+        lambda c: c.update(blocks=[1]),
         lambda c: c.update(candidates=[3]),
         lambda c: c.update(workloads=[LOOP]),
         lambda c: c.update(options=[1]),
@@ -294,40 +336,109 @@ def test_what_has_another_form_is_told(path: Path, change: Callable[[Any], objec
 @pytest.mark.parametrize(
     "text", ["", "[]", "3", "null", '"results"', "{}", "schema: 1", "\0", "[" * 100_000]
 )
-def test_a_file_that_is_no_results_is_told(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "other.json"
+def test_a_file_that_is_no_ledger_is_told(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "other.jsonl"
     path.write_text(text)
-    assert answer(path) == "is damaged or no results file"
-
-
-def test_a_truncated_file_is_told_wherever_it_ends(path: Path) -> None:
-    whole = path.read_bytes()
-    for length in range(0, len(whole) - 1, 97):
-        path.write_bytes(whole[:length])
-        assert answer(path) == "is damaged or no results file"
+    assert answer(path) == "is damaged or no ledger"
 
 
 def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "results.json"
+    path = tmp_path / "results.jsonl"
     path.write_bytes(b"\x89PNG\xff\xfe")
-    assert answer(path) == "is damaged or no results file"
+    assert answer(path) == "is damaged or no ledger"
+
+
+def test_a_file_of_an_earlier_version_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text('{"schema": 1, "blocks": []}')
+    assert answer(path) == "is damaged or no ledger"
+
+
+def test_a_torn_last_line_costs_itself_alone(path: Path) -> None:
+    """Wherever it is cut; the others are read, and what is read says so."""
+    whole = path.read_bytes()
+    ends = [place + 1 for place, byte in enumerate(whole) if byte == ord("\n")]
+    for last in (2, 4, len(ends) - 2):
+        for length in range(ends[last] + 1, ends[last + 1] - 1, 97):
+            path.write_bytes(whole[:length])
+            found = results.read(path)
+            assert found.torn
+            assert found.blocks == comparison().blocks[: last - 1]
+            assert not found.complete
+
+
+def test_a_line_that_is_torn_within_the_file_is_damage(path: Path) -> None:
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([*lines[:3], lines[3][:40], *lines[4:]]))
+    assert answer(path) == "is damaged: line 4 is no record"
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """Where locks are kept."""
+    return tmp_path / "cache"
+
+
+def test_what_grows_is_kept_as_it_comes(tmp_path: Path, cache: Path) -> None:
+    """Each block once, and what was asked again where it changes."""
+    path, whole = tmp_path / "new" / "results.jsonl", comparison()
+    states = [replace(whole, blocks=whole.blocks[:n], complete=False) for n in range(5)]
+    states[3:] = [replace(state, options={**whole.options, "pinned": True}) for state in states[3:]]
+    with results.keeping(path, cache) as keep:
+        for state in states:
+            keep(state)
+            assert results.read(path) == state
+        keep(replace(states[-1], complete=True))
+    assert results.read(path) == replace(states[-1], complete=True)
+    names = [next(iter(json.loads(line))) for line in path.read_text().splitlines()]
+    assert names.count("block") == 4
+    assert names.count("header") == 2
+
+
+def test_a_torn_line_is_cut_off_before_more_is_appended(path: Path, cache: Path) -> None:
+    whole = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(whole[:4]) + whole[4][:50])
+    before = results.read(path)
+    with results.keeping(path, cache, before) as keep:
+        keep(comparison())
+    found = results.read(path)
+    assert (found.blocks, found.torn, found.complete) == (comparison().blocks, False, True)
+
+
+def test_two_processes_do_not_append_to_one_file(path: Path, cache: Path) -> None:
+    with (
+        results.keeping(path, cache, comparison()),
+        pytest.raises(InputError, match="another process adds to it"),
+        results.keeping(path, cache, comparison()),
+    ):
+        pass
+
+
+def test_a_file_that_changed_since_it_was_read_is_left_alone(path: Path, cache: Path) -> None:
+    before = replace(comparison(), blocks=comparison().blocks[:2])
+    with (
+        pytest.raises(InputError, match="has changed since it was read"),
+        results.keeping(path, cache, before),
+    ):
+        pass
+    assert results.read(path) == comparison()
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    assert answer(tmp_path / "none.json") == "cannot be read: No such file or directory"
+    assert answer(tmp_path / "none.jsonl") == "cannot be read: No such file or directory"
     assert answer(tmp_path) == "cannot be read: Is a directory"
 
 
 def test_a_full_disk_leaves_the_earlier_state_and_nothing_else(path: Path) -> None:
     before = contents(path.parent)
     more = replace(comparison(), blocks=comparison().blocks * 100)
-    with largest_file(len(before["results.json"]) + 100), pytest.raises(InputError) as caught:
+    with largest_file(len(before["results.jsonl"]) + 100), pytest.raises(InputError) as caught:
         results.write(path, more)
     assert str(caught.value) == f"{path}: cannot be written: File too large"
     assert contents(path.parent) == before
     results.write(path, more)
     assert results.read(path) == more
-    assert list(contents(path.parent)) == ["results.json"]
+    assert list(contents(path.parent)) == ["results.jsonl"]
 
 
 def test_a_write_that_breaks_off_leaves_the_earlier_state(path: Path) -> None:
@@ -349,14 +460,14 @@ def test_results_are_never_overwritten(path: Path) -> None:
 
 
 def test_a_new_file_gets_its_folder_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "b" / "results.json"
+    path = tmp_path / "a" / "b" / "results.jsonl"
     results.check_new(path)
     results.check_new(path)
     assert list(path.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    "name", ["results.json/in-a-file.json", f"{'long' * 99}.json", "/proc/results.json"]
+    "name", ["results.jsonl/in-a-file.jsonl", f"{'long' * 99}.json", "/proc/results.jsonl"]
 )
 def test_a_file_that_could_not_be_written_is_told_beforehand(path: Path, name: str) -> None:
     with pytest.raises(InputError) as caught:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from bench.records.trainings import (
     Trained,
     Trainings,
     differs,
+    keeping,
     read_comparison,
     read_trainings,
     reference_path,
@@ -38,21 +41,28 @@ SOME = Trainings(
 )
 
 
+OPENING = '{"ledger": {"kind": "trainings", "schema": 3}}'
+
+
+def change(path: Path, how: Callable[[Any, list[Any]], object]) -> None:
+    """Changes the header and the seeds of a ledger."""
+    opening, header, *seeds = [json.loads(line) for line in path.read_text().splitlines()]
+    how(header["header"], [seed["seed"] for seed in seeds])
+    path.write_text("".join(json.dumps(line) + "\n" for line in (opening, header, *seeds)))
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_is_written_is_read(tmp_path: Path, engine: str) -> None:
-    path = tmp_path / "fast.json"
+    path = tmp_path / "fast.jsonl"
     sets = [replace(SOME, engine=engine), replace(SOME, engine=engine, seeds=())]
     write_trainings(path, sets)
     assert read_trainings(path) == sets
 
 
 def test_a_file_from_before_second_tries_were_noted_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "fast.json"
+    path = tmp_path / "fast.jsonl"
     write_trainings(path, [SOME])
-    content = json.loads(path.read_text())
-    for trained in content["sets"][0]["seeds"]:
-        del trained["retried"]
-    path.write_text(json.dumps(content))
+    change(path, lambda _, seeds: [seed.pop("retried") for seed in seeds])
     (found,) = read_trainings(path)
     assert [trained.retried for trained in found.seeds] == ["", ""]
 
@@ -66,37 +76,55 @@ def test_a_file_from_before_second_tries_were_noted_is_read(tmp_path: Path) -> N
     ],
 )
 def test_what_verdicts_are_made_by_is_kept(tmp_path: Path, terms: Comparison) -> None:
-    path = tmp_path / "accuracy.json"
+    path = tmp_path / "accuracy.jsonl"
     write_trainings(path, [SOME, SOME], terms)
     assert read_comparison(path) == ([SOME, SOME], terms)
 
 
 @pytest.mark.parametrize(
     "damage",
-    [{"margin_points": 0}, {"margin_points": "wide"}, {"beside": None}, {"unheard_of": 1}],
+    [{"margin_points": 0}, {"margin_points": "wide"}, {"beside": None}, {"seeds": 0.5}],
 )
 def test_terms_that_make_no_sense_are_refused(tmp_path: Path, damage: dict[str, object]) -> None:
-    """A value of None stands for a field that is not there."""
-    path = tmp_path / "accuracy.json"
+    path = tmp_path / "accuracy.jsonl"
     write_trainings(path, [SOME, SOME], Comparison(0.15, paired=True, beside=True))
-    content = json.loads(path.read_text())
-    terms = {**content["comparison"], **damage}
-    content["comparison"] = {name: value for name, value in terms.items() if value is not None}
-    path.write_text(json.dumps(content))
+    change(path, lambda header, _: header["comparison"].update(damage))
     with pytest.raises(InputError, match="is damaged"):
         read_comparison(path)
 
 
+def test_seeds_are_kept_as_they_come(tmp_path: Path) -> None:
+    path, terms = tmp_path / "new" / "accuracy.jsonl", Comparison(0.15, paired=True, beside=True)
+    empty = replace(SOME, seeds=())
+    states = [[empty, empty], [SOME, empty], [SOME, replace(SOME, problem="gone")]]
+    with keeping(path, tmp_path / "cache", terms) as keep:
+        for sets in states:
+            keep(sets)
+            assert read_comparison(path) == (sets, terms)
+    assert path.read_text().count('"seed":{') == 4
+
+
+def test_a_reference_is_added_to(tmp_path: Path) -> None:
+    path, cache = tmp_path / "fast.jsonl", tmp_path / "cache"
+    with keeping(path, cache) as keep:
+        keep([SOME])
+    more = SOME.with_seed(Trained(2, 140, 10_000))
+    with keeping(path, cache) as keep:
+        keep([more])
+    assert read_trainings(path) == [more]
+    assert path.read_text().count('"seed":{') == 3
+
+
 def test_seeds_alone_are_no_comparison(tmp_path: Path) -> None:
-    path = tmp_path / "fast.json"
+    path = tmp_path / "fast.jsonl"
     write_trainings(path, [SOME, SOME])
     with pytest.raises(InputError, match="holds seeds, but of no comparison"):
         read_comparison(path)
 
 
 def test_a_reference_is_of_a_recipe_and_an_engine(tmp_path: Path) -> None:
-    assert reference_path("fast", "keras", tmp_path) == tmp_path / "fast-keras.json"
-    assert reference_path("best", "graph").name == "best-graph.json"
+    assert reference_path("fast", "keras", tmp_path) == tmp_path / "fast-keras.jsonl"
+    assert reference_path("best", "graph").name == "best-graph.jsonl"
 
 
 def test_seeds_stand_in_their_order() -> None:
@@ -107,17 +135,17 @@ def test_seeds_stand_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "is damaged or holds no trainings"),
-        ('{"schema": 2}', "is damaged or holds no trainings"),
-        ('{"schema": 1, "kind": "trainings", "sets": []}', "of schema 1, not 'trainings' of 2"),
-        ('{"schema": 9, "kind": "trainings", "sets": []}', "of schema 9, not 'trainings' of 2"),
-        ('{"schema": 2, "kind": "speed", "sets": []}', "'speed' of schema 2, not 'trainings' of 2"),
-        ('{"schema": 2, "kind": "trainings", "sets": [{}]}', "is damaged: 'recipe'"),
-        ('{"schema": 2, "kind": "trainings", "sets": []}', "is damaged: it holds no trainings"),
+        ("", "is damaged or no ledger"),
+        ('{"schema": 2, "kind": "trainings"}', "is damaged or no ledger"),
+        ('{"ledger": {"schema": 9, "kind": "trainings"}}', "has schema 9, this version reads 3"),
+        ('{"ledger": {"schema": 3, "kind": "speed"}}', "is of 'speed', expected 'trainings'"),
+        (OPENING, "is damaged: it has no header"),
+        (f'{OPENING}\n{{"header": {{"sets": [{{}}]}}}}', "is damaged: KeyError 'recipe'"),
+        (f'{OPENING}\n{{"header": {{"sets": []}}}}', "is damaged: it holds no trainings"),
     ],
 )
 def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, content: str, message: str) -> None:
-    path = tmp_path / "fast.json"
+    path = tmp_path / "fast.jsonl"
     path.write_text(content)
     with pytest.raises(InputError, match=message) as caught:
         read_trainings(path)
@@ -130,41 +158,34 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, content: str, mes
         ("products", "unknown engine 'products': choose keras or graph"),
         ("", "unknown engine '': choose keras or graph"),
         (["keras"], "unknown engine ['keras']: choose keras or graph"),
-        (None, "'engine'"),
+        (None, "unknown engine None: choose keras or graph"),
     ],
 )
 def test_an_unknown_engine_is_refused_in_one_line(
     tmp_path: Path, engine: object, complaint: str
 ) -> None:
-    """None stands for a file without an entry, which only the earlier schema had."""
-    path = tmp_path / "fast.json"
+    path = tmp_path / "fast.jsonl"
     write_trainings(path, [SOME])
-    content = json.loads(path.read_text())
-    content["sets"][0]["engine"] = engine
-    if engine is None:
-        del content["sets"][0]["engine"]
-    path.write_text(json.dumps(content))
+    change(path, lambda header, _: header["sets"][0].update(engine=engine))
     with pytest.raises(InputError) as caught:
         read_trainings(path)
     assert str(caught.value) == f"{path}: is damaged: {complaint}"
 
 
 @pytest.mark.parametrize(
-    "change",
+    "changes",
     [
         {"wrong": 10_001},
         {"images": "many"},
         {"curves": [["low"]]},
         {"weight_norms": 3},
-        {"unheard_of": 1},
+        {"set": 1},
     ],
 )
-def test_seeds_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
-    path = tmp_path / "fast.json"
+def test_seeds_that_cannot_be_are_refused(tmp_path: Path, changes: dict[str, object]) -> None:
+    path = tmp_path / "fast.jsonl"
     write_trainings(path, [SOME])
-    content = json.loads(path.read_text())
-    content["sets"][0]["seeds"][0].update(change)
-    path.write_text(json.dumps(content))
+    change(path, lambda _, seeds: seeds[0].update(changes))
     with pytest.raises(InputError, match="is damaged"):
         read_trainings(path)
 

@@ -91,7 +91,7 @@ def test_too_few_seeds_are_refused() -> None:
 def test_the_command_prints_a_row_a_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    paths = [tmp_path / "base.json", tmp_path / "equal.json", tmp_path / "degraded.json"]
+    paths = [tmp_path / "base.jsonl", tmp_path / "equal.jsonl", tmp_path / "degraded.jsonl"]
     for path, item in zip(paths, (pool(0), pool(0, stream=1), pool(0.5, stream=2)), strict=True):
         write_trainings(path, [item])
     arguments = ["error-rates", *map(str, paths), "--accuracy-margin", "0.15"]
@@ -118,8 +118,8 @@ def test_a_run_ends_where_it_is_decided() -> None:
 def test_a_margin_that_makes_no_sense_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], margin: str
 ) -> None:
-    path = str(tmp_path / "base.json")
-    write_trainings(tmp_path / "base.json", [pool(0.0)])
+    path = str(tmp_path / "base.jsonl")
+    write_trainings(tmp_path / "base.jsonl", [pool(0.0)])
     assert command.main(["error-rates", path, path, f"--accuracy-margin={margin}"]) == 4
     assert "expected 0.01 to 100 percentage points" in capsys.readouterr().err
 
@@ -127,7 +127,7 @@ def test_a_margin_that_makes_no_sense_is_refused(
 def test_a_file_of_several_recipes_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "base.json"
+    path = tmp_path / "base.jsonl"
     write_trainings(path, [pool(0.0), pool(0.3)])
     assert command.main(["error-rates", str(path), str(path)]) == 4
     assert "holds 2 recipes or sides, expected one" in capsys.readouterr().err

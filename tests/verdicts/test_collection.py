@@ -98,7 +98,7 @@ def test_what_was_not_measured_alike_is_refused(
 
 def test_condensed_results_have_one_pair_a_block_and_the_same_verdicts(tmp_path: Path) -> None:
     found = together([part("2.20.0", 1.01), part("2.19.1", 1.1)])
-    path = tmp_path / "small.json"
+    path = tmp_path / "small.jsonl"
     results.write(path, condensed(found))
     small = results.read(path)
     for one, other in zip(decide(found), decide(small), strict=True):
@@ -110,7 +110,7 @@ def test_condensed_results_have_one_pair_a_block_and_the_same_verdicts(tmp_path:
 def test_report_writes_pages_pictures_and_small_results(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     for path, version in zip(files, ("2.20.0", "2.19.1"), strict=True):
         results.write(path, part(version, 1.0))
     out = tmp_path / "out"
@@ -118,7 +118,7 @@ def test_report_writes_pages_pictures_and_small_results(
     assert capsys.readouterr().out == f"{out}\n"
     assert sorted(path.name for path in out.iterdir()) == [
         "report.html",
-        "results.json",
+        "results.jsonl",
         "summary.md",
         "train_step-loop-b128.png",
     ]
@@ -129,7 +129,7 @@ def test_a_report_that_cannot_be_written_is_status_4(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    results.write(tmp_path / "a.json", part("2.20.0", 1.0))
+    results.write(tmp_path / "a.jsonl", part("2.20.0", 1.0))
     out = tmp_path / "file" / "out"
-    assert command.main(["report", str(tmp_path / "a.json"), "--out", str(out)]) == 4
+    assert command.main(["report", str(tmp_path / "a.jsonl"), "--out", str(out)]) == 4
     assert capsys.readouterr().err == f"bench: error: {out}: cannot be written: Not a directory\n"

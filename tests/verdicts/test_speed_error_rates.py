@@ -96,8 +96,8 @@ def test_a_bank_belongs_to_a_machine_a_version_and_threads(tmp_path: Path) -> No
 
 def test_runs_of_unlike_environments_are_no_bank(tmp_path: Path) -> None:
     found = bank_of(1.0, 0.01)
-    results.write(tmp_path / "1.json", found)
-    results.write(tmp_path / "2.json", replace(found, code="1" * 64))
+    results.write(tmp_path / "1.jsonl", found)
+    results.write(tmp_path / "2.jsonl", replace(found, code="1" * 64))
     with pytest.raises(InputError, match=r"different code.*: remove .* to begin a new bank"):
         speed_error_rates.read_bank(tmp_path)
 
@@ -115,7 +115,7 @@ def test_false_alarms_have_count_bound_and_age(tmp_path: Path) -> None:
     folder = speed_error_rates.bank_folder(tmp_path, EQUAL, found)
     folder.mkdir(parents=True)
     for number in range(20):
-        results.write(folder / f"{number}.json", replace(found, started=days_ago.isoformat()))
+        results.write(folder / f"{number}.jsonl", replace(found, started=days_ago.isoformat()))
     assert speed_error_rates.false_alarms(found, tmp_path) == (
         f"false alarms on this machine: 0 FAIL in 20 runs of {WORKLOAD} against itself (at most "
         "17 %), 0 in 200 replays of their 800 blocks; measured 3 days ago"

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.records.trainings import read_trained
+from bench.records.ledger import made
+from bench.records.trainings import Trained
 from bench.worker.training import train_seed
 from lenet5.data import PARTS, Dataset
 from lenet5.evaluation import evaluate
@@ -32,7 +33,7 @@ def folder(digits: Dataset, tmp_path: Path) -> Path:
 def test_answers_are_those_of_the_trained_model(folder: Path, digits: Dataset, engine: str) -> None:
     """They go through JSON to the process that asked for them."""
     answer = json.loads(json.dumps(train_seed(folder, asdict(SHORT), seed=3, engine=engine)))
-    found = read_trained(answer)
+    found = made(Trained, answer)
     model, history = train(SHORT, digits.training, digits.validation, seed=3, engine=engine)
     evaluation = evaluate(model, digits.test)
     assert (found.seed, found.images, found.problem) == (3, 300, "")
@@ -53,7 +54,7 @@ def test_answers_are_those_of_the_trained_model(folder: Path, digits: Dataset, e
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_training_that_diverges_has_no_answers(folder: Path, engine: str) -> None:
     recipe = SHORT.with_overrides({"learning_rate": 1e20})
-    found = read_trained(train_seed(folder, asdict(recipe), seed=3, engine=engine))
+    found = made(Trained, train_seed(folder, asdict(recipe), seed=3, engine=engine))
     assert (found.wrong, found.digits, found.curves) == (None, "", ())
     assert not found.crashed
     assert "the loss is" in found.problem
