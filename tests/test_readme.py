@@ -1,46 +1,79 @@
-"""What the README tells people to run exists."""
+"""What the READMEs tell people to run exists, and their links lead somewhere."""
 
 from __future__ import annotations
 
 import configparser
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bench.__main__ import main as bench_main
+from bench.plans.speed import DEFAULT_MARGIN
+from bench.plugin import _BENDING
 from bench.records.catalogue import WORKLOADS
 from lenet5.cli import main
 from lenet5.data import MNIST_FILES
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "bench" / "RESULTS.md"
+MANUALS = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "bench/README.md", "lenet5/README.md")
+}
+PAGES = sorted({*(ROOT / name for name in MANUALS), RESULTS, *(ROOT / "bench").glob("*/*.md")})
 
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-SHELL = [
-    line.split("  #")[0].strip()
-    for language, block in BLOCKS
-    if language in ("sh", "bash")
-    for line in block.splitlines()
-    if line.strip() and not line.startswith("#")
+LENET5_COMMANDS = ("train", "evaluate", "predict", "data", "recipes")
+BENCH_COMMANDS = (
+    *("verdict", "show", "report", "calibrate", "reference", "numerics", "error-rates"),
+)
+TOX_OPTIONS = ("-e", "-m")
+REFUSED = {*_BENDING.values(), "--dist"}
+"""Options of other plugins, which need not be installed."""
+
+
+def _blocks(text: str) -> list[tuple[str, str]]:
+    """Language and content of every fenced block."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def _commands(text: str) -> Iterator[str]:
+    """Commands of shell blocks and of the steps of workflows."""
+    for language, block in _blocks(text):
+        lines: list[str] = []
+        if language in ("sh", "bash"):
+            lines = block.replace("\\\n", " ").splitlines()
+        elif language == "yaml":
+            lines = re.findall(r"^\s*(?:- )?run: (.*)$", block, re.MULTILINE)
+        for line in lines:
+            command = line.split("  #")[0].strip()
+            if command and not command.startswith("#"):
+                yield from (part.strip() for part in command.split("&&"))
+
+
+COMMANDS = [(name, command) for name, text in MANUALS.items() for command in _commands(text)]
+LINKS = [
+    (page, link)
+    for page in PAGES
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    if "://" not in link
 ]
-WORKFLOW_RUNS = [
-    line.strip()
-    for language, block in BLOCKS
-    if language == "yaml"
-    for line in re.findall(r"^\s*(?:- )?run: (.*)$", block, re.MULTILINE)
-]
-COMMANDS = [part.strip() for line in SHELL + WORKFLOW_RUNS for part in line.split("&&")]
 
 
-def test_there_are_commands_to_check() -> None:
-    assert len(WORKFLOW_RUNS) >= 2
-    assert len(SHELL) >= 8
+@pytest.mark.parametrize("name", MANUALS)
+def test_there_are_commands_to_check(name: str) -> None:
+    assert sum(where == name for where, _ in COMMANDS) >= 5
+
+
+@pytest.mark.parametrize(("path", "most"), [(ROOT / "README.md", 150), (RESULTS, 120)])
+def test_the_first_pages_are_short(path: Path, most: int) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= most
 
 
 def test_quick_start_is_an_install_and_a_test_command() -> None:
-    block = README.split("## Quick start", 1)[1].split("```")[1]
+    block = MANUALS["README.md"].split("## Quick start", 1)[1].split("```")[1]
     lines = [line for line in block.splitlines()[1:] if line.strip()]
     assert len(lines) == 2
     assert "pip install" in lines[0]
@@ -48,65 +81,139 @@ def test_quick_start_is_an_install_and_a_test_command() -> None:
     assert lines[1].endswith("pytest")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [command for _, command in COMMANDS])
 def test_a_command_exists_with_all_its_options(
     command: str, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [
-        word
-        for word in shlex.split(command.split(" -- ", maxsplit=1)[0])
-        if not re.fullmatch(r"[A-Z0-9_]+=.*", word)
-    ]
+    own, _, for_pytest = command.partition(" -- ")
+    words = [word for word in shlex.split(own) if not re.fullmatch(r"[A-Z0-9_]+=.*", word)]
     if words[:2] == ["python", "-m"]:
         words = words[2:]
     program, arguments = words[0], words[1:]
-    options = [word.split("=")[0] for word in arguments if word.startswith("-")]
+    options = _options_of(arguments)
     if program == "lenet5":
-        helped = _help_of(arguments[0], capsys)
-        assert all(option in helped for option in options)
+        assert options <= _options_in(_help_of(arguments[0], capsys))
     elif program == "pytest":
-        known = {name for o in _pytest_options(pytestconfig) for name in o}
-        assert set(options) <= known
+        assert options <= _pytest_options(pytestconfig)
         for path in (word for word in arguments if word in ("tests", "bench")):
             assert (ROOT / path).is_dir()
     elif program == "bench":
-        assert all(option in _bench_help_of(arguments[0], capsys) for option in options)
+        assert options <= _options_in(_bench_help_of(arguments[0], capsys))
     elif program == "tox":
+        assert options <= set(TOX_OPTIONS)
         environments = " ".join(_tox_environments())
         for name in (word for word in arguments if not word.startswith("-")):
             assert name.removeprefix("py311-") in environments
+        assert _options_of(shlex.split(for_pytest)) <= _pytest_options(pytestconfig)
     elif program == "pip":
         assert arguments[0] == "install"
+        assert not options
     else:
-        assert program in ("git", "cd", "open", "cat"), f"nothing checks {program!r}"
+        assert program == "cat", f"nothing checks {program!r}"
 
 
-def test_every_option_of_every_command_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("train", "evaluate", "predict", "data", "recipes"):
-        for option in re.findall(r"--[a-z-]+", _help_of(command, capsys)):
-            assert option in README or option == "--help", f"{command} {option}"
-    for variable in ("LENET5_MNIST_DIR", "TFDS_DATA_DIR"):
-        assert variable in README
-    assert all(file in README for file in MNIST_FILES)
+@pytest.mark.parametrize("name", MANUALS)
+def test_every_option_that_is_named_exists(
+    name: str, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In sentences and tables too, but for those of other plugins that are refused."""
+    known = _pytest_options(pytestconfig) | REFUSED | _options_in(_help_of("", capsys))
+    for command in LENET5_COMMANDS:
+        known |= _options_in(_help_of(command, capsys))
+    for command in BENCH_COMMANDS:
+        known |= _options_in(_bench_help_of(command, capsys))
+    assert _options_in(MANUALS[name]) <= known
 
 
-def test_every_option_of_the_gate_is_told(pytestconfig: pytest.Config) -> None:
-    groups = [
-        g for g in pytestconfig._parser._groups if g.name in ("lenet5", "comparison", "accuracy")
-    ]
-    for option in (option for group in groups for option in group.options):
-        assert option.names()[0] in README
+def test_every_option_of_lenet5_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    told = MANUALS["lenet5/README.md"]
+    for command in LENET5_COMMANDS:
+        assert f"`lenet5 {command}" in told
+        assert _options_in(_help_of(command, capsys)) - {"--help"} <= _options_in(told)
 
 
-def test_every_workload_and_margin_is_told() -> None:
+@pytest.mark.parametrize("name", ["README.md", "lenet5/README.md"])
+def test_the_data_files_and_their_variable_are_told(name: str) -> None:
+    assert "LENET5_MNIST_DIR" in MANUALS[name]
+    assert all(f"`{file}`" in MANUALS[name] for file in MNIST_FILES)
+    assert "TFDS_DATA_DIR" in MANUALS["lenet5/README.md"]
+
+
+def test_every_option_of_pytest_bench_is_told(pytestconfig: pytest.Config) -> None:
+    groups = [g for g in pytestconfig._parser._groups if g.name in ("lenet5", "comparison")]
+    names = {option.names()[0] for group in groups for option in group.options}
+    assert "--baseline" in names
+    assert "--mnist-dir" in names
+    assert names <= _options_in(MANUALS["bench/README.md"])
+
+
+def test_every_option_of_python_m_bench_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each in the rows of its own command."""
+    told = MANUALS["bench/README.md"].split("## Options of `python -m bench`", 1)[1]
+    rows = [line.split("|") for line in told.split("```", 1)[0].splitlines() if "|" in line]
+    found: dict[str, set[str]] = {}
+    command = ""
+    for row in rows[2:]:
+        command = row[1].strip().strip("`") or command
+        found.setdefault(command, set()).update(_options_in(row[2]))
+    for name in BENCH_COMMANDS:
+        assert found[name] == _options_in(_bench_help_of(name, capsys)) - {"--help"}
+
+
+def test_every_refused_option_is_told() -> None:
+    assert all(f"`{option}`" in MANUALS["bench/README.md"] for option in REFUSED)
+
+
+def test_every_workload_stands_with_gating_and_margin() -> None:
     for name, spec in WORKLOADS.items():
-        assert f"`{name}`" in README
-        assert spec.margin is None or spec.is_difference or f"{spec.margin:g}" in README
+        (row,) = re.findall(
+            rf"^\| `{re.escape(name)}` \|.*\|$", MANUALS["bench/README.md"], re.MULTILINE
+        )
+        _, _, _, gated, margin, _ = (cell.strip() for cell in row.split("|"))
+        assert gated == ("yes" if spec.gated else "no")
+        assert margin.split()[0] == f"{spec.margin or DEFAULT_MARGIN:g}"
+
+
+@pytest.mark.parametrize(
+    ("page", "link"),
+    [pytest.param(p, link, id=f"{p.relative_to(ROOT)}-{link}") for p, link in LINKS],
+)
+def test_a_link_leads_somewhere(page: Path, link: str) -> None:
+    path, _, anchor = link.partition("#")
+    target = page.parent / path if path else page
+    assert target.exists()
+    if anchor:
+        assert anchor in _anchors(target.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_footnote_is_there_and_used(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    there = re.findall(r"^\[\^(\w+)\]:", text, re.MULTILINE)
+    assert len(there) == len(set(there))
+    assert set(there) == set(re.findall(r"\[\^(\w+)\](?!:)", text))
+
+
+def _anchors(text: str) -> list[str]:
+    """GitHub's names of the headings of a page."""
+    for _, block in _blocks(text):
+        text = text.replace(block, "")
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def _options_of(words: list[str]) -> set[str]:
+    return {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+
+
+def _options_in(text: str) -> set[str]:
+    """Long options that a text names."""
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
 
 
 def _help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit):
-        main([command, "--help"])
+        main([*filter(None, [command]), "--help"])
     return capsys.readouterr().out
 
 
@@ -115,9 +222,9 @@ def _bench_help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def _pytest_options(config: pytest.Config) -> list[list[str]]:
+def _pytest_options(config: pytest.Config) -> set[str]:
     groups = [config._parser._anonymous, *config._parser._groups]
-    return [list(option.names()) for group in groups for option in group.options]
+    return {name for group in groups for option in group.options for name in option.names()}
 
 
 def _tox_environments() -> list[str]:
