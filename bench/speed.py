@@ -294,7 +294,7 @@ def measure(
             code = prepare_folder(folder, images)
         begun = _asked(empty_results(terms, built, code), wanted)
         if before is not None:
-            begun = _gone_on_with(before, begun)
+            begun = _resumed(before, begun)
         baseline, *candidates = built
         begun = replace(begun, complete=not isinstance(baseline, Built))
         on_results(begun, None)
@@ -329,7 +329,7 @@ def _asked(empty: Results, wanted: Sequence[Sequence[str]]) -> Results:
     return replace(empty, candidates=tuple(candidates))
 
 
-def _gone_on_with(before: Results, now: Results) -> Results:
+def _resumed(before: Results, now: Results) -> Results:
     """What was measured already, on the terms of now."""
     results.check_alike(before, now)
     for one, other in zip(before.candidates, now.candidates, strict=True):

@@ -168,7 +168,7 @@ def read_terms(
 
 
 def terms_to_resume(found: Results, budget_seconds: float = DEFAULT_BUDGET_SECONDS) -> Terms:
-    """The terms of results that are to be gone on with, with another budget.
+    """The terms of results to resume, with another budget.
 
     Raises:
         InputError: the budget, or one of their workloads is not what it was.
@@ -178,7 +178,9 @@ def terms_to_resume(found: Results, budget_seconds: float = DEFAULT_BUDGET_SECON
     for name, terms in found.workloads.items():
         spec = WORKLOADS.get(name)
         if spec is None or spec.version != terms.version:
-            raise InputError(f"{name} is not what was measured: results cannot be gone on with")
+            raise InputError(
+                f"{name} has changed since it was measured: the results cannot be resumed"
+            )
         workloads[name] = replace(spec, margin=terms.margin, gated=terms.gated)
     return Terms(
         baseline=parse_request(found.baseline.request),
@@ -194,7 +196,7 @@ def _kept_options(found: Results) -> dict[str, Any]:
     try:
         return {name: kind(found.options[name]) for name, kind in kinds.items()}
     except (KeyError, TypeError, ValueError):
-        raise InputError("the results lack options: they cannot be gone on with") from None
+        raise InputError("the results lack options: they cannot be resumed") from None
 
 
 def _check_budget(budget_seconds: float) -> None:

@@ -161,7 +161,7 @@ def _check(results: Results) -> None:
     for terms in results.workloads.values():
         fair = _is_number(terms.margin) and (terms.is_difference or terms.margin > 0)
         _demand(fair, "a margin that is no finite number above 0")
-        _demand(isinstance(terms.gated, bool), "a workload of which nobody knows if it is gated")
+        _demand(isinstance(terms.gated, bool), "a workload neither gated nor informational")
     for side in (results.baseline, *results.candidates):
         texts = (side.request, side.label, side.problem)
         _demand(all(isinstance(text, str) for text in texts), "a side without a name")

@@ -147,7 +147,7 @@ def read_reference(recipe: str, engine: str, *, else_give: str = "--accuracy-mar
     reference = read_trainings(path)[0]
     if len(reference.seeds) < reference_seeds(recipe):
         counts = f"{len(reference.seeds)} of {reference_seeds(recipe)}"
-        raise InputError(f"{path} has {counts} seeds: go on with {command}")
+        raise InputError(f"{path} has {counts} seeds: resume with {command}")
     for trained in reference.seeds:
         if trained.wrong is None:
             raise InputError(f"{path}: seed {trained.seed} {trained.problem}: no reference")

@@ -216,7 +216,7 @@ def test_a_reference_that_is_not_whole_is_refused(run: Run, stub: str, reference
     done = run("--seeds", "10", "--candidate", stub)
     assert done.ret == 4
     said = done.stdout.str() + done.stderr.str()
-    told = "go on with python -m bench reference --recipe fast --engine graph"
+    told = "resume with python -m bench reference --recipe fast --engine graph"
     assert f"fast-graph.jsonl has 12 of 20 seeds: {told}" in said
 
 
@@ -277,7 +277,7 @@ def test_a_reference_goes_on_where_it_was_left(
     assert len(found.seeds) == 5
 
 
-def test_a_reference_of_another_recipe_or_engine_is_not_gone_on_with(
+def test_a_reference_of_another_recipe_or_engine_does_not_resume(
     stub: str, references: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(references / "mine.jsonl")
@@ -401,7 +401,7 @@ def test_the_margin_is_not_of_an_earlier_recipe(run: Run, stub: str, references:
     assert f"{told} --recipe fast --engine graph once it is removed" in done.stderr.str()
 
 
-def test_a_reference_is_not_gone_on_with_on_another_machine(
+def test_a_reference_does_not_resume_on_another_machine(
     stub: str, references: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = references / "mine.jsonl"

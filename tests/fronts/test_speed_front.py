@@ -65,9 +65,7 @@ def test_a_wider_margin_lets_it_pass(run: Run, stub: str) -> None:
     assert run(*terms, "--margin", "1.2").ret == 0
 
 
-def test_an_interrupted_comparison_is_gone_on_with(
-    run: Run, stub: str, pytester: pytest.Pytester
-) -> None:
+def test_an_interrupted_comparison_resumes(run: Run, stub: str, pytester: pytest.Pytester) -> None:
     """In its file and on its terms, up to a budget in all."""
     terms = ("--baseline", stub, "--candidate", stub, "--workloads", LOOP, "--margin", "1.04")
     assert run(*terms, "--results", "r.jsonl").ret == 0
@@ -84,7 +82,7 @@ def test_an_interrupted_comparison_is_gone_on_with(
     assert len(results.read(path).blocks) == 4
 
 
-def test_what_is_gone_on_with_must_be_what_it_was(
+def test_results_resume_in_the_same_environments_only(
     run: Run, stub: str, pytester: pytest.Pytester
 ) -> None:
     terms = ("--baseline", stub, "--candidate", stub, "--workloads", LOOP)
