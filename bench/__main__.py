@@ -10,23 +10,19 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
-from bench import accuracy, reference, speed
+from bench import accuracy, numerics, reference, speed
 from bench.environments import builds
 from bench.environments.builds import Built, EnvironmentProblem, default_cache
 from bench.environments.request import parse_request
-from bench.measure import capacity, processes
-from bench.measure import numerics as measured_numerics
-from bench.measure.processes import WorkerError
+from bench.measure import capacity
 from bench.plans import speed as speed_plan
 from bench.plans.seeds import check_margin, default_margin
-from bench.records import numerics as numerics_problem
 from bench.records import results
 from bench.records.blocks import Block, Results
 from bench.records.catalogue import WORKLOADS
@@ -49,12 +45,11 @@ from bench.report.comparison import (
     table_text,
 )
 from bench.report.pages import page_html
-from bench.report.tables import error_rates_table, numerics_table, reference_table
-from bench.verdicts import accuracy_error_rates, numerics, speed_error_rates
+from bench.report.tables import error_rates_table, reference_table
+from bench.verdicts import accuracy_error_rates, speed_error_rates
 from bench.verdicts.accuracy import decide_all
 from bench.verdicts.collection import condensed
-from bench.verdicts.outcomes import Exit, Outcome, exit_code
-from bench.verdicts.sequential import Verdict
+from bench.verdicts.outcomes import Exit, exit_code
 from bench.verdicts.speed import decide
 from lenet5 import data
 from lenet5.cli import default_data_dir, default_mnist_dir
@@ -62,8 +57,6 @@ from lenet5.errors import InputError
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_seed
 from lenet5.recipes import find_recipe
 from lenet5.run_directory import writing
-
-_Answer = Mapping[str, Any] | EnvironmentProblem | WorkerError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -354,36 +347,10 @@ def _only_set(path: Path) -> Trainings:
 
 def _numerics(options: argparse.Namespace) -> int:
     requests = [parse_request(text) for text in options.environment or ["."]]
-    training = _mnist().training
-    built = builds.build_candidates(requests, default_cache(os.environ), print)
-    there = [processes.interpreter_of(side) for side in built if isinstance(side, Built)]
-    computed = iter(measured_numerics.compute_in(there, training))
-    answers = [next(computed) if isinstance(side, Built) else side for side in built]
-    truth = numerics.solve(numerics_problem.make_problem(training))
-    found = [_quantities(answer) for answer in answers]
-    print(numerics_table([request.text for request in requests], found, truth))
-    outcomes = [
-        _numerics_outcome(request.text, answer, truth)
-        for request, answer in zip(requests, answers, strict=True)
-    ]
+    table, outcomes = numerics.hold(requests, _mnist().training, default_cache(os.environ), print)
+    print(table)
     _print_all(f"{o.word}: {o.finding}" for o in outcomes if o.is_failed_report)
     return exit_code(outcomes)
-
-
-def _quantities(answer: _Answer) -> numerics_problem.Quantities | str:
-    if isinstance(answer, EnvironmentProblem):
-        return "not there"
-    return str(answer) if isinstance(answer, Exception) else numerics_problem.by_name(answer)
-
-
-def _numerics_outcome(request: str, answer: _Answer, truth: numerics_problem.Quantities) -> Outcome:
-    if isinstance(answer, Exception):
-        is_there = isinstance(answer, WorkerError) and answer.has_started
-        return Outcome(Verdict.FAIL, f"{request}: {answer}", is_there=is_there)
-    found = numerics.deviations(numerics_problem.by_name(answer), truth)
-    wrong = numerics.beyond(found, numerics.TOLERANCES)
-    verdict = Verdict.FAIL if wrong else Verdict.PASS
-    return Outcome(verdict, f"{request}: {'; '.join(wrong) or 'within the tolerances'}")
 
 
 def _mnist() -> data.Dataset:

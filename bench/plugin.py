@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import pytest
 
 from bench.accuracy import AccuracyExperiment
+from bench.bending import BENDING, SKIPPING, SPREADING, refuse_bending
 from bench.environments.builds import EnvironmentProblem, default_cache
 from bench.outputs import Output
 from bench.speed import SpeedExperiment
@@ -39,23 +40,6 @@ VERDICT = "verdict"
 _SPEED_ONLY = ("workloads", "margin", "budget", "resume")
 _ACCURACY_ONLY = ("accuracy_margin", "recipe", "engine", "processes")
 _COMPARISONS_ONLY = ("candidate", "results", "summary")
-# Options of pytest and its plugins that would skip, repeat, spread out or time out verdicts.
-_BENDING = {
-    "numprocesses": "-n",
-    "tx": "--tx",
-    "looponfail": "-f",
-    "forked": "--forked",
-    "reruns": "--reruns",
-    "count": "--count",
-    "flake_finder_enable": "--flake-finder",
-    "timeout": "--timeout",
-    "session_timeout": "--session-timeout",
-    "benchmark_only": "--benchmark-only",
-    "setupplan": "--setup-plan",  # sets the next one too
-    "setuponly": "--setup-only",
-}
-_SPREADING = ("numprocesses", "tx", "looponfail", "forked")
-_SKIPPING = ("benchmark_only", "setupplan", "setuponly")
 
 
 class Experiment(Protocol):
@@ -155,9 +139,9 @@ def pytest_configure(config: pytest.Config) -> None:
     asked = _asked_module(option)
     _choose_modules(config, asked)
     if asked is not None:
-        _refuse_bending(config, _BENDING)
+        refuse_bending(config, BENDING)
     elif option.markexpr != "not mnist":  # the unit tests alone may be spread out
-        _refuse_bending(config, _SPREADING)
+        refuse_bending(config, SPREADING)
     try:
         if option.resume is not None or option.baseline is not None or option.seeds is not None:
             config.stash[EXPERIMENT] = _experiment(option)
@@ -211,25 +195,6 @@ def _choose_modules(config: pytest.Config, asked: str | None) -> None:
             raise pytest.UsageError(f"{arg}: {told}")
 
 
-def _refuse_bending(config: pytest.Config, names: Sequence[str] | dict[str, str]) -> None:
-    given = {name: getattr(config.option, name, None) for name in names}
-    if "timeout" in given and not given["timeout"]:
-        given["timeout"] = _ini(config, "timeout") or os.environ.get("PYTEST_TIMEOUT")
-    if getattr(config.option, "dist", "no") != "no":
-        given["numprocesses"] = True
-    for name, value in given.items():
-        if value:
-            told = "would skip, repeat, spread out or time out verdicts: leave it out"
-            raise pytest.UsageError(f"{_BENDING[name]} {told}")
-
-
-def _ini(config: pytest.Config, name: str) -> object:
-    try:
-        return config.getini(name)
-    except (KeyError, ValueError):
-        return None
-
-
 def _refuse(option: Any, names: Sequence[str], reason: str) -> None:
     for name in names:
         if getattr(option, name, None) is not None:
@@ -280,7 +245,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     ]
     config.stash[SELECTED] = selected
     if any("gated" in getattr(item, "fixturenames", ()) for item in session.items):
-        _refuse_bending(config, _SKIPPING)
+        refuse_bending(config, SKIPPING)
     if EXPERIMENT in config.stash and not config.option.collectonly and SUMMARY in config.stash:
         config.stash[SUMMARY].write("## No verdict yet: the comparison is running\n", is_last=False)
 

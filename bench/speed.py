@@ -24,11 +24,12 @@ from bench.records.blocks import Block, Results, WorkloadTerms
 from bench.records.sides import difference, named_sides, with_told
 from bench.report.comparison import comparison_html, summary_text, table_text
 from bench.report.pages import message_html
+from bench.report.words import progress_line
 from bench.verdicts import speed_error_rates
 from bench.verdicts.faults import missing
 from bench.verdicts.outcomes import Outcome
 from bench.verdicts.sequential import Verdict
-from bench.verdicts.speed import Decision, decide
+from bench.verdicts.speed import decide
 from lenet5.data import Dataset, Subset
 from lenet5.errors import InputError
 from lenet5.run_directory import writing
@@ -374,19 +375,6 @@ def empty_results(terms: Terms, built: Sequence[Built | EnvironmentProblem], cod
         },
         clock_seconds=time.get_clock_info("perf_counter").resolution,
     )
-
-
-def progress_line(found: Results, block: Block, decisions: Sequence[Decision]) -> str:
-    """What a block came to, in one line: `2.20.0, block 4, 19 s: 3 of 8 decided, 1 FAIL`."""
-    label = found.candidates[block.candidate].label
-    own = [d for d in decisions if d.candidate == block.candidate]
-    decided = [d for d in own if d.settled]
-    failed = sum(d.verdict.value == "FAIL" for d in decided)
-    notes = [f"{len(decided)} of {len(own)} decided"]
-    notes += [f"{failed} FAIL"] if failed else []
-    notes += [f"{f.side} {f.reason}" for f in block.failures]
-    notes += [f"disturbed: {reason}" for reason in block.disturbed]
-    return f"{label}, block {block.number + 1}, {block.seconds:.0f} s: {', '.join(notes)}"
 
 
 def _bench(terms: Terms, folder: Path) -> Bench:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import main as bench_main
+from bench.bending import BENDING
 from bench.plans.speed import DEFAULT_MARGIN
-from bench.plugin import _BENDING
 from bench.records.catalogue import WORKLOADS
 from lenet5.cli import main
 from lenet5.data import MNIST_FILES
@@ -30,7 +30,7 @@ BENCH_COMMANDS = (
     *("verdict", "show", "report", "calibrate", "reference", "numerics", "error-rates"),
 )
 TOX_OPTIONS = ("-e", "-m")
-REFUSED = {*_BENDING.values(), "--dist"}
+REFUSED = {*BENDING.values(), "--dist"}
 """Options of other plugins, which need not be installed."""
 
 

@@ -44,6 +44,19 @@ class FailureGroup(NamedTuple):
     output: str
 
 
+def progress_line(found: Results, block: Block, decisions: Sequence[Decision]) -> str:
+    """What a block came to, in one line: `2.20.0, block 4, 19 s: 3 of 8 decided, 1 FAIL`."""
+    label = found.candidates[block.candidate].label
+    own = [d for d in decisions if d.candidate == block.candidate]
+    decided = [d for d in own if d.settled]
+    failed = sum(d.verdict.value == "FAIL" for d in decided)
+    notes = [f"{len(decided)} of {len(own)} decided"]
+    notes += [f"{failed} FAIL"] if failed else []
+    notes += [f"{f.side} {f.reason}" for f in block.failures]
+    notes += [f"disturbed: {reason}" for reason in block.disturbed]
+    return f"{label}, block {block.number + 1}, {block.seconds:.0f} s: {', '.join(notes)}"
+
+
 def of_candidate(decisions: Sequence[Decision], candidate: int) -> list[Decision]:
     """A candidate's decisions, gated ones first."""
     found = [d for d in decisions if d.candidate == candidate]
