@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from bench import plugin
+from lenet5 import run_directory
+from lenet5.recipes import find_recipe
 
 ROOT = Path(__file__).parents[1]
 Run = Callable[..., pytest.RunResult]
@@ -107,3 +109,15 @@ def test_only_the_unit_tests_may_be_spread_out(run: Run, pytester: pytest.Pytest
     pytester.syspathinsert()
     assert run("-p", "spreading", "--dist", "load").ret == 4
     assert run("-p", "spreading", "--dist", "load", "-m", "not mnist").ret == 0
+
+
+def test_a_run_is_gated_on_its_own_dataset(run: Run, pytester: pytest.Pytester) -> None:
+    folder = pytester.mkdir("run")
+    trained = run_directory.Run(find_recipe("fast"), {}, 0, "digits", "keras")
+    run_directory.write_json(folder / "recipe.json", run_directory.run_content(trained))
+    (folder / "model.keras").touch()
+    given = ("--run-dir", "run", "--min-accuracy", "0.9")
+    assert run(*given).ret == run(*given, "--dataset", "digits").ret == 0
+    done = run(*given, "--dataset", "mnist")
+    assert done.ret == 4
+    assert "--run-dir is a run on digits, not on mnist" in done.stderr.str()
