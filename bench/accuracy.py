@@ -26,8 +26,8 @@ from bench.records.trainings import (
     keeping,
     read_reference,
 )
-from bench.report.accuracy import accuracy_html, accuracy_table
-from bench.report.pages import message_html
+from bench.report.accuracy import accuracy_html, accuracy_table, headline
+from bench.report.pages import markdown, message_html
 from bench.verdicts.accuracy import AccuracyDecision, decide_all, finding
 from bench.verdicts.outcomes import Outcome
 from bench.verdicts.sequential import Verdict
@@ -39,8 +39,6 @@ OnSeed = Callable[[Sequence[Trainings]], None]
 
 class AccuracyExperiment:
     """What `pytest bench --seeds` trains; `bench.plugin` has the tests, and the exit status."""
-
-    module = "test_accuracy.py"
 
     def __init__(self, terms: AccuracyTerms, results_path: Path, processes: int) -> None:
         """Prepares a comparison.
@@ -150,7 +148,9 @@ class AccuracyExperiment:
 
     def summary(self, cache: Path) -> str:  # noqa: ARG002 - as a comparison of speed
         """The table of verdicts for a CI job's page."""
-        return f"## Accuracy over seeds\n\n```text\n{self.text()}\n```\n"
+        if not self._sets:
+            return markdown("Accuracy over seeds: INCONCLUSIVE", self.text())
+        return markdown(headline(self._sets, self._decisions()), self.text())
 
     def html(self, cache: Path) -> str:  # noqa: ARG002 - as a comparison of speed
         """The head of the HTML report."""
@@ -228,6 +228,7 @@ def compare_accuracy(
             if not (trained.started or sets[place].seeds):
                 problem = f"its worker cannot start: {trained.problem}"
                 sets[place] = replace(sets[place], problem=problem)
+                on_seed(sets)
                 return
             versions = {**sets[place].side.versions, **said}
             sets[place] = replace(

@@ -18,7 +18,7 @@ import pytest
 
 from bench.accuracy import AccuracyExperiment
 from bench.bending import BENDING, SKIPPING, SPREADING, refuse_bending
-from bench.environments.builds import EnvironmentProblem, default_cache
+from bench.environments.builds import default_cache
 from bench.outputs import Output
 from bench.speed import SpeedExperiment
 from bench.verdicts.outcomes import NOT_THERE, Exit, Outcome, exit_code
@@ -45,7 +45,6 @@ _COMPARISONS_ONLY = ("candidate", "results", "summary")
 class Experiment(Protocol):
     """What this plugin asks of a comparison of speed or of accuracy."""
 
-    module: str
     results_path: Path
 
     def header(self) -> str:
@@ -87,13 +86,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add = group.addoption
     add("--baseline", metavar="REQ", help='such as "tensorflow-cpu==2.20.0 keras==3.11.2"')
     add(
-        *("--candidate",),
+        "--candidate",
         metavar="REQ",
         action="append",
         help="another environment, repeatable; default: the current one",
     )
     add(
-        *("--seeds",),
+        "--seeds",
         type=int,
         metavar="N",
         help="compare accuracy over up to N seeds; without --baseline with the reference",
@@ -101,19 +100,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--workloads", metavar="NAMES", help="gated (default), all, or names")
     add("--margin", type=float, metavar="RATIO", help="acceptable ratio of times; default: 1.03")
     add(
-        *("--budget",),
+        "--budget",
         type=float,
         metavar="SECONDS",
         help="of measuring, per candidate; default: 900",
     )
     add(
-        *("--accuracy-margin",),
+        "--accuracy-margin",
         type=float,
         metavar="POINTS",
         help="percentage points that may be lost; default: 1.5 standard deviations between seeds",
     )
     add(
-        *("--processes",),
+        "--processes",
         type=int,
         metavar="N",
         help="trainings at a time; default: as many as cores, CPU quota and memory allow",
@@ -121,7 +120,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--self-check", action="store_true", help="replay the stopping rule on this machine's bank")
     add("--mutations", action="store_true", help="run the ordinary tests on broken variants")
     add(
-        *("--resume",),
+        "--resume",
         type=Path,
         metavar="FILE",
         help="resume these results, up to --budget in all",
@@ -268,8 +267,6 @@ def _measure(config: pytest.Config) -> None:
                 "mnist", data_dir=default_data_dir(os.environ), mnist_dir=config.option.mnist_dir
             )
             experiment.run(config.stash[SELECTED], dataset, default_cache(os.environ))
-        except EnvironmentProblem:
-            pass  # the experiment has noted whose it is
         except InputError as error:
             experiment.stopped(str(error))
             config.stash[ENDED] = Exit.USAGE

@@ -23,7 +23,7 @@ from bench.records import results
 from bench.records.blocks import Block, Results, WorkloadTerms
 from bench.records.sides import difference, named_sides, with_told
 from bench.report.comparison import comparison_html, summary_text, table_text
-from bench.report.pages import message_html
+from bench.report.pages import markdown, message_html
 from bench.report.words import progress_line
 from bench.verdicts import speed_error_rates
 from bench.verdicts.faults import missing
@@ -42,8 +42,6 @@ OnResults = Callable[[Results, Block | None], None]
 class SpeedExperiment:
     """What `pytest bench --baseline` measures; `bench.plugin` has the tests and the status."""
 
-    module = "test_speed.py"
-
     def __init__(self, terms: Terms, results_path: Path, before: Results | None = None) -> None:
         """Prepares a comparison.
 
@@ -56,7 +54,6 @@ class SpeedExperiment:
         self.results_path = results_path
         self._before = before
         self._found: Results | None = None
-        self._selected: Sequence[Hashable] = ()
         self._stopped = ""
 
     @classmethod
@@ -110,7 +107,6 @@ class SpeedExperiment:
             InputError: the results to resume are not alike, or the disk is full.
             KeyboardInterrupt: after the last block was kept.
         """
-        self._selected = selected
         terms = self._terms
         wanted = [
             [name for name in terms.workloads if (place, name) in selected]
@@ -155,7 +151,7 @@ class SpeedExperiment:
     def summary(self, cache: Path) -> str:
         """The table of verdicts for a CI job's page."""
         if self._found is None:
-            return f"## {self.text()}\n"
+            return markdown("Training speed: INCONCLUSIVE", self.text())
         alarms = speed_error_rates.false_alarms(self._found, cache)
         return summary_text(self._found, decide(self._found), false_alarms=alarms)
 

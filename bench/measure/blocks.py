@@ -97,13 +97,14 @@ class BlockRecorder:
             default=1.0,
         )
         base = self._order.index(BASE)
+        seconds = (time.monotonic() - self._start) / len(self._samples)
         return [
             Block(
                 candidate=place,
                 number=self._numbers[place],
                 first=BASELINE if base < self._order.index(place) else CANDIDATE,
                 started=self._started,
-                seconds=(time.monotonic() - self._start) / len(self._samples),
+                seconds=seconds,
                 samples=dict(samples),
                 failures=tuple(self._failures[place]),
                 witnesses=tuple(self._witnesses),

@@ -13,8 +13,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -51,7 +52,7 @@ class Content:
 class Ledger:
     """Appends to a ledger, which is made where it is not there; no other process can meanwhile."""
 
-    def __init__(self, file: BinaryIO, path: Path, kind: str) -> None:
+    def __init__(self, file: FileIO, path: Path, kind: str) -> None:
         self._file = file
         self._path = path
         self._kind = kind
@@ -64,10 +65,13 @@ class Ledger:
         """
         with writing(self._path):
             if not self._file.tell():
-                self._file.write(_line("ledger", {"kind": self._kind, "schema": SCHEMA}))
-            self._file.write(_line(name, content))
-            self._file.flush()
+                self._write(_line("ledger", {"kind": self._kind, "schema": SCHEMA}))
+            self._write(_line(name, content))
             os.fsync(self._file.fileno())
+
+    def _write(self, line: bytes) -> None:
+        while line:  # a full disk may take a part
+            line = line[self._file.write(line) :]
 
 
 @contextmanager
@@ -82,13 +86,16 @@ def appending(path: Path, kind: str, cache: Path) -> Iterator[Ledger]:
     Raises:
         InputError: another process appends to it, it is no ledger, or it cannot be written.
     """
-    with _only_writer(path, cache), writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _only_writer(path, cache):
         if path.exists():
             read(path, kind)
-        with path.open("ab") as file:
-            file.truncate(path.read_bytes().rfind(b"\n") + 1)
-            file.seek(0, os.SEEK_END)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("ab", buffering=0)
+        with file:
+            with writing(path):
+                file.truncate(path.read_bytes().rfind(b"\n") + 1)
+                file.seek(0, os.SEEK_END)
             try:
                 yield Ledger(file, path, kind)
             finally:

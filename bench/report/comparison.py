@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from bench.records.blocks import Results
 from bench.report import words
-from bench.report.pages import Picture, render
+from bench.report.pages import Picture, markdown, render
 from bench.report.tables import Table
 from bench.report.versions import environment_table, facts, version_order
 from bench.verdicts.faults import missing
@@ -83,12 +83,8 @@ def table_text(results: Results, decisions: Sequence[Decision]) -> str:
 
 def summary_text(results: Results, decisions: Sequence[Decision], *, false_alarms: str) -> str:
     """The comparison for a CI job's page: headline, then the terminal's table as it is."""
-    headline = " ".join(words.headline(results, decisions).split())
-    heading = re.sub(r"[\\`*_\[\]<>&~#|!]", r"\\\g<0>", headline)
     table = f"{table_text(results, decisions)}\n\n{words.false_alarm_sentence(false_alarms)}"
-    longest = max(map(len, re.findall("`+", table)), default=0)
-    fence = "`" * max(longest + 1, 3)  # no run of backticks in a label ends the block
-    return f"## {heading}\n\n{fence}text\n{table}\n{fence}\n"
+    return markdown(words.headline(results, decisions), table)
 
 
 def _verdict_table(rows: Sequence[Decision], *, longest: int = 0) -> Table:

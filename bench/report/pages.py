@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,14 @@ def render(template: str, **values: object) -> str:
 def page_html(title: str, head: str) -> str:
     """A whole page around a head that `render` has made, and escaped."""
     return render("page.html", title=title, head=head)
+
+
+def markdown(title: str, text: str) -> str:
+    """A page in GitHub's Markdown: a heading, then a text exactly as a terminal shows it."""
+    heading = re.sub(r"[\\`*_\[\]<>&~#|!]", r"\\\g<0>", " ".join(title.split()))
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(longest + 1, 3)  # no run of backticks in a label ends the block
+    return f"## {heading}\n\n{fence}text\n{text}\n{fence}\n"
 
 
 def message_html(message: str) -> str:

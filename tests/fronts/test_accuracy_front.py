@@ -342,6 +342,18 @@ def test_a_worker_that_cannot_start_is_exit_7(
     assert "its worker cannot start: ValueError: no such op" in problems
 
 
+@pytest.mark.usefixtures("no_reference")
+def test_a_candidate_that_cannot_start_is_not_there_against_a_reference(
+    run: Run, stub: str, pytester: pytest.Pytester
+) -> None:
+    """Also by its file, although no seed was trained."""
+    assert command.main(["reference", "--environment", stub, "--engine", "graph"]) == 0
+    done = run("--seeds", "10", "--candidate", f"{stub} TF_STUB_FAULT=start_-_raise")
+    assert done.ret == 7
+    (path,) = (pytester.path / "reports").glob("accuracy-*.jsonl")
+    assert command.main(["verdict", str(path)]) == 7
+
+
 def test_a_full_disk_is_one_line(run: Run, stub: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
