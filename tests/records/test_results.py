@@ -414,6 +414,14 @@ def test_two_processes_do_not_append_to_one_file(path: Path, cache: Path) -> Non
         pass
 
 
+def test_an_error_while_measuring_is_not_one_of_the_file(tmp_path: Path, cache: Path) -> None:
+    """Nor is a file without records left behind."""
+    path = tmp_path / "new.jsonl"
+    with pytest.raises(OSError, match="no more processes"), results.keeping(path, cache):
+        raise OSError("no more processes")
+    assert not path.exists()
+
+
 def test_a_file_that_changed_since_it_was_read_is_left_alone(path: Path, cache: Path) -> None:
     before = replace(comparison(), blocks=comparison().blocks[:2])
     with (
