@@ -26,8 +26,11 @@ from lenet5.errors import InputError
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_engine, check_seed
 from lenet5.recipes import RECIPES, find_recipe
 
-# pytester: tests/test_report.py makes small reports with it.
-pytest_plugins = ["pytester", "bench.plugin"]
+WITHOUT_TENSORFLOW = ("environments", "fronts", "measure", "records", "report", "verdicts")
+"""Folders of tests that need none: a session of these alone does not start it."""
+
+# pytester: tests/report/test_session.py makes small reports with it.
+pytest_plugins = ["pytester", "bench.plugin", "tests.second_process"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -112,15 +115,16 @@ def _check_given_model(option: Any) -> None:
     option.dataset = option.dataset or "mnist"
 
 
-def pytest_collection(session: pytest.Session) -> None:
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> None:
     """Starts TensorFlow before a test module can import it: threads cannot be set later.
 
-    But not for a comparison: its workers run TensorFlow, and this process leaves them the machine.
+    Comparisons leave the machine to their workers, which run TensorFlow.
     """
-    config = session.config
+    config = parent.config
     from bench.plugin import EXPERIMENT
 
-    if EXPERIMENT in config.stash:
+    is_without = module_path.parent.name in WITHOUT_TENSORFLOW
+    if EXPERIMENT in config.stash or ENVIRONMENT in config.stash or is_without:
         return
     try:
         runtime.start_tensorflow(config.option.threads)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from conftest import WITHOUT_TENSORFLOW
+
 ROOT = Path(__file__).parent.parent
 
 # A module imports only modules to its left; DESIGN's order with its helpers in their places.
@@ -185,8 +187,12 @@ def test_everything_imported_is_declared() -> None:
     assert '"importlib_resources"' in text  # etils imports it without declaring it
 
 
-def test_no_unit_test_bears_the_name_of_what_is_collected_on_request() -> None:
-    """`bench.speed_plugin` leaves those out, by the name of their file."""
-    on_request = {f"test_{name}.py" for name in ("speed", "accuracy", "self_check", "mutations")}
-    assert on_request <= {path.name for path in (ROOT / "bench").glob("test_*.py")}
-    assert not on_request & {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+def test_tests_for_which_tensorflow_is_not_started_import_none() -> None:
+    names = [
+        f"tests.{folder}.{path.stem}"
+        for folder in WITHOUT_TENSORFLOW
+        for path in sorted((ROOT / "tests" / folder).glob("*.py"))
+    ]
+    assert len(names) > 30
+    code = f"import sys; import {', '.join(names)}; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 
 from lenet5.loading import load_model
-from lenet5.recipe import ENGINES
+from lenet5.recipe import DEFAULT_ENGINE, ENGINES
 from lenet5.recipes import RECIPES
 from lenet5.runtime import threads_in_use
 from tests import scripted_training
@@ -151,12 +151,16 @@ def test_a_real_run_is_whole_and_evaluate_prints_the_same_score(
 @pytest.mark.parametrize("engine", ENGINES)
 def test_another_process_trains_to_the_same_bits_and_prints_no_log_lines(
     engine: str,
+    request: pytest.FixtureRequest,
     train: Callable[..., Answer],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One whose hash seed differs; what C++ writes to descriptor 2 shows only in one of its own."""
-    printed = train("--epochs", 2, "--engine", engine).out
+    if engine == DEFAULT_ENGINE:
+        run, printed = request.getfixturevalue("trained")
+    else:
+        run, printed = tmp_path / "run", train("--epochs", 2, "--engine", engine).out
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
     monkeypatch.setenv("PYTHONHASHSEED", "12345")
     argv = [sys.executable, "-m", "lenet5", "train", "--dataset", "digits", "--epochs", "2"]
@@ -170,7 +174,8 @@ def test_another_process_trains_to_the_same_bits_and_prints_no_log_lines(
     assert scores[0] == scores[1]
     recipe = RECIPES["fast"].with_overrides({"epochs": 2})
     ours, others = (
-        load_model(tmp_path / run / "model.keras", recipe).get_weights() for run in ("run", "other")
+        load_model(folder / "model.keras", recipe).get_weights()
+        for folder in (run, tmp_path / "other")
     )
     assert [weight.tobytes() for weight in ours] == [weight.tobytes() for weight in others]
 

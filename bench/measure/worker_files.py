@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +113,14 @@ def code_digest(root: Path, names: Sequence[str]) -> str:
     """
     digest = hashlib.sha256()
     for name in names:
-        tree = ast.parse((root / name).read_bytes())
-        wanted = _PARTS_OF_FILES.get(name)
-        nodes = [node for node in tree.body if wanted is None or _name_of(node) in wanted]
-        digest.update(repr([_meaning(node) for node in _without_docstring(nodes)]).encode())
+        digest.update(_meaning_of((root / name).read_bytes(), _PARTS_OF_FILES.get(name)))
     return digest.hexdigest()
+
+
+@cache
+def _meaning_of(source: bytes, wanted: tuple[str, ...] | None) -> bytes:
+    nodes = [n for n in ast.parse(source).body if wanted is None or _name_of(n) in wanted]
+    return repr([_meaning(node) for node in _without_docstring(nodes)]).encode()
 
 
 def _meaning(value: Any) -> Any:

@@ -113,7 +113,7 @@ def run_checks(
     """
     broken = ["pytest"] if breakage is None else ["bench.mutations.broken_pytest", breakage]
     command = [sys.executable, "-m", *broken, *checks, "-q", "-o", "addopts=", "--maxfail=3"]
-    command += ["-p", "no:cacheprovider", "-p", "no:html", f"--seed={seed}"]
+    command += ["-p", "no:cacheprovider", "-p", "no:html", "--one-process", f"--seed={seed}"]
     command += [f"--mnist-dir={mnist_dir}"] if mnist_dir else []
     try:
         done = subprocess.run(

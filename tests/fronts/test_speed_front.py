@@ -196,8 +196,8 @@ def test_a_failure_outweighs_what_is_not_there(run: Run, stub: str) -> None:
     assert done.ret == 1
 
 
-def test_a_baseline_that_is_not_there_is_exit_7_in_one_line(run: Run) -> None:
-    done = run("--baseline", "python:/no/such/python", "--candidate", ".", "--workloads", LOOP)
+def test_a_baseline_that_is_not_there_is_exit_7_in_one_line(run: Run, stub: str) -> None:
+    done = run("--baseline", "python:/no/such/python", "--candidate", stub, "--workloads", LOOP)
     assert done.ret == 7
     done.stdout.fnmatch_lines(["*The baseline python:/no/such/python is not there:*"])
     done.stdout.no_fnmatch_line("*Traceback*")

@@ -86,11 +86,11 @@ def _answer(command: dict[str, Any], ratio: float, fault: str) -> dict[str, Any]
     start, end, cpu_seconds = 0.0, value, value  # long ago: no pause of the parent lies in it
     if fault in ("busy", "late"):
         start = time.perf_counter()
-        cpu_seconds = _burn(0.3)
+        cpu_seconds = _burn(0.2)
         end = time.perf_counter()
         value = end - start
     if fault == "late":
-        _burn(0.3)
+        _burn(0.1)
     losses = [math.nan if fault == "nan" else loss for loss in LOSSES]
     scheduling = "default" if command.get("threads") == 1 else "of many threads"
     answers: dict[str, dict[str, Any]] = {

@@ -1,0 +1,157 @@
+"""The unit tests in two processes give what they give in one, also where the second one dies."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+Run = Callable[..., pytest.RunResult]
+
+CONFTEST = """
+import pathlib, time, pytest
+from tests import second_process
+second_process.FEWEST_SHARED = 2
+pytest_plugins = ["tests.second_process"]
+HERE = pathlib.Path(__file__).parent
+
+@pytest.fixture(autouse=True)
+def process(pytestconfig, record_property, request):
+    name = "second" if hasattr(pytestconfig, "workerinput") else "first"
+    record_property("process", name)
+    with (HERE / "order").open("a") as file:
+        print(request.node.name, file=file)
+    if name == "second":
+        (HERE / "second").touch()
+    return name
+
+@pytest.fixture
+def gated():
+    "Takes until the second process has begun a test."
+    end = time.monotonic() + 60
+    while not (HERE / "second").exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+@pytest.fixture
+def benchmark():
+    pass
+"""
+MODULES = {
+    "test_a": "def test_a1(): pass\ndef test_a2(): pass",
+    "test_b": "def test_b(): pass",
+    "test_gate": "def test_gate(gated): pass",
+    "test_speed": "def test_speed(benchmark): pass",
+}
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs these modules and others, in a process of its own, where two cores are found."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    cores = "import os\nos.sched_getaffinity = lambda _: {0, 1}\n"
+    (pytester.path / "conftest.py").write_text(cores + CONFTEST)
+    pytester.makeini("[pytest]\njunit_family = legacy")
+    folder = pytester.mkdir("tests")
+
+    def go(*arguments: str, **modules: str) -> pytest.RunResult:
+        for name, content in {**MODULES, **modules}.items():
+            (folder / f"{name}.py").write_text(content)
+        plain = ("-p", "no:cacheprovider", "--junitxml=junit.xml")
+        return pytester.run(sys.executable, "-m", "pytest", *plain, *arguments)
+
+    return go
+
+
+def processes(pytester: pytest.Pytester) -> dict[str, str]:
+    """Which process ran each test, by JUnit's file."""
+    cases = ElementTree.parse(pytester.path / "junit.xml").getroot().iter("testcase")  # noqa: S314
+    ran = {case.get("name", ""): case.find(".//property") for case in cases}
+    return {name: found.get("value", "") for name, found in ran.items() if found is not None}
+
+
+def order(pytester: pytest.Pytester) -> list[str]:
+    return (pytester.path / "order").read_text().split()
+
+
+def test_both_processes_take_modules_and_each_test_runs_once(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    done = run()
+    assert done.ret == 0
+    done.assert_outcomes(passed=5)
+    assert sorted(order(pytester)) == ["test_a1", "test_a2", "test_b", "test_gate", "test_speed"]
+    ran = processes(pytester)
+    assert ran["test_b"] == "second"  # it begins with the last module
+    assert ran["test_a1"] == ran["test_a2"]
+
+
+def test_the_gate_stays_here_and_benchmarks_run_alone_at_the_end(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    slow = "import time\ndef test_b(): time.sleep(0.3)"
+    run(test_b=slow).assert_outcomes(passed=5)
+    ran = processes(pytester)
+    assert (ran["test_gate"], ran["test_speed"]) == ("first", "first")
+    assert order(pytester)[-1] == "test_speed"
+
+
+@pytest.mark.parametrize("option", ["--one-process", "--pdb", "--lf"])
+def test_who_looks_at_tests_gets_one_process(
+    run: Run, pytester: pytest.Pytester, option: str
+) -> None:
+    (pytester.path / "second").touch()
+    cache = ("-p", "cacheprovider") if option == "--lf" else ()
+    run(*cache, option).assert_outcomes(passed=5)
+    assert set(processes(pytester).values()) == {"first"}
+
+
+def test_what_fails_in_the_second_process_fails(run: Run) -> None:
+    failing = "import warnings\ndef test_b():\n    warnings.warn('of b')\n    assert 1 == 2"
+    done = run(test_b=failing)
+    assert done.ret == 1
+    done.assert_outcomes(passed=4, failed=1, warnings=2)  # and one of the plugin's import
+    done.stdout.fnmatch_lines(["*assert 1 == 2", "*UserWarning: of b", "FAILED tests/test_b.py*"])
+
+
+def test_the_first_failure_ends_both_where_it_is_asked_for(run: Run) -> None:
+    done = run("-x", test_b="def test_b(): assert 0", test_a="import time\ndef test_a(): pass")
+    assert done.ret == 1
+    done.assert_outcomes(failed=1, passed=done.parseoutcomes().get("passed", 0))
+    assert "test_speed" not in done.stdout.str()
+
+
+def test_what_the_second_process_dies_of_fails_and_the_rest_runs_here(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    deadly = """
+    import os
+    def test_b1(): pass
+    def test_b2(process):
+        if process == "second":
+            os._exit(11)
+    def test_b3(): pass
+    """
+    done = run(test_b=deadly.replace("\n    ", "\n"))
+    assert done.ret == 1
+    done.assert_outcomes(passed=6, failed=1)
+    done.stdout.fnmatch_lines(["*the second process ended with status 11*"])
+    done.stdout.fnmatch_lines(["FAILED tests/test_b.py::test_b2*"])
+    assert processes(pytester)["test_b3"] == "first"
+
+
+def test_a_second_process_that_cannot_start_is_told(run: Run, pytester: pytest.Pytester) -> None:
+    (pytester.path / "second").touch()
+    breaking = "import pytest\ndef pytest_collection(session):\n"
+    breaking += "    if hasattr(session.config, 'workerinput'): raise pytest.UsageError('broken')\n"
+    (pytester.path / "breaking.py").write_text(breaking)
+    done = run("-p", "breaking")
+    assert done.ret == 0
+    done.assert_outcomes(passed=5)
+    assert "the second process ended with status 4" in done.stderr.str()
+    assert "broken" in done.stderr.str()
