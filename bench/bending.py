@@ -18,7 +18,7 @@ BENDING = {
     "timeout": "--timeout",
     "session_timeout": "--session-timeout",
     "benchmark_only": "--benchmark-only",
-    "setupplan": "--setup-plan",  # sets the next one too
+    "setupplan": "--setup-plan",  # also sets the next one
     "setuponly": "--setup-only",
 }
 SPREADING = ("numprocesses", "tx", "looponfail", "forked")
@@ -26,10 +26,10 @@ SKIPPING = ("benchmark_only", "setupplan", "setuponly")
 
 
 def refuse_bending(config: pytest.Config, names: Iterable[str]) -> None:
-    """Refuses those options of `BENDING` that are given.
+    """Rejects the named options of `BENDING` if they are set.
 
     Raises:
-        pytest.UsageError: names the option.
+        pytest.UsageError: Names the option.
     """
     given = {name: getattr(config.option, name, None) for name in names}
     if "timeout" in given and not given["timeout"]:

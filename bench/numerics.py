@@ -1,4 +1,4 @@
-"""TensorFlow's arithmetic in environments, held against NumPy: from requests to outcomes."""
+"""Comparison of environments' arithmetic with NumPy: from requests to outcomes."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ def hold(
     """Computes the numerics problem in each environment.
 
     Args:
-        requests: of the environments.
+        requests: requests for the environments.
         training: MNIST's training images.
-        cache: folder that environments are kept in.
-        say: takes a line about what happens.
+        cache: folder of the built environments.
+        say: receives progress lines.
 
     Returns:
-        A row and an outcome of each: PASS within the tolerances, FAIL beyond them.
+        The table, with a row per environment, and the outcomes: PASS within the tolerances, FAIL
+        beyond them.
     """
     built = build_candidates(requests, cache, say)
     there = [interpreter_of(side) for side in built if isinstance(side, Built)]

@@ -1,4 +1,4 @@
-"""A text file that was asked for: written whole, through links and pipes, never in their place."""
+"""Requested text files: written as a whole, through links and pipes without replacing these."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lenet5.run_directory import writing, written_whole
 
 @dataclass(frozen=True)
 class Output:
-    """Where a text goes.
+    """Destination of a text.
 
     Attributes:
-        path: as it was asked for.
-        is_stream: whether it is a pipe or a device, which takes one text, at the end.
+        path: the requested path.
+        is_stream: whether the path is a pipe or a device, which receives only the final text.
     """
 
     path: Path
@@ -24,10 +24,10 @@ class Output:
 
     @classmethod
     def checked(cls, path: Path) -> Output:
-        """Finds out before anything is measured whether a text can be written there.
+        """Checks before any measurement that the path is writable.
 
         Raises:
-            InputError: it is a folder, or its folder cannot be made or written.
+            InputError: The path is a folder, or its folder cannot be created or written.
         """
         with writing(path):
             if path.is_dir():
@@ -41,10 +41,10 @@ class Output:
         return cls(path, is_stream=False)
 
     def write(self, text: str, *, is_last: bool = True) -> None:
-        """Writes a text in place of an earlier one; to a stream only the last.
+        """Writes a text over an earlier one; a stream receives only the last.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: The path cannot be written.
         """
         if self.is_stream:
             if is_last:

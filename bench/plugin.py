@@ -1,8 +1,8 @@
 """The pytest plugin: verdicts on environments, their exit status, and the report's head.
 
-`--baseline` compares training speed, `--seeds` accuracy. Such a session collects the verdicts'
-module alone, and its process does not import TensorFlow. The exit status is computed from the
-outcomes, whatever a reporter, another plugin or `-x` shows of them.
+`--baseline` compares training speed, `--seeds` accuracy. Such a session collects only the verdicts'
+module, and its process does not import TensorFlow. The exit status depends on the outcomes only,
+not on reporters, other plugins or `-x`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ON_REQUEST = {
     "test_self_check.py": "--self-check",
     "test_mutations.py": "--mutations",
 }
-"""Test modules in this folder, and the option that each is collected with."""
+"""Test modules in this folder, each with the option that collects it."""
 
 VERDICT = "verdict"
 _SPEED_ONLY = ("workloads", "margin", "budget", "resume")
@@ -43,33 +43,33 @@ _COMPARISONS_ONLY = ("candidate", "results", "summary")
 
 
 class Experiment(Protocol):
-    """What this plugin asks of a comparison of speed or of accuracy."""
+    """Interface of a speed or accuracy comparison for this plugin."""
 
     results_path: Path
 
     def header(self) -> str:
-        """The terms, in one line."""
+        """Returns the terms, in one line."""
 
     def tests(self) -> list[tuple[Hashable, str]]:
-        """Keys and ids of the tests."""
+        """Returns keys and ids of the tests."""
 
     def run(self, selected: Sequence[Hashable], dataset: data.Dataset, cache: Path) -> None:
-        """Builds environments and measures; keeps each record as it comes."""
+        """Builds environments, measures, and stores each record immediately."""
 
     def outcomes(self) -> Mapping[Any, Outcome]:
-        """Of what was selected, by key; before anything was measured as well."""
+        """Returns the outcomes of the selected tests by key, also before any measurement."""
 
     def text(self) -> str:
-        """The table of verdicts."""
+        """Returns the table of verdicts."""
 
     def summary(self, cache: Path) -> str:
-        """The table of verdicts for a CI job's page."""
+        """Returns the table of verdicts for a CI job's page."""
 
     def html(self, cache: Path) -> str:
-        """The head of the HTML report."""
+        """Returns the head of the HTML report."""
 
     def stopped(self, reason: str) -> None:
-        """Notes why measuring ended early; the outcomes that are open say so."""
+        """Records why measuring ended early; undecided outcomes report it."""
 
 
 EXPERIMENT = pytest.StashKey[Experiment]()
@@ -81,7 +81,7 @@ SUMMARY = pytest.StashKey[Output]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The terms of comparisons. No default stands here, so that what is given is known."""
+    """Adds the options of comparisons, without defaults, so that given options are recognised."""
     group = parser.getgroup("comparison", "LeNet-5: comparing environments")
     add = group.addoption
     add("--baseline", metavar="REQ", help='such as "tensorflow-cpu==2.20.0 keras==3.11.2"')
@@ -131,7 +131,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuses options that make no sense before anything is built, and claims the outputs."""
+    """Rejects inconsistent options before any build, and checks the outputs."""
     option = config.option
     config.stash[ERRORS] = set()
     _place_report(option)
@@ -155,8 +155,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _place_report(option: Any) -> None:
-    """Has the report written to the checkout, from whichever folder pytest is run."""
-    if hasattr(option, "htmlpath"):  # it is not with `-p no:html`
+    """Places the report in the checkout, independent of the working directory."""
+    if hasattr(option, "htmlpath"):  # absent with `-p no:html`
         option.self_contained_html = True
         if option.collectonly:
             option.htmlpath = None
@@ -178,7 +178,7 @@ def _asked_module(option: Any) -> str | None:
 
 
 def _choose_modules(config: pytest.Config, asked: str | None) -> None:
-    """Has pytest collect the module that is asked for, and refuses others that are named."""
+    """Makes pytest collect the requested module; rejects other named ones."""
     given = [Path(config.invocation_params.dir, arg.partition("::")[0]) for arg in config.args]
     for path in given:
         if path.parent == FOLDER and path.name in ON_REQUEST and path.name != asked:
@@ -209,7 +209,7 @@ def _experiment(option: Any) -> Experiment:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """The terms."""
+    """Returns the terms of the comparison."""
     experiment = config.stash.get(EXPERIMENT, None)
     if experiment is None:
         return 'comparison: none, since there is no --baseline (such as "tensorflow-cpu==2.20.0")'
@@ -217,7 +217,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leaves out what is not asked for."""
+    """Ignores modules that the options do not request."""
     asked = _asked_module(config.option)
     if collection_path.suffix != ".py" or collection_path == FOLDER / (asked or ""):
         return None
@@ -226,7 +226,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test for each verdict."""
+    """Generates one test per verdict."""
     if "outcome" in metafunc.fixturenames:
         tests = metafunc.config.stash[EXPERIMENT].tests()
         parameters = [pytest.param(key, id=name) for key, name in tests]
@@ -234,7 +234,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Notes what was selected; refuses options that would skip the accuracy gate."""
+    """Stores the selected tests; rejects options that would skip the accuracy gate."""
     config = session.config
     selected = [
         item.callspec.params["outcome"]
@@ -251,7 +251,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def outcome(request: pytest.FixtureRequest) -> Outcome:
-    """The outcome that a test is about; the first test that asks has everything measured."""
+    """Outcome of a test; the first test starts all measurements."""
     config = request.config
     if OUTCOMES not in config.stash:
         _measure(config)
@@ -286,7 +286,7 @@ def _uncaptured(config: pytest.Config) -> Iterator[None]:
 
 
 def judge(outcome: Outcome, record: Callable[[str, object], None]) -> None:
-    """Passes or fails a test by an outcome, and records the outcome as properties."""
+    """Passes or fails a test by its outcome, and records the outcome as properties."""
     record(VERDICT, outcome.word)
     record("finding", outcome.finding)
     for name, figure in outcome.figures.items():
@@ -296,8 +296,8 @@ def judge(outcome: Outcome, record: Callable[[str, object], None]) -> None:
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, Any] | None:
-    """Gives INCONCLUSIVE and NOT THERE categories of their own among failed reports."""
-    word = dict(getattr(report, "user_properties", ())).get(VERDICT)  # none when collecting
+    """Gives INCONCLUSIVE and NOT THERE separate categories among failed reports."""
+    word = dict(getattr(report, "user_properties", ())).get(VERDICT)  # absent during collection
     if report.when == "call" and report.failed and word in (Verdict.INCONCLUSIVE.value, NOT_THERE):
         return str(word).lower(), str(word)[0], (str(word), {"yellow": True})
     return None
@@ -305,7 +305,7 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, Any] 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Notes tests that fail by something else than a verdict."""
+    """Records tests that fail for another reason than a verdict."""
     report = yield
     if report.failed and VERDICT not in dict(item.user_properties):
         item.config.stash[ERRORS].add(item.nodeid)
@@ -313,7 +313,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Removes earlier reports of the names that this session writes to."""
+    """Removes earlier reports under the file names of this session."""
     option = session.config.option
     if option.collectonly or hasattr(session.config, "workerinput"):
         return
@@ -351,7 +351,7 @@ def _status(config: pytest.Config) -> Exit:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """The table of verdicts, and where the records are."""
+    """Prints the table of verdicts and the path of the records."""
     experiment = config.stash.get(EXPERIMENT, None)
     if experiment is None or OUTCOMES not in config.stash:
         return
@@ -361,6 +361,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def comparison_head(config: pytest.Config) -> str:
-    """The head of the HTML report; empty if this session compares nothing."""
+    """Returns the head of the HTML report; empty in a session without a comparison."""
     experiment = config.stash.get(EXPERIMENT, None)
     return "" if experiment is None else experiment.html(default_cache(os.environ))

@@ -1,6 +1,6 @@
-"""Verdicts on accuracy: does the candidate get more test images wrong, over many seeds?
+"""Accuracy verdicts: does the candidate get more test images wrong, over many seeds?
 
-Collected with `--seeds`. Everything is trained before the first of these tests.
+Collected with `--seeds`. All training precedes the first of these tests.
 """
 
 from __future__ import annotations

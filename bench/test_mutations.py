@@ -1,7 +1,7 @@
-"""What is broken is noticed by the ordinary tests, also where TensorFlow itself is; no seed is.
+"""The ordinary tests notice every mutation and breakage, and accept the unbroken project.
 
-Collected with `--mutations` only: each takes as long as the tests up to the third that fails, and
-the accuracy gate where none does.
+Collected with `--mutations` only. Each test takes as long as the ordinary tests up to the third
+failure, plus the accuracy gate if none fails.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def found(pytestconfig: pytest.Config) -> Iterator[list[Noticed]]:
-    """What was noticed so far; the table of all goes to the findings at the end."""
+    """Results so far; their table goes to the findings at the end."""
     noticed: list[Noticed] = []
     yield noticed
     pytestconfig.stash.setdefault(FINDINGS, []).append(Table(HEADER, rows(noticed), left=4))
@@ -39,7 +39,7 @@ def found(pytestconfig: pytest.Config) -> Iterator[list[Noticed]]:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project as it is."""
+    """An unchanged copy of the project."""
     folder = tmp_path_factory.mktemp("copy")
     copy_project(ROOT, folder)
     return folder
@@ -47,7 +47,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def unbroken(pytestconfig: pytest.Config, copy: Path) -> str:
-    """What fails where nothing is broken: then nothing that fails otherwise means anything."""
+    """Output of failures without any breakage; such failures make all other results meaningless."""
     checks = [*ORDINARY_CHECKS, GATE]
     failed, output = run_checks(copy, checks, mnist_dir=pytestconfig.option.mnist_dir)
     return output if failed else ""

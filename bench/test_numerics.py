@@ -1,4 +1,4 @@
-"""What TensorFlow computes is NumPy's float64 within the tolerances, and always the same bits."""
+"""TensorFlow agrees with NumPy float64 within the tolerances, and repeats its bits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def deviating(mnist: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def test_arithmetic_agrees_with_numpy(
     deviating: dict[str, float], quantity: str, record_property: Callable[[str, object], None]
 ) -> None:
-    """One batch's logits, loss and gradients, and the loss of fifty steps, without dropout."""
+    """One batch's logits, loss and gradients, and the losses of fifty steps, without dropout."""
     record_property("relative_deviation", deviating[quantity])
     assert deviating[quantity] <= TOLERANCES[quantity]
 

@@ -1,4 +1,4 @@
-"""How often the stopping rule errs on this machine, replayed on blocks of known truth.
+"""Error rates of the stopping rule on this machine, replayed on blocks of known truth.
 
 Collected with `--self-check` only, after `python -m bench calibrate`. One workload, within 120 s.
 """
@@ -24,7 +24,7 @@ from lenet5.errors import InputError
 
 @pytest.fixture(scope="module")
 def replays(pytestconfig: pytest.Config) -> dict[str, list[Row]]:
-    """Replays by bank; the table of all goes to the findings."""
+    """Replays by bank; their table goes to the findings."""
     found: dict[str, list[Row]] = {}
     like = speed_error_rates.empty_like(
         machine.describe(), pytestconfig.option.threads, WORKLOADS[WORKLOAD].version
@@ -52,7 +52,7 @@ def replays(pytestconfig: pytest.Config) -> dict[str, list[Row]]:
         pytest.param(SLOWED, Verdict.FAIL, 0.95, 1.0, id="slowed-by-6-percent-fails"),
     ],
 )
-def test_verdicts_are_right_as_often_as_asked(
+def test_replayed_verdicts_have_the_required_error_rates(
     replays: dict[str, list[Row]],
     record_property: Callable[[str, object], None],
     bank: str,
@@ -61,13 +61,13 @@ def test_verdicts_are_right_as_often_as_asked(
     least: float,
     most: float,
 ) -> None:
-    """Within 120 s, of one workload, margin 1.03."""
+    """Within 120 s, for one workload, margin 1.03."""
     row = next(row for row in replays[bank] if row.manner == manner)
     record_property(f"{bank}_{manner}_{verdict.value}", row.share(verdict))
     assert least <= row.share(verdict) <= most, str(self_check_table([row]))
 
 
 def test_no_run_of_equal_sides_fails(replays: dict[str, list[Row]]) -> None:
-    """The runs done for real, which are few."""
+    """Covers the few real runs."""
     runs = next(row for row in replays[EQUAL] if row.manner == "runs")
     assert runs.counts[Verdict.FAIL] == 0, str(self_check_table([runs]))

@@ -1,6 +1,6 @@
-"""Verdicts on training speed: is the candidate slower or bigger than the baseline?
+"""Speed verdicts: is the candidate slower or bigger than the baseline?
 
-Collected with `--baseline`. Everything is measured before the first of these tests.
+Collected with `--baseline`. All measurements precede the first of these tests.
 """
 
 from __future__ import annotations

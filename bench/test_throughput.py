@@ -1,8 +1,8 @@
 """Images per second of training steps and of prediction, on real MNIST images, by pytest-benchmark.
 
-Each benchmark is called once untimed (tracing, caches, warm-up), and every call waits for its
-result. `extra_info` carries `images_per_second` (median round), `images` of a call, batch, threads
-and versions.
+Each benchmark has one untimed call first (tracing, caches, warm-up), and every call waits for its
+result. `extra_info` has `images_per_second` (median round), `images` per call, batch, threads and
+versions.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def measure(
     pytestconfig: pytest.Config,
     record_property: Callable[[str, object], None],
 ) -> Callable[[Workload, int, int], None]:
-    """Times rounds of a workload, each over a number of images, and stores what it was."""
+    """Times rounds of a workload over a number of images and stores the versions."""
 
     def run(workload: Workload, images: int, batch_size: int) -> None:
         environment = pytestconfig.stash[ENVIRONMENT]

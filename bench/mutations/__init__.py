@@ -1,1 +1,1 @@
-"""Broken copies of this project, and Keras and TensorFlow broken under it."""
+"""Mutations of this project and breakages of Keras and TensorFlow."""

@@ -1,6 +1,7 @@
 """pytest on a broken Keras: `python -m bench.mutations.broken_pytest "NAME" PYTEST-ARGUMENTS...`.
 
-TensorFlow is started and broken before pytest imports the first test; nothing installed changes.
+TensorFlow is imported and broken before pytest imports the first test. Installed files stay
+unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from lenet5.runtime import start_tensorflow
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the tests under the breakage that is named first, and returns pytest's status."""
+    """Runs the tests under the breakage named first and returns pytest's status."""
     breakage = find_breakage(argv[0])
     start_tensorflow(threads=1)
     breakage.install(pytest.MonkeyPatch())

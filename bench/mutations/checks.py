@@ -1,7 +1,7 @@
-"""Would the suite notice? The ordinary tests on a broken project, or on a broken TensorFlow.
+"""Runs the ordinary tests on a broken project or a broken TensorFlow.
 
-The tests that run there know nothing of what is broken. The accuracy gate takes longest and sees
-least: it runs where no other test has failed, or by itself, for a list of what it notices.
+The tests do not know about the breakage. The accuracy gate is slowest and least sensitive. It runs
+after the other tests if none failed, or alone, to list the breakages that it notices.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _TESTS_OF_FIT = tuple(  # quickest first
         *("loss", "early_stopping", "order", "engine", "steps"),
     )
 )
-# Those that hold what is computed; those of commands, files and reports are left out.
+# Tests of computations only; tests of commands, files and reports are omitted.
 _OTHER_TESTS = (
     *("tests/test_architecture.py", "tests/test_recipe.py", "tests/test_data.py"),
     *("tests/test_gradients.py", "tests/test_regularisation.py", "tests/test_training.py"),
     *("tests/test_augmentation.py", "tests/test_early_stopping.py", "tests/test_evaluation.py"),
     *("tests/test_run.py", "tests/test_saved_models.py", "bench/test_numerics.py"),
 )
-# What runs on what is broken, without the gate.
+# All checks of broken code except the gate.
 ORDINARY_CHECKS = (*_TESTS_OF_FIT, *_OTHER_TESTS)
 GATE = "tests/test_accuracy_gate.py"
 HEADER = ("broken", "of", "noticed by", "first test that failed", "failed, of at most 3")
@@ -40,12 +40,12 @@ HEADER = ("broken", "of", "noticed by", "first test that failed", "failed, of at
 
 @dataclass(frozen=True)
 class Noticed:
-    """What became of something broken.
+    """Result of the tests for one breakage or mutation.
 
     Attributes:
-        name: what was broken.
-        kind: of what it is a part.
-        tests: ids of those that failed, the first few.
+        name: name of the breakage or mutation.
+        kind: kind of the broken part.
+        tests: ids of the first failed tests.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Noticed:
 
     @property
     def by(self) -> str:
-        """Which sort of test was the first to fail."""
+        """Category of the first test that failed."""
         if not self.tests:
             return "nothing"
         if self.tests[0].startswith(_OF_FIT):
@@ -65,19 +65,19 @@ class Noticed:
 def notice(
     folder: Path, *, breakage: str | None = None, gate_only: bool = False, mnist_dir: Path | None
 ) -> tuple[tuple[str, ...], str]:
-    """Finds out which tests fail in a copy of the project: the ordinary ones, else the gate.
+    """Runs the ordinary tests in a copy of the project, and the gate if none of them fails.
 
     Args:
-        folder: of the copy.
-        breakage: name of one of Keras or TensorFlow, under which the tests run.
-        gate_only: whether the gate runs by itself at once.
-        mnist_dir: folder with MNIST's four files, where it must be prepared.
+        folder: folder of the copy.
+        breakage: name of a breakage of Keras or TensorFlow for the tests.
+        gate_only: whether only the gate runs.
+        mnist_dir: folder with MNIST's four files, if MNIST is not prepared yet.
 
     Returns:
-        As `run_checks`.
+        The result of `run_checks`.
 
     Raises:
-        RuntimeError: pytest itself did not run to an end.
+        RuntimeError: pytest itself did not finish.
     """
     failed: tuple[str, ...] = ()
     if not gate_only:
@@ -95,21 +95,20 @@ def run_checks(
     seed: int = 0,
     mnist_dir: Path | None = None,
 ) -> tuple[tuple[str, ...], str]:
-    """Runs tests in a copy of the project, in a process of their own.
+    """Runs tests in a copy of the project, in a separate process.
 
     Args:
-        folder: of the copy.
-        checks: test modules, in their order.
-        breakage: name of one of Keras or TensorFlow, under which the tests run.
-        seed: that the accuracy gate trains.
-        mnist_dir: folder with MNIST's four files, where it must be prepared.
+        folder: folder of the copy.
+        checks: test modules, in order.
+        breakage: name of a breakage of Keras or TensorFlow for the tests.
+        seed: seed of the accuracy gate's training.
+        mnist_dir: folder with MNIST's four files, if MNIST is not prepared yet.
 
     Returns:
-        Ids of those that failed, three at most, and the end of what pytest printed; no id where
-        nothing failed.
+        Ids of the failed tests, at most three (none if all pass), and the end of pytest's output.
 
     Raises:
-        RuntimeError: pytest itself did not run to an end.
+        RuntimeError: pytest itself did not finish.
     """
     broken = ["pytest"] if breakage is None else ["bench.mutations.broken_pytest", breakage]
     command = [sys.executable, "-m", *broken, *checks, "-q", "-o", "addopts=", "--maxfail=3"]
@@ -133,7 +132,7 @@ def run_checks(
         raise RuntimeError(f"the tests did not end in {_LONGEST_SECONDS:g} s") from None
     output = done.stdout[-3000:] + done.stderr[-1000:]
     failed = tuple(_FAILED.findall(done.stdout))
-    # 2: a test module could not even be imported, which is listed as well.
+    # 2: a test module could not be imported; pytest lists it as well.
     if done.returncode not in (0, 1) and not (done.returncode == 2 and failed):
         raise RuntimeError(f"pytest ended with status {done.returncode}:\n{output}")
     if done.returncode == 1 and not failed:
@@ -142,7 +141,7 @@ def run_checks(
 
 
 def rows(found: Sequence[Noticed]) -> list[tuple[str, ...]]:
-    """Cells under `HEADER`: the test that noticed each breakage first."""
+    """Returns the cells under `HEADER`, with the first failed test for each breakage."""
     return [
         (
             *(noticed.name, noticed.kind, noticed.by),

@@ -1,6 +1,6 @@
-"""Broken variants of this project: each is one edit of one file of `lenet5`, in a copy.
+"""Mutations of this project: each is one edit of one file of `lenet5`, in a copy.
 
-A mutation whose text is not found exactly once is an error: it would break nothing.
+A mutation whose text does not occur exactly once is an error: it would break nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ class Mutation:
     """One edit that breaks the project.
 
     Attributes:
-        name: what is broken.
-        file: of `lenet5`.
-        old: text that stands there exactly once.
-        new: what takes its place.
+        name: description of the breakage.
+        file: file name in `lenet5`.
+        old: text that occurs exactly once in the file.
+        new: replacement of that text.
     """
 
     name: str
@@ -183,12 +183,12 @@ MUTATIONS = (
 
 
 def find_mutation(name: str) -> Mutation:
-    """The mutation of that name."""
+    """Returns the mutation with that name."""
     return next(mutation for mutation in MUTATIONS if mutation.name == name)
 
 
 def copy_project(root: Path, folder: Path) -> None:
-    """Copies what the ordinary tests need."""
+    """Copies the files that the ordinary tests need."""
     for name in _COPIED:
         source = root / name
         if source.is_dir():
@@ -198,10 +198,10 @@ def copy_project(root: Path, folder: Path) -> None:
 
 
 def apply(mutation: Mutation, folder: Path) -> None:
-    """Breaks a copy of the project.
+    """Applies a mutation to a copy of the project.
 
     Raises:
-        ValueError: the text to replace is not there exactly once.
+        ValueError: The text to replace does not occur exactly once.
     """
     path = folder / "lenet5" / mutation.file
     text = path.read_text(encoding="utf-8")

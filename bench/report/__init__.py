@@ -1,1 +1,1 @@
-"""Decisions and records as text, HTML and pictures."""
+"""Decisions and records as text, HTML and plots."""

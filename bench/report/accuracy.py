@@ -1,4 +1,4 @@
-"""The report of an accuracy comparison: a table for the terminal, a page for a browser."""
+"""Report of an accuracy comparison: a table for the terminal, a page for a browser."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def accuracy_html(
     *,
     paired: bool,
 ) -> str:
-    """The head of the HTML report: HTML with its own style that loads nothing.
+    """Returns the head of the HTML report: HTML with inline style and no external resources.
 
     Args:
-        sets: of baseline or reference, then of each candidate.
-        decisions: on each candidate.
+        sets: trainings of the baseline or reference, then of each candidate.
+        decisions: decision on each candidate.
         test: the test images.
         paired: whether the same seeds were trained on both sides.
     """
@@ -59,7 +59,7 @@ def accuracy_html(
 
 
 def headline(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecision]) -> str:
-    """`PASS: accuracy[fast] of 2 candidates against 2.15.1: 2 PASS of 2 candidates`."""
+    """Returns `PASS: accuracy[fast] of 2 candidates against 2.15.1: 2 PASS of 2 candidates`."""
     baseline, *candidates = sets
     verdicts = [
         NOT_THERE if baseline.problem or candidate.problem else decision.verdict.value
@@ -74,7 +74,7 @@ def headline(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecision]) -
 
 
 def how_measured(baseline: Trainings, *, paired: bool) -> list[tuple[str, str]]:
-    """Recipe, engine, seeds and machine."""
+    """Returns recipe, engine, seeds and machine as rows of label and text."""
     return [
         ("Measured", moment(baseline.started)),
         ("Recipe", baseline.recipe.name),
@@ -88,7 +88,7 @@ def how_measured(baseline: Trainings, *, paired: bool) -> list[tuple[str, str]]:
 
 
 def accuracy_table(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecision]) -> Table:
-    """A row a side; the first one is the baseline or reference."""
+    """Returns a table with one row per side, the baseline or reference first."""
     baseline, *candidates = sets
     seeds = str(len(baseline.seeds))
     rows: list[tuple[str, ...]] = [
@@ -109,7 +109,7 @@ def accuracy_table(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecisi
 
 
 def flips_words(flips: Flips) -> str:
-    """Images lost and gained, and the probability of as many by chance."""
+    """Returns the numbers of images lost and gained, and their probability by chance."""
     return (
         f"{len(flips.lost)} images lost and {len(flips.gained)} gained in at least "
         f"{flips.least} of {flips.seeds} seeds; as many by chance: p = {flips.p_value:.3g} "
@@ -118,7 +118,7 @@ def flips_words(flips: Flips) -> str:
 
 
 def _candidate(candidate: Trainings, baseline: Trainings, test: Subset) -> dict[str, object]:
-    """A candidate's section: flipped images and environments."""
+    """Section of a candidate: flipped images and environments."""
     shown: dict[str, object] = {
         "title": f"{candidate.side.label} against {baseline.side.label}",
         "environments": environment_table(baseline.side, candidate.side),

@@ -1,4 +1,4 @@
-"""Charts of an accuracy comparison: wrong images by seed and side, and images that flipped."""
+"""Charts of an accuracy comparison: wrong images by seed and side, and flipped images."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MOST_IMAGES = 40
 _COLUMNS = 10
 _POINT, _LINK = "#0072B2", "#C4C4C4"
 _LIMIT = "#B30000"
-_ENGINES = {"keras": "#0072B2", "graph": "#D55E00"}  # of Okabe & Ito (2008)
+_ENGINES = {"keras": "#0072B2", "graph": "#D55E00"}  # colours of Okabe & Ito (2008)
 
 
 def gate_figure(trained: Mapping[str, tuple[Trained, Sequence[Trained]]]) -> Figure:
-    """Curves of gated trainings, and how far each epoch is from the reference's seeds.
+    """Draws the curves of gated trainings and each epoch's distance from the reference.
 
     Args:
         trained: by engine, a training with its curves and the seeds of its reference.
@@ -64,7 +64,7 @@ def gate_figure(trained: Mapping[str, tuple[Trained, Sequence[Trained]]]) -> Fig
 
 
 def _draw_scores(scores: Sequence[Axes], quantities: Sequence[Quantity], colour: str) -> None:
-    """Losses as dots and accuracies as triangles, by epoch; what is far beyond is at the edge."""
+    """Losses as dots and accuracies as triangles, by epoch; values far beyond are at the edge."""
     limit = quantities[0].limit
     for axes, part in zip(scores, ("training", "validation"), strict=True):
         for name, marker in (("loss", "o-"), ("accuracy", "^-")):
@@ -80,7 +80,7 @@ def _draw_scores(scores: Sequence[Axes], quantities: Sequence[Quantity], colour:
 def _apart(
     points: Sequence[tuple[float, float, str]], axes: Axes
 ) -> list[tuple[float, float, str]]:
-    """Those points, earlier ones first, whose names do not lie on one another."""
+    """Drops points whose labels would overlap an earlier point's label."""
     wide, high = 0.2 * np.diff(axes.get_xlim())[0], 0.035 * np.diff(axes.get_ylim())[0]
     kept: list[tuple[float, float, str]] = []
     for point in points:
@@ -90,7 +90,7 @@ def _apart(
 
 
 def seeds_figure(sets: Sequence[Trainings], *, paired: bool) -> Figure:
-    """Wrong test images of every seed, a column a side; lines join a seed's two sides."""
+    """Draws wrong test images per seed, one column per side; lines join the sides of a seed."""
     figure = charts.new_figure(4.2)
     axes = figure.subplots()
     by_seed = [{t.seed: t.wrong for t in side.seeds if t.wrong is not None} for side in sets]
@@ -115,7 +115,7 @@ def seeds_figure(sets: Sequence[Trainings], *, paired: bool) -> Figure:
 
 
 def losses_figure(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecision]) -> Figure:
-    """What each candidate loses, with its interval, a row each; beyond the margin is shaded."""
+    """Draws each candidate's loss and interval, one row each; shaded beyond the margin."""
     figure = charts.new_figure(1.1 + 0.45 * len(decisions))
     axes = figure.subplots()
     for row, decision in enumerate(decisions):
@@ -143,7 +143,7 @@ def losses_figure(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecisio
 
 
 def flips_figure(flips: Flips, images: np.ndarray, labels: np.ndarray) -> Figure:
-    """The images that flipped, lost ones first, each with its true digit and number."""
+    """Draws the flipped images, lost ones first, each with its true digit and index."""
     shown = [("lost", place) for place in flips.lost] + [("gained", p) for p in flips.gained]
     shown = shown[:MOST_IMAGES]
     rows = -(-len(shown) // _COLUMNS)

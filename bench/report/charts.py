@@ -24,14 +24,14 @@ WIDTH_INCHES = 10.5
 LONGEST_NAME = 34
 BEHIND_TEXT = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.8}
 
-# Blue and vermilion (darkened to a contrast of 4.5 to white) of Okabe & Ito (2008), and grey; the
-# marker says the same without colour.
+# Blue and vermilion (darkened to a contrast of 4.5 to white) of Okabe & Ito (2008), and grey. The
+# marker carries the same information without colour.
 COLOURS = {Verdict.PASS: "#0072B2", Verdict.FAIL: "#BF5300", Verdict.INCONCLUSIVE: "#707070"}
 MARKERS = {Verdict.PASS: "o", Verdict.FAIL: "X", Verdict.INCONCLUSIVE: "D"}
 FAINT = "#707070"
-WORSE = "#FBEEE4"  # behind what is worse than the margin
+WORSE = "#FBEEE4"  # background of the region beyond the margin
 
-# Ratios further from 1 than this many margins stand at the edge, if they are in the minority.
+# A minority of ratios further from 1 than this many margins is drawn at the edge.
 _REACH = 6.0
 
 
@@ -41,51 +41,51 @@ _Arguments = ParamSpec("_Arguments")
 def png_of(
     draw: Callable[_Arguments, Figure], *arguments: _Arguments.args, **options: _Arguments.kwargs
 ) -> bytes:
-    """The figure that a function draws as a PNG file of 1050 pixels' width."""
+    """Returns a drawn figure as a PNG file, 1050 pixels wide."""
     file = io.BytesIO()
-    # A user's matplotlibrc must not change what a report looks like; a label may hold dollars.
+    # A user's matplotlibrc must not change the report; labels may contain dollar signs.
     with matplotlib.style.context(["default", {"text.parse_math": False}]):
         draw(*arguments, **options).savefig(file, format="png", dpi=DPI)
     return file.getvalue()
 
 
 def new_figure(height_inches: float) -> Figure:
-    """An empty figure as wide as the report."""
+    """Returns an empty figure of the report's width."""
     return Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
 
 
 def message_figure(message: str) -> Figure:
-    """A figure with nothing but a line of text."""
+    """Returns a figure with a single line of text."""
     figure = new_figure(0.8)
     figure.text(0.5, 0.5, message, ha="center", va="center", fontsize=12, color=FAINT)
     return figure
 
 
 def short(text: str) -> str:
-    """A label or name in one line, cut where it is too long for a chart."""
+    """Returns a label or name in one line, truncated to the length allowed in charts."""
     words = " ".join(text.split())
     return words if len(words) <= LONGEST_NAME else f"{words[: LONGEST_NAME - 1]}…"
 
 
 def equal(terms: WorkloadTerms) -> float:
-    """What the comparison of equal sides comes to."""
+    """Returns the value for equal sides: 0 for a difference, 1 for a ratio."""
     return 0.0 if terms.is_difference else 1.0
 
 
 def quantity(terms: WorkloadTerms) -> str:
-    """Label of an axis, with the unit."""
+    """Returns the label of an axis, with the unit."""
     if terms.is_difference:
         return f"candidate - baseline ({terms.unit} a call)"
     return f"{'time' if terms.unit == 's' else 'memory'}, candidate / baseline"
 
 
 def scale(*, is_difference: bool) -> tuple[Callable[[float], float], Callable[[float], float]]:
-    """From a ratio to where it stands on its log axis, and back; differences stand as they are."""
+    """Returns the transform of values to axis positions and its inverse: log for ratios only."""
     return (float, float) if is_difference else (math.log, math.exp)
 
 
 def limits(rows: Sequence[Decision], *, is_difference: bool) -> tuple[float, float]:
-    """Ends of the axis: everything near, in multiples of the largest margin, and room around."""
+    """Returns the ends of an axis with all values within a multiple of the largest margin."""
     forward, back = scale(is_difference=is_difference)
     marks = [0.0, *(forward(d.terms.margin) for d in rows)]
     reach = _REACH * max(abs(mark) for mark in marks)
@@ -108,7 +108,7 @@ def set_value_axis(
     is_difference: bool,
     ticks: int = 8,
 ) -> None:
-    """Limits of the axis `x` or `y`, and ticks that are round numbers; a log scale for ratios."""
+    """Sets limits and round ticks of the axis `x` or `y`; log scale for ratios."""
     if not is_difference:
         axes.set(**{f"{name}scale": "log"})
     axes.set(**{f"{name}lim": (low, high)})
@@ -124,18 +124,18 @@ def set_value_axis(
 
 
 def clear(axes: Axes, grid: Literal["x", "y"]) -> None:
-    """Leaves out the frame's upper and right side; draws a faint grid across one axis."""
+    """Hides the top and right spines and draws a faint grid across one axis."""
     axes.grid(axis=grid, color="#E6E6E6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_margin(axes: Axes, terms: WorkloadTerms, high: float) -> None:
-    """Horizontal lines at the margin and where sides are equal; what is worse is shaded."""
+    """Draws horizontal lines at the margin and at equality; shades the region beyond the margin."""
     axes.axhspan(terms.margin, high, color=WORSE, linewidth=0, zorder=0)
     axes.axhline(terms.margin, color=COLOURS[Verdict.FAIL], linewidth=1.2, linestyle="--")
     axes.axhline(equal(terms), color="black", linewidth=0.8)
-    # The margin is above: the words grow away from each other, however close the lines are.
+    # The margin is above: the two labels extend in opposite directions, even for close lines.
     names = ((terms.margin, f"margin {terms.margin:g}", "bottom"), (equal(terms), "equal", "top"))
     for height, text, side in names:
         axes.annotate(
@@ -152,9 +152,9 @@ def draw_margin(axes: Axes, terms: WorkloadTerms, high: float) -> None:
 def draw_interval(
     axes: Axes, place: float, d: Decision, span: tuple[float, float], *, horizontal: bool = False
 ) -> None:
-    """A marker and a line, cut at the axis's ends, where arrows stand for what is beyond.
+    """Draws a marker and a line, clipped at the axis's ends, with arrows for values beyond.
 
-    The marker is hollow where there is no interval yet.
+    The marker is hollow without an interval.
     """
     if math.isnan(d.ratio):
         return
@@ -183,7 +183,7 @@ def draw_interval(
 
 
 def draw_legend(axes: Axes, verdicts: Iterable[Verdict]) -> None:
-    """The markers of the verdicts that occur, in one line above the axes."""
+    """Draws the markers of the occurring verdicts, in one line above the axes."""
     handles = [
         Line2D([], [], color=COLOURS[verdict], marker=MARKERS[verdict], label=verdict.value)
         for verdict in Verdict
@@ -201,7 +201,7 @@ def draw_legend(axes: Axes, verdicts: Iterable[Verdict]) -> None:
 
 
 def draw_note(axes: Axes, place: float, text: str) -> None:
-    """A word at the top of the axes."""
+    """Draws a short text at the top of the axes."""
     where = axes.get_xaxis_transform()
     style: dict[str, Any] = {"fontsize": 9, "color": FAINT, "bbox": BEHIND_TEXT}
     axes.text(place, 0.97, text, transform=where, ha="center", va="top", **style)

@@ -1,6 +1,6 @@
-"""The report of a comparison of speed: a table for the terminal, a page for a browser.
+"""Report of a speed comparison: a table for the terminal, a page for a browser.
 
-Anybody may choose labels and requests, and workers print anything: the templates escape them all.
+Labels, requests and worker output are untrusted text: the templates escape all of it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from bench.verdicts.faults import missing
 from bench.verdicts.speed import Decision
 
 WIDTH = 110
-MOST_OPEN = 3  # more candidates than these are folded if they pass
+MOST_OPEN = 3  # above this number of candidates, passing ones are folded
 _LONGEST_NAME = 24
 
 
 def comparison_html(results: Results, decisions: Sequence[Decision], *, false_alarms: str) -> str:
-    """The head of the HTML report: HTML with its own style that loads nothing.
+    """Returns the head of the HTML report: HTML with inline style and no external resources.
 
     Args:
-        results: of the comparison.
-        decisions: on every workload of every candidate.
-        false_alarms: the machine's rate of false alarms in words, or `not measured here`.
+        results: results of the comparison.
+        decisions: decisions on every workload of every candidate.
+        false_alarms: text on the machine's rate of false alarms, or `not measured here`.
     """
     several = len(results.candidates) > 1
     return render(
@@ -49,7 +49,7 @@ def comparison_html(results: Results, decisions: Sequence[Decision], *, false_al
 
 
 def comparison_pictures(results: Results, decisions: Sequence[Decision]) -> dict[str, bytes]:
-    """PNGs by file name without ending: each workload by version, or one candidate's forest."""
+    """Returns PNGs by file stem: each workload by version, or the forest plot of one candidate."""
     from bench.report.charts import png_of
     from bench.report.comparison_plots import forest_figure
 
@@ -62,7 +62,7 @@ def comparison_pictures(results: Results, decisions: Sequence[Decision]) -> dict
 
 
 def table_text(results: Results, decisions: Sequence[Decision]) -> str:
-    """The verdicts as columns, and sentences where a row does not say everything."""
+    """Returns the verdicts as columns, and sentences for rows that need an explanation."""
     lines = [words.headline(results, decisions), *_wrapped(words.notes(results))]
     for candidate in version_order(results):
         rows = words.of_candidate(decisions, candidate)
@@ -82,13 +82,13 @@ def table_text(results: Results, decisions: Sequence[Decision]) -> str:
 
 
 def summary_text(results: Results, decisions: Sequence[Decision], *, false_alarms: str) -> str:
-    """The comparison for a CI job's page: headline, then the terminal's table as it is."""
+    """Returns the comparison for a CI job's page: headline and the unchanged terminal table."""
     table = f"{table_text(results, decisions)}\n\n{words.false_alarm_sentence(false_alarms)}"
     return markdown(words.headline(results, decisions), table)
 
 
 def _verdict_table(rows: Sequence[Decision], *, longest: int = 0) -> Table:
-    """A decision a row, gated ones first; names are cut to the longest length unless it is 0."""
+    """Rows of decisions, gated ones first; names are cut at `longest` unless it is 0."""
     cells = [[words.row_name(d), *words.figures(d)] for d in rows]
     for row in cells:
         if 0 < longest < len(row[0]):
@@ -108,12 +108,12 @@ def _wrapped(sentences: Iterable[str]) -> list[str]:
         )
         lines += [
             f"  {line}" for line in others.splitlines()
-        ]  # what a tool printed stays as it printed it
+        ]  # keeps the layout of a tool's output
     return lines
 
 
 def _overview(results: Results, decisions: Sequence[Decision]) -> Table:
-    """Each candidate's verdict and ratios; a row a workload where there are more of these."""
+    """Verdict and ratios of each candidate; rows are workloads if these outnumber candidates."""
     header, rows = words.overview(results, decisions)
     found = [words.overall(results, decisions, place) for place in version_order(results)]
     verdicts = [verdict or "no verdict" for verdict in found]
@@ -145,7 +145,7 @@ def _versions(results: Results, decisions: Sequence[Decision]) -> list[tuple[str
 def _candidate(
     results: Results, decisions: Sequence[Decision], candidate: int
 ) -> dict[str, object]:
-    """A candidate's section; without verdicts where it could not be compared."""
+    """Section of a candidate; without verdicts if it could not be compared."""
     from bench.report.charts import png_of
     from bench.report.comparison_plots import forest_figure
 
@@ -173,7 +173,7 @@ def _candidate(
 
 
 def _samples(results: Results, decisions: Sequence[Decision]) -> list[tuple[str, Picture, bool]]:
-    """By workload: name, picture, and whether a decision on it deserves a look."""
+    """By workload: name, picture, and whether a decision on it needs an explanation."""
     from bench.report.charts import png_of
     from bench.report.comparison_plots import samples_figure
 

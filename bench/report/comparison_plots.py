@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 MOST_BLOCKS_NAMED = 16
 DISTURBED = "#EEEEEE"
-_COLUMNS = (8, 106, 236)  # points from the axes to verdict, ratio and margin
+_COLUMNS = (8, 106, 236)  # offsets of verdict, ratio and margin from the axes, in points
 
 
 def forest_figure(decisions: Sequence[Decision], results: Results, candidate: int) -> Figure:
-    """A candidate's ratios with their intervals, one workload a row, gated ones first.
+    """Draws a candidate's ratios and intervals, one workload per row, gated ones first.
 
-    Slices and whole processes have panels of their own: their margins differ much. Differences
-    are left out. What lies far outside is an arrow at the edge; the figures stand at the right.
+    Slices and whole processes have separate panels, since their margins differ much.
+    Differences are omitted. Values far outside are arrows at the edge; figures are at the right.
     """
     rows = [d for d in decisions if d.candidate == candidate and not d.terms.is_difference]
     rows.sort(key=lambda d: not d.terms.gated)
@@ -55,9 +55,9 @@ def forest_figure(decisions: Sequence[Decision], results: Results, candidate: in
 
 
 def samples_figure(results: Results, workload: str) -> Figure:
-    """Every pair of a workload as a dot, every block's value as a marker, in order of measuring.
+    """Draws every pair of a workload as a dot and every block's value as a marker, over time.
 
-    Each candidate has a panel. Disturbed blocks are hatched and named, failed ones have no dots.
+    Each candidate has a panel. Disturbed blocks are hatched and labelled; failed ones have no dots.
     """
     terms = results.workloads[workload]
     groups = [
@@ -124,7 +124,7 @@ def _describe(axes: Axes, y: int, d: Decision) -> None:
 
 
 def _beside(axes: Axes, y: float, points: float, text: str, **style: Any) -> None:
-    """Text right of the axes, in a column some points away from them."""
+    """Draws text right of the axes, in a column at an offset in points."""
     where = axes.get_yaxis_transform()
     style = {"xytext": (points, 0), "textcoords": "offset points", **style}
     axes.annotate(text, (1, y), xycoords=where, va="center", **style)
@@ -136,7 +136,7 @@ def _concerns(block: Block, workload: str) -> bool:
 
 
 def _draw_samples(axes: Axes, blocks: Sequence[Block], workload: str, terms: WorkloadTerms) -> None:
-    """Blocks side by side, each as wide as the others; pairs in their order within a block."""
+    """Draws blocks of equal width side by side, with the pairs of a block in their order."""
     _, back = charts.scale(is_difference=terms.is_difference)
     measured = [block.samples.get(workload) for block in blocks]
     pairs = [_pairs(samples, terms) if samples else [] for samples in measured]
@@ -168,7 +168,7 @@ def _pairs(samples: Samples, terms: WorkloadTerms) -> list[float]:
 def _sample_limits(
     pairs: Sequence[float], middles: Sequence[float], terms: WorkloadTerms
 ) -> tuple[float, float]:
-    """Ends of the axis: margin, blocks, and pairs within three times the middle half's width."""
+    """Ends of the axis: margin, blocks, and pairs within three interquartile ranges."""
     forward, back = charts.scale(is_difference=terms.is_difference)
     near = [forward(charts.equal(terms)), forward(terms.margin)]
     near += [forward(middle) for middle in middles if math.isfinite(middle)]
@@ -179,11 +179,11 @@ def _sample_limits(
         near += [place for place in places if lower - reach <= place <= upper + reach]
     low, high = min(near), max(near)
     room = 0.1 * (high - low)
-    return back(low - room), back(high + 2 * room)  # above: for the words
+    return back(low - room), back(high + 2 * room)  # space for notes at the top
 
 
 def _draw_dots(axes: Axes, slot: int, values: Sequence[float], low: float, high: float) -> None:
-    """Faint dots; those beyond the axis are triangles at its edge. A single pair is the block."""
+    """Draws faint dots, with triangles at the edge for values beyond; no dot for a single pair."""
     if len(values) < 2:
         return
     places = [slot + 0.06 + 0.88 * order / (len(values) - 1) for order in range(len(values))]

@@ -1,4 +1,4 @@
-"""HTML from the templates beside this module; whatever they are given is escaped there."""
+"""HTML from the templates in this folder, which escape all values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from bench.verdicts.outcomes import NOT_THERE
 from bench.verdicts.sequential import Verdict
 
-LONG = 100  # characters of a machine's property that is folded
+LONG = 100  # characters; longer machine properties are folded
 
 
 class Picture(NamedTuple):
@@ -23,17 +23,17 @@ class Picture(NamedTuple):
 
 
 def render(template: str, **values: object) -> str:
-    """A head or page of that template; it brings its own style and loads nothing."""
+    """Renders a head or page from a template, with inline style and no external resources."""
     return _TEMPLATES.get_template(template).render(values)
 
 
 def page_html(title: str, head: str) -> str:
-    """A whole page around a head that `render` has made, and escaped."""
+    """Returns a whole page around a head that `render` already escaped."""
     return render("page.html", title=title, head=head)
 
 
 def markdown(title: str, text: str) -> str:
-    """A page in GitHub's Markdown: a heading, then a text exactly as a terminal shows it."""
+    """Returns a page in GitHub's Markdown: a heading, then a text as a terminal shows it."""
     heading = re.sub(r"[\\`*_\[\]<>&~#|!]", r"\\\g<0>", " ".join(title.split()))
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(longest + 1, 3)  # no run of backticks in a label ends the block
@@ -41,7 +41,7 @@ def markdown(title: str, text: str) -> str:
 
 
 def message_html(message: str) -> str:
-    """The head of a report that has nothing else to show."""
+    """Returns the head of a report with a message only."""
     return render("message.html", message=message)
 
 
@@ -50,7 +50,7 @@ def _base64(content: bytes) -> str:
 
 
 def _verdict_in(cell: str) -> str:
-    """The verdict that a cell begins or ends with, as a class of CSS; empty without one."""
+    """CSS class for the verdict at the start or end of a cell; empty without one."""
     words = (*(verdict.value for verdict in Verdict), NOT_THERE)
     named = (word for word in words if cell.startswith(word) or cell.endswith(word))
     return next(named, "").lower().replace(" ", "-")

@@ -1,7 +1,7 @@
-"""The head of the HTML report: accuracy, environment, plots and throughput.
+"""Head of the HTML report: accuracy, environment, plots and throughput.
 
-pytest-html inserts the head as it is; the templates escape everything in it. A run's files may be
-missing or damaged: the report names such a file and shows the others.
+pytest-html inserts the head unchanged; the templates escape all values. Missing or damaged files of
+a run are named in the report; the other files are still shown.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lenet5.errors import InputError
 from lenet5.run_directory import read_history, read_run
 
 ENVIRONMENT = pytest.StashKey[Mapping[str, object]]()
-"""What this session runs in; keys as in a run's `environment.json`."""
+"""Environment of this session, with the keys of a run's `environment.json`."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,13 @@ class Gated:
     """A model whose accuracy this session gated.
 
     Attributes:
-        engine: that trained it; empty if that is not known.
-        run_directory: that it is of; None: it was trained elsewhere, and nothing else is known.
-        path: of the model file.
+        engine: engine that trained the model; empty if unknown.
+        run_directory: run directory of the model; None for a model trained elsewhere, about
+            which nothing else is known.
+        path: path of the model file.
         bounds: lowest and highest accuracy (0 to 1) that pass.
-        accuracy: on the test images in this session, 0 to 1.
-        described: the same in words, with counts and interval.
+        accuracy: accuracy on the test images in this session, 0 to 1.
+        described: the accuracy as text, with counts and interval.
         weight_norms: root of the sum of squares of every weight, in Keras's order.
     """
 
@@ -51,10 +52,10 @@ class Gated:
 
 
 GATED = pytest.StashKey[list[Gated]]()
-"""What this session gated; absent if no gate ran, or none came as far as to a model."""
+"""Gated models of this session; absent if no gate ran or none obtained a model."""
 
 FINDINGS = pytest.StashKey[list[str | Table]]()
-"""Sentences and tables that this session's measurements come to, for report and terminal."""
+"""Sentences and tables with this session's measurements, for report and terminal."""
 
 PLOTS = {
     "curves.png": "Accuracy and loss over the epochs",
@@ -62,7 +63,7 @@ PLOTS = {
     "roc.png": "ROC curve of each class",
     "errors.png": "Misclassified test images",
 }
-"""Files in a run's `plots` folder and their captions, in the report's order."""
+"""Captions of the files in a run's `plots` folder, in the report's order."""
 
 _CURVES = "Every epoch beside the reference of recipe and engine"
 _FIRST_FACTS = ("tensorflow", "keras", "numpy", "python", "cpu", "threads", "usable_cores")
@@ -72,7 +73,7 @@ _DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, Overflow
 
 @dataclass(frozen=True)
 class Throughput:
-    """What one benchmark measured.
+    """Result of one benchmark.
 
     Attributes:
         name: Name of the benchmark, such as `train_step[loop,b32]`.
@@ -96,12 +97,12 @@ class _Section(NamedTuple):
 
 
 def session_throughput(config: pytest.Config) -> list[Throughput]:
-    """What this session's benchmarks measured, in the order they ran.
+    """Returns the results of this session's benchmarks, in the order of their runs.
 
-    A benchmark that did not fail counts if its `extra_info` has `images` (of a round) or else
-    `images_per_second`. Without pytest-benchmark, or with it disabled, the list is empty.
+    A benchmark without an error counts if its `extra_info` has `images` (per round) or
+    `images_per_second`. The list is empty without pytest-benchmark or with it disabled.
     """
-    session = getattr(config, "_benchmarksession", None)  # the only place that holds results
+    session = getattr(config, "_benchmarksession", None)  # the only place with the results
     rows = (_throughput(benchmark) for benchmark in getattr(session, "benchmarks", ()))
     return [row for row in rows if row is not None]
 
@@ -121,7 +122,7 @@ def _throughput(benchmark: Any) -> Throughput | None:
 
 
 def id_cell(report: pytest.TestReport | pytest.CollectReport) -> str:
-    """The cell of pytest-html's table that names the test, which it does not escape itself."""
+    """Returns the cell with the test's id, since pytest-html does not escape it."""
     name = report.nodeid if report.when == "call" else f"{report.nodeid}::{report.when}"
     return f'<td class="col-testId">{escape(name)}</td>'
 
@@ -134,12 +135,12 @@ def head_html(
     findings: Sequence[str | Table] = (),
     test_counts: Mapping[str, int] | None = None,
 ) -> str:
-    """The head of the report: HTML with its own style that loads nothing.
+    """Returns the head of the report: HTML with inline style and no external resources.
 
     Args:
-        environment: What this session runs in; see `ENVIRONMENT`. May be empty.
-        gated: What was gated; empty if no gate ran.
-        throughput: What the session's benchmarks measured; may be empty.
+        environment: Environment of this session; see `ENVIRONMENT`. May be empty.
+        gated: Gated models; empty if no gate ran.
+        throughput: Results of the session's benchmarks; may be empty.
         findings: See `FINDINGS`.
         test_counts: Number of tests by outcome, such as `{"passed": 12, "failed": 1}`.
     """
@@ -199,7 +200,7 @@ def _metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _environment(environment: Mapping[str, object], run_directory: Path | None) -> _Section:
-    """The session's environment, beside that of the gated run where the two differ."""
+    """The session's environment, together with the gated run's if they differ."""
     of_run: Mapping[str, object] = {}
     notes = []
     if run_directory is not None:
@@ -219,7 +220,7 @@ def _environment(environment: Mapping[str, object], run_directory: Path | None) 
 
 
 def _plots(gated: Sequence[Gated]) -> list[tuple[str, list[Picture], list[str]]]:
-    """By run, title, pictures and notes; the curves of all are one picture where they can be."""
+    """Title, pictures and notes per run; one picture has the curves of all runs, if possible."""
     runs = {model.run_directory: model for model in gated if model.run_directory}
     curves = _gate_curves(runs) if runs else None
     shown = [] if curves is None else [("", [curves], list[str]())]
@@ -238,7 +239,7 @@ def _plots(gated: Sequence[Gated]) -> list[tuple[str, list[Picture], list[str]]]
 
 
 def _gate_curves(runs: Mapping[Path, Gated]) -> Picture | None:
-    """The curves of runs that have a reference; None where one has none, or is damaged."""
+    """Curves of all runs; None if a run has no reference or is damaged."""
     trained: dict[str, tuple[Trained, Sequence[Trained]]] = {}
     try:
         for directory, model in runs.items():
@@ -253,7 +254,7 @@ def _gate_curves(runs: Mapping[Path, Gated]) -> Picture | None:
             )
             one = Trained(run.seed, 0, 1, curves=curves, weight_norms=model.weight_norms)
             trained[run.engine] = one, reference.seeds
-        # matplotlib takes longer to import than most sessions without a gate run.
+        # matplotlib takes longer to import than most sessions without a gate take to run.
         from bench.report.accuracy_plots import gate_figure
         from bench.report.charts import png_of
 
@@ -263,10 +264,10 @@ def _gate_curves(runs: Mapping[Path, Gated]) -> Picture | None:
 
 
 def _throughput_section(throughput: Sequence[Throughput]) -> dict[str, object]:
-    """Chart and table; empty where nothing was measured."""
+    """Chart and table; empty without measurements."""
     if not throughput:
         return {}
-    # matplotlib takes longer to import than most sessions without benchmarks run.
+    # matplotlib takes longer to import than most sessions without benchmarks take to run.
     from bench.report.charts import png_of
     from bench.report.throughput_plots import throughput_figure
 

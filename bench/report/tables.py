@@ -1,4 +1,4 @@
-"""Tables as data, and the one writer of them as text; HTML pages show the same data."""
+"""Tables as data, and their only text writer; HTML pages show the same data."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _VERDICTS = tuple(verdict.value for verdict in Verdict)
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under a header; its text has aligned columns.
+    """Rows of cells under a header; the text has aligned columns.
 
     Attributes:
-        header: names of the columns; empty for none.
-        rows: cells by row; a short row is a heading of the rows below it.
-        left: leading columns that are aligned left, the others right; None: all.
+        header: names of the columns; may be empty.
+        rows: cells by row; a short row is a heading for the rows below it.
+        left: number of leading left-aligned columns, the others being right-aligned; None: all.
     """
 
     header: Sequence[str]
@@ -34,7 +34,7 @@ class Table:
 
     def __str__(self) -> str:
         lines = [self.header, *self.rows] if self.header else [*self.rows]
-        # A line break within a cell would be another row.
+        # A line break within a cell would start another row.
         cells = [[" ".join(cell.split()) for cell in line] for line in lines]
         columns = max(map(len, cells), default=0)
         left = columns if self.left is None else self.left
@@ -46,11 +46,10 @@ class Table:
 def numerics_table(
     names: Sequence[str], found: Sequence[Quantities | str], truth: Quantities
 ) -> Table:
-    """An environment a row, the largest relative deviation of each quantity a column.
+    """Returns a table of each quantity's largest relative deviation, one row per environment.
 
-    The quantities are logits, loss, each layer's gradients of kernel and bias, and the losses of 50
-    steps. The last column compares an environment's figures with those of the row above, bit by
-    bit.
+    The quantities are logits, loss, each layer's gradients of kernel and bias, and the losses of
+    50 steps. The last column compares an environment with the row above, bit by bit.
     """
     header = ["environment", *(name.removeprefix("gradient ") for name in QUANTITIES), "numerics"]
     rows = []
@@ -68,7 +67,7 @@ def numerics_table(
 
 
 def self_check_table(rows: Sequence[Row]) -> Table:
-    """How often each verdict came out, by bank and manner; of runs with 95 % interval."""
+    """Returns the share of each verdict by bank and manner; for runs with a 95 % interval."""
 
     def share(row: Row, verdict: Verdict) -> str:
         if row.manner != "runs":
@@ -84,7 +83,7 @@ def self_check_table(rows: Sequence[Row]) -> Table:
 
 
 def error_rates_table(replays: Mapping[str, Replays]) -> Table:
-    """How often each accuracy verdict came out, a pair of files a row."""
+    """Returns the share of each accuracy verdict, one row per pair of files."""
     header = (
         *("candidate", "the baseline's", "compared", "seeds", "loses (points)", "deviation"),
         *("runs", *_VERDICTS, "seeds a run"),
@@ -105,7 +104,7 @@ def error_rates_table(replays: Mapping[str, Replays]) -> Table:
 
 
 def reference_table(reference: Trainings) -> Table:
-    """A reference in one row: mean and spread of its seeds, epochs and time."""
+    """Returns a reference in one row: mean and spread of its seeds, epochs and time."""
     header = (
         *("recipe", "engine", "seeds", "diverged", "accuracy (%)", "deviation", "lowest (%)"),
         *("wrong images", "fewest", "most", "epochs", "s/seed"),

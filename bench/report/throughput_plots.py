@@ -1,4 +1,4 @@
-"""The chart of images per second."""
+"""Chart of images per second."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from bench.report.session import Throughput
 
 
-# Okabe & Ito (2008), told apart with any colour vision; grey for a name that has none of the words.
+# Okabe & Ito (2008), distinguishable with any colour vision; grey for names without these words.
 COLOURS = {"loop": "#0072B2", "fit": "#E69F00", "original": "#009E73", "predict": "#CC79A7"}
 OTHER_COLOUR = "#999999"
 
 
 def throughput_figure(rows: Sequence[Throughput]) -> Figure:
-    """Horizontal bars of the median images per second, with a line from slowest to fastest round.
+    """Draws bars of the median images per second, with a line from slowest to fastest round.
 
-    Training and prediction stand in panels of their own: prediction is many times faster.
+    Training and prediction have separate panels, since prediction is many times faster.
 
     Args:
-        rows: What was measured, not empty; bars stand in this order from the top.
+        rows: Measured throughput, not empty; bars are in this order from the top.
     """
     predictions = [row for row in rows if "predict" in row.name]
     panels = [
@@ -55,9 +55,9 @@ def _draw_bars(axes: Axes, rows: Sequence[Throughput]) -> None:
             f"{middle:,.0f}", (high, position), (6, 0), textcoords="offset points", va="center"
         )
     fastest = max(max(row.images_per_second) for row in rows)
-    axes.set_xlim(0, 1.1 * fastest)  # room for the number beside the longest bar
+    axes.set_xlim(0, 1.1 * fastest)  # space for the number next to the longest bar
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)  # bars as thick in every panel, the first at the top
+    axes.set_ylim(len(rows) - 0.5, -0.5)  # bars equally thick in all panels, the first at the top
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""The chart of a workload by version: ratios with their intervals."""
+"""Chart of a workload by version: ratios with their intervals."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-MOST_LETTERS_LEVEL = 90  # of all names below an axis together, before they are slanted
+MOST_LETTERS_LEVEL = 90  # all names below an axis together; longer ones are slanted
 
 
 def versions_figure(decisions: Sequence[Decision], results: Results, workload: str) -> Figure:
-    """A workload's ratio, or difference, with its interval by candidate, in order of version.
+    """Draws a workload's ratio or difference and interval by candidate, in order of version.
 
-    Where candidates differ from the baseline in more than TensorFlow, each such axis (the same
-    Keras, other versions of Keras, each setting) has a panel, with TensorFlow's versions in common
-    columns.
+    If candidates differ from the baseline in more than TensorFlow, each such axis (the same
+    Keras, other versions of Keras, each setting) has a panel. The panels share the columns of
+    TensorFlow's versions.
     """
     terms = results.workloads[workload]
     found = {d.candidate: d for d in decisions if d.workload == workload and math.isfinite(d.ratio)}
@@ -46,7 +46,7 @@ def versions_figure(decisions: Sequence[Decision], results: Results, workload: s
         if number == 0:
             charts.draw_legend(axes, {d.verdict for d in found.values()})
         title = f"{charts.short(workload)}{gate}{panel.title}"
-        axes.set_title(title, loc="left", fontsize=11, pad=11)  # above arrows
+        axes.set_title(title, loc="left", fontsize=11, pad=11)  # space above the arrows
     axes.set_xlabel("environment, in order of version (in bold: the baseline)")
     figure.supylabel(charts.quantity(terms), fontsize=10)
     return figure
@@ -54,12 +54,12 @@ def versions_figure(decisions: Sequence[Decision], results: Results, workload: s
 
 @dataclass(frozen=True)
 class _Panel:
-    """What stands where on the axis of versions.
+    """A panel's positions on the axis of versions.
 
     Attributes:
-        title: what the candidates have in common.
-        names: of the columns; empty where there is nothing.
-        columns: by candidate.
+        title: common property of the candidates.
+        names: names of the columns; empty for empty columns.
+        columns: column by candidate.
         baseline: the baseline's column, if it is shown.
     """
 
@@ -133,7 +133,7 @@ def _draw_versions(
 
 
 def _label_point(axes: Axes, place: int, d: Decision, span: tuple[float, float]) -> None:
-    """The number above a point's interval, or below it where the axis ends."""
+    """Draws the number above a point's interval, or below it at the end of the axis."""
     top = max(d.ratio, d.high) if math.isfinite(d.high) else d.ratio
     axes.annotate(
         f"{d.ratio:+.3f}" if d.terms.is_difference else f"{d.ratio:.3f}",
@@ -147,7 +147,7 @@ def _label_point(axes: Axes, place: int, d: Decision, span: tuple[float, float])
 
 
 def _name_versions(axes: Axes, labels: Sequence[str], baseline: int | None) -> None:
-    """Names below the axis, the baseline in bold; long ones are slanted or have three lines."""
+    """Draws names below the axis, the baseline in bold; long names are slanted or split."""
     names = ["\n".join(charts.short(line) for line in label.split("\n")) for label in labels]
     axes.set_xticks(range(len(names)), names, fontsize=9)
     letters = max(len(line) for name in names for line in name.split("\n")) * len(names)

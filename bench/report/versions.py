@@ -1,4 +1,4 @@
-"""Environments in words: their order, their differences, and tables of their versions."""
+"""Environments as text: their order, their differences, and tables of their versions."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ _LABELS = {
 
 
 def version_order(results: Results) -> list[int]:
-    """Candidates by version of TensorFlow, then Keras, NumPy, Python; else as they were given."""
+    """Returns candidates by version of TensorFlow, Keras, NumPy, Python; ties in given order."""
     places = range(len(results.candidates))
     return sorted(places, key=lambda place: version_key(results.candidates[place]))
 
 
 def version_key(side: Side) -> list[Version]:
-    """The key that `version_order` sorts by."""
+    """Returns the sort key of `version_order`."""
     modules = side.modules
     others = (str(side.versions.get(name, "")) for name in ("numpy", "python"))
-    texts = (modules.tensorflow or side.label, modules.keras, *others)  # of one not built its label
+    texts = (modules.tensorflow or side.label, modules.keras, *others)  # label: if not built
     return [_version(text) for text in texts]
 
 
 def differs_in(side: Side, baseline: Side) -> str:
-    """The axis that a candidate lies on: settings, or another Keras, or neither."""
+    """Returns the axis of a candidate: settings, another Keras, or neither."""
     settings = [f"{name}={value}" for name, value in sorted(side.settings.items())]
     if dict(side.settings) != dict(baseline.settings):
         return f"with {' '.join(settings) or 'no settings'}"
@@ -54,7 +54,7 @@ def differs_in(side: Side, baseline: Side) -> str:
 
 
 def environment_table(baseline: Side, candidate: Side) -> Table:
-    """Request and versions of both sides; then, of a candidate that was built, other packages."""
+    """Returns request and versions of both sides, and differing packages of a built candidate."""
     rows: list[tuple[str, ...]] = [*version_rows(baseline, candidate)]
     if candidate.lock:
         packages = lock_differences(baseline, candidate)
@@ -63,7 +63,7 @@ def environment_table(baseline: Side, candidate: Side) -> Table:
 
 
 def version_rows(baseline: Side, candidate: Side) -> list[tuple[str, str, str]]:
-    """Request, settings and versions of both sides, with a heading each."""
+    """Returns request, settings and versions of both sides, each with a heading."""
     held = {**baseline.versions, **candidate.versions}
     keys = [key for key in _LABELS if key in held] + [key for key in held if key not in _LABELS]
     return [
@@ -77,7 +77,7 @@ def version_rows(baseline: Side, candidate: Side) -> list[tuple[str, str, str]]:
 
 
 def lock_differences(baseline: Side, candidate: Side) -> list[tuple[str, str, str]]:
-    """Packages whose versions differ between two locks: name, there, here; '' for absent."""
+    """Returns packages with different versions in two locks: name, there, here; '' if absent."""
     there, here = baseline.packages, candidate.packages
     names = sorted(set(there) | set(here))
     rows = [(name, there.get(name, ""), here.get(name, "")) for name in names]
@@ -85,18 +85,18 @@ def lock_differences(baseline: Side, candidate: Side) -> list[tuple[str, str, st
 
 
 def facts(values: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Machine, options or versions as rows of label and text."""
+    """Returns machine, options or versions as rows of label and text."""
     return [(label(key), text_of(value)) for key, value in values.items()]
 
 
 def label(key: str) -> str:
-    """A key of machine, options or versions as it is shown."""
+    """Returns the displayed form of a key of machine, options or versions."""
     words = key.replace("_", " ")
     return _LABELS.get(key, f"{words[:1].upper()}{words[1:]}")
 
 
 def text_of(value: object) -> str:
-    """A value in words; a missing one is "not known"."""
+    """Returns a value as text; a missing one is "not known"."""
     if value is None:
         return "not known"
     if isinstance(value, Mapping):
@@ -107,12 +107,12 @@ def text_of(value: object) -> str:
 
 
 def moment(text: str) -> str:
-    """An ISO 8601 moment in UTC, to the minute; anything else as it is."""
+    """Formats an ISO 8601 time in UTC to the minute; returns any other text unchanged."""
     return f"{text[:10]} {text[11:16]} UTC" if text.endswith(("+00:00", "Z")) else text
 
 
 def _version(text: str) -> Version:
-    """The first version that a text holds; 0 without one."""
+    """The first version in a text; 0 without one."""
     found = re.search(r"\d+(\.\w+)+(\+\w[\w.]*)?", text)
     try:
         return Version(found[0] if found else "0")

@@ -1,4 +1,4 @@
-"""What a comparison came to in words and figures, unescaped: terminal and reports say the same."""
+"""A comparison as unescaped text and figures, shared by terminal and reports."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from bench.verdicts.outcomes import NOT_THERE
 from bench.verdicts.sequential import Change, Verdict
 from bench.verdicts.speed import Decision, interval
 
-# Share of the other side's time above which a side's CPU use is no longer called idle.
+# Share of the other side's time above which a side's CPU use no longer counts as idle.
 MOST_IDLE_SHARE = 0.05
-# TensorFlow 2.12 and 2.21 differ by 25; an environment in which other work is done too, by more.
+# TensorFlow 2.12 and 2.21 differ by 25 packages, environments with other uses by more.
 _MANY_PACKAGES = 40
 
 SEVEREST_FIRST = ("FAIL", NOT_THERE, "INCONCLUSIVE", "PASS")
@@ -38,14 +38,14 @@ EXPLANATION = (
 
 
 class FailureGroup(NamedTuple):
-    """A failure of one or more blocks in words, and the last lines that the worker printed."""
+    """A failure in one or more blocks as text, and the last lines of the worker's output."""
 
     words: str
     output: str
 
 
 def progress_line(found: Results, block: Block, decisions: Sequence[Decision]) -> str:
-    """What a block came to, in one line: `2.20.0, block 4, 19 s: 3 of 8 decided, 1 FAIL`."""
+    """Returns a block's result in one line: `2.20.0, block 4, 19 s: 3 of 8 decided, 1 FAIL`."""
     label = found.candidates[block.candidate].label
     own = [d for d in decisions if d.candidate == block.candidate]
     decided = [d for d in own if d.settled]
@@ -58,13 +58,13 @@ def progress_line(found: Results, block: Block, decisions: Sequence[Decision]) -
 
 
 def of_candidate(decisions: Sequence[Decision], candidate: int) -> list[Decision]:
-    """A candidate's decisions, gated ones first."""
+    """Returns a candidate's decisions, gated ones first."""
     found = [d for d in decisions if d.candidate == candidate]
     return sorted(found, key=lambda d: not d.terms.gated)
 
 
 def overall(results: Results, decisions: Sequence[Decision], candidate: int) -> str | None:
-    """A candidate's severest verdict on its gated workloads; None where there is none of them."""
+    """Returns the severest verdict on a candidate's gated workloads; None without any."""
     words = _gated_words(results, of_candidate(decisions, candidate))
     return next((word for word in SEVEREST_FIRST if word in words), None)
 
@@ -78,9 +78,9 @@ def _gated_words(results: Results, decisions: Sequence[Decision]) -> list[str]:
 
 
 def headline(results: Results, decisions: Sequence[Decision]) -> str:
-    """`FAIL: 2.21.0 against 2.20.0: 1 FAIL, 7 PASS of 8 gated workloads`.
+    """Returns `FAIL: 2.21.0 against 2.20.0: 1 FAIL, 7 PASS of 8 gated workloads`.
 
-    Several candidates are counted by their verdict.
+    For several candidates it counts candidates by verdict.
     """
     each = [overall(results, decisions, c) for c in range(len(results.candidates))]
     if len(each) > 1:
@@ -97,7 +97,7 @@ def headline(results: Results, decisions: Sequence[Decision]) -> str:
 
 
 def candidate_line(results: Results, decisions: Sequence[Decision], candidate: int) -> str:
-    """`2.21.0 against 2.20.0: 1 FAIL, 7 PASS of 8 gated workloads`."""
+    """Returns `2.21.0 against 2.20.0: 1 FAIL, 7 PASS of 8 gated workloads`."""
     gated = _gated_words(results, of_candidate(decisions, candidate))
     sides = f"{results.candidates[candidate].label} against {results.baseline.label}"
     return f"{sides}: {tally(gated, 'gated workloads')}"
@@ -111,7 +111,7 @@ OVERVIEW_LEGEND = (
 
 
 def overview(results: Results, decisions: Sequence[Decision]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a table with a candidate a row and a workload a column."""
+    """Returns header and rows of a table with candidates as rows and workloads as columns."""
     by_place = {(d.candidate, d.workload): d for d in decisions}
     header = ["", *results.workloads]
     rows = [
@@ -134,7 +134,7 @@ def _mark(d: Decision | None) -> str:
 
 
 def figures(d: Decision) -> list[str]:
-    """Cells of a decision's row under `HEADER`, but for the name."""
+    """Returns the cells of a decision's row under `HEADER`, except the name."""
     unit = f" {d.terms.unit}" if d.terms.is_difference else ""
     bounds = "-" if math.isnan(d.low) else f"{interval(d)} ({100 * d.confidence:.1f} %)"
     if d.terms.is_difference:
@@ -154,12 +154,12 @@ def figures(d: Decision) -> list[str]:
 
 
 def row_name(d: Decision) -> str:
-    """The workload's name, with the unit where figures are no ratios."""
+    """Returns the workload's name, with the unit for differences."""
     return f"{d.workload} ({d.terms.unit})" if d.terms.is_difference else d.workload
 
 
 def verdict_words(d: Decision) -> str:
-    """`PASS`, or `PASS, slower` where a change within the margin is proven."""
+    """Returns `PASS`, or `PASS, slower` for a proven change within the margin."""
     if d.verdict is not Verdict.PASS or is_plain(d):
         return d.verdict.value
     worse, better = ("slower", "faster") if d.terms.unit == "s" else ("bigger", "smaller")
@@ -167,23 +167,23 @@ def verdict_words(d: Decision) -> str:
 
 
 def is_plain(d: Decision) -> bool:
-    """Whether it is a PASS without a proven change: nothing to be told."""
+    """Returns whether a decision is a PASS without a proven change."""
     return d.verdict is Verdict.PASS and d.change is Change.NONE
 
 
 def deserves_words(d: Decision) -> bool:
-    """Whether the finding is more than its row says: no PASS, or one with a proven loss."""
+    """Returns whether the finding adds to the row: no PASS, or a PASS with a proven loss."""
     return d.verdict is not Verdict.PASS or d.change is Change.WORSE
 
 
 def false_alarm_sentence(false_alarms: str) -> str:
-    """The machine's false alarms, whether the words begin so or not."""
+    """Returns the sentence on this machine's false alarms, without a repeated prefix."""
     rate = re.sub(r"^false alarms[^:]*: ", "", false_alarms)
     return f"False alarms of this machine: {rate}."
 
 
 def baseline_amount(results: Results, d: Decision) -> str:
-    """What the baseline takes: the median sample, of a step where slices have steps."""
+    """Returns the baseline's median sample, per step for slices with steps."""
     values = [
         value
         for block in results.blocks
@@ -200,7 +200,7 @@ def baseline_amount(results: Results, d: Decision) -> str:
 
 
 def notes(results: Results) -> list[str]:
-    """What a reader must know first: incomplete, not built, not idle, unlike in other ways."""
+    """Returns the most important notes: incomplete, not built, not idle, unlike in other ways."""
     found = []
     if not results.complete:
         count = len(results.blocks)
@@ -216,7 +216,7 @@ def notes(results: Results) -> list[str]:
 
 
 def disturbed_blocks(results: Results) -> list[str]:
-    """How many blocks were disturbed and repeated; then, of each, why."""
+    """Returns the numbers of disturbed and repeated blocks, then each block's reason."""
     blocks = results.blocks
     disturbed = [(place, block) for place, block in enumerate(blocks) if block.disturbed]
     lines = []
@@ -229,7 +229,7 @@ def disturbed_blocks(results: Results) -> list[str]:
 
 
 def failures(results: Results) -> list[FailureGroup]:
-    """Every failure once, with the blocks that it occurred in."""
+    """Returns every distinct failure with its blocks."""
     found: dict[tuple[str, str], dict[str, None]] = {}
     for block in results.blocks:
         for failure in block.failures:
@@ -246,7 +246,7 @@ def failures(results: Results) -> list[FailureGroup]:
 
 
 def how_measured(results: Results) -> list[tuple[str, str]]:
-    """When, for how long, and on what terms."""
+    """Returns date, duration and terms of the comparison."""
     options = dict(results.options)
     seconds = sum(block.seconds for block in results.blocks)
     spent = f"{len(results.blocks)} blocks in {seconds / 60:,.1f} min"
@@ -271,7 +271,7 @@ def how_measured(results: Results) -> list[tuple[str, str]]:
 
 
 def tally(verdicts: Sequence[str | None], unit: str) -> str:
-    """`1 FAIL, 7 PASS of 8 gated workloads`, by the unit that is counted."""
+    """Returns `1 FAIL, 7 PASS of 8 gated workloads`, with the given unit."""
     counts = [f"{verdicts.count(word)} {word}" for word in SEVEREST_FIRST if word in verdicts]
     return f"{', '.join(counts)} of {len(verdicts)} {unit}" if counts else f"no {unit}"
 
@@ -289,7 +289,7 @@ def _block_name(results: Results, block: Block) -> str:
 
 
 def _thread_rows(results: Results) -> list[tuple[str, str]]:
-    """How many threads each side's process had at the end, where they were counted."""
+    """Final number of threads of each side's process, if counted."""
     most: dict[tuple[str, str], int] = {}
     for block in results.blocks:
         labels = results.baseline.label, results.candidates[block.candidate].label
@@ -304,7 +304,7 @@ def _thread_rows(results: Results) -> list[tuple[str, str]]:
 
 
 def _idle_notes(results: Results) -> list[str]:
-    """Sides that computed while the other one was timed: spinning threads slow that one down."""
+    """Sides that computed while the other was timed: spinning threads slow the other side."""
     sums: dict[tuple[str, str], dict[str, list[float]]] = {}
     for block in results.blocks:
         labels = results.baseline.label, results.candidates[block.candidate].label
@@ -329,7 +329,7 @@ def _idle_notes(results: Results) -> list[str]:
 
 
 def _unlike_notes(results: Results) -> list[str]:
-    """Where import and memory differ for another reason than TensorFlow's version."""
+    """Notes on differences in import and memory unrelated to TensorFlow's version."""
     found = []
     there = results.baseline.packages
     for side in results.candidates:

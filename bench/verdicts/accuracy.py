@@ -1,9 +1,9 @@
 """Accuracy verdicts: one-sided t tests over seeds, at fixed looks.
 
-The seed is the unit of statistics and the test images are fixed: what is compared is how many of
-them are wrong. Seeds that are pairs (`pairs_seeds`) have their differences tested, against a
-baseline environment as against a stored reference; else the two samples are, with a pooled
-variance. PASS rejects "worse by the margin or more", FAIL rejects "worse by the margin or less".
+The seed is the unit of statistics; its figure is the number of wrong test images, which are fixed.
+If seeds are pairs (`pairs_seeds`), a paired t test compares the candidate with the baseline
+environment or the stored reference. Otherwise a two-sample t test with pooled variance compares
+them. PASS rejects "worse by the margin or more"; FAIL rejects "worse by the margin or less".
 """
 
 from __future__ import annotations
@@ -21,32 +21,31 @@ from bench.verdicts.sequential import Look, Verdict, detectable_shift
 from lenet5.recipe import Recipe
 
 LOOKS = (Look(10, 0.015), Look(16, 0.005), Look(20, 0.005))  # at numbers of seeds
-# Simulated: an equal candidate is then PASS in over 95 % of runs of up to 20 seeds, on average over
-# references of 10 or 20 seeds, held against these or against a baseline, in pairs or not, although
-# nothing is common to the two sides of a seed.
+# Simulated with independent sides: an equal candidate is PASS in over 95 % of runs of up to 20
+# seeds, on average over references of 10 or 20 seeds. The share applies to comparisons with a
+# reference and with a baseline, paired or not.
 _MARGIN_DEVIATIONS = 1.5
 _DEVIATION_CONFIDENCE = 0.8
-_LEAST_SURPRISE = 0.003  # of accuracy above the reference's mean, before it is too good
+_LEAST_SURPRISE = 0.003  # accuracy above the reference's mean that is too good, at least
 _DEVIATIONS = 6.0
 
 
 @dataclass(frozen=True)
 class AccuracyDecision:
-    """The verdict on a candidate's accuracy, and what stands beside it; all in points.
+    """Verdict on a candidate's accuracy, with its figures in percentage points.
 
     Attributes:
         verdict: PASS, FAIL or INCONCLUSIVE.
-        reason: in a few words where no test decided: `identical`, `diverged`, `fails`,
-            `too good`.
-        seeds: that the verdict rests on.
+        reason: short reason for a verdict without a test, such as `identical`, `diverged`,
+            `fails` or `too good`.
+        seeds: number of seeds behind the verdict.
         difference: accuracy lost by the candidate, in percentage points; NaN without a seed.
         low: lower end of the interval, of 95 % before the first look; NaN below 2 seeds.
-        high: upper end.
-        confidence: of the interval, 0 to 1.
-        detectable: smallest loss that this comparison calls FAIL with 80 % power: by its looks,
-            margin and kind of test, with the standard deviation that was measured; NaN below 2
-            seeds.
-        margin: largest loss that is acceptable.
+        high: upper end of the interval.
+        confidence: confidence of the interval, 0 to 1.
+        detectable: smallest loss that this comparison calls FAIL with 80 % power, given its
+            looks, margin, kind of test and measured standard deviation; NaN below 2 seeds.
+        margin: largest acceptable loss.
     """
 
     verdict: Verdict
@@ -61,11 +60,11 @@ class AccuracyDecision:
 
 
 def pairs_seeds(engine: str) -> bool:
-    """Whether a seed of two environments is one pair.
+    """Returns whether the same seed of two environments is a pair.
 
-    It is with the engine `graph`, which keys every random number by seed and step, so that both
-    sides have batches and masks in common, whenever they were trained; Keras's random streams may
-    differ between its versions.
+    The engine `graph` pairs seeds: it keys every random number by seed and step, so both sides
+    share batches and masks whenever they were trained. Keras's random streams may differ
+    between versions.
     """
     return engine == "graph"
 
@@ -80,27 +79,29 @@ def decide_accuracy(
     beside: bool | None = None,
     most_seeds: int = LOOKS[-1].blocks,
 ) -> AccuracyDecision:
-    """The verdict on the seeds so far.
+    """Returns the verdict on the seeds so far.
 
     Args:
-        candidate: its seeds, in the order of the list of seeds.
-        baseline: the same seeds of the baseline, or all of a reference.
-        recipe: whose floor tells a run that diverged, and whose upper bound one too good.
-        margin_points: percentage points of accuracy that may be lost.
-        paired: whether seeds are compared one by one, those that both sides have.
-        beside: whether the baseline's seeds are trained beside the candidate's, as many at each
-            look, and are not a reference that was trained before; default: if paired.
-        most_seeds: of each side, which bound the looks for what is detectable.
+        candidate: the candidate's seeds, in the order of the list of seeds.
+        baseline: the same seeds of the baseline, or all seeds of a reference.
+        recipe: recipe whose lower bound defines "diverged" and whose upper bound limits
+            "too good".
+        margin_points: acceptable loss of accuracy, in percentage points.
+        paired: whether the test compares the common seeds one by one.
+        beside: whether the baseline's seeds are trained in the same comparison, as many at each
+            look, and are no stored reference; default: `paired`.
+        most_seeds: maximum number of seeds of each side, which bounds the looks for the
+            detectable loss.
     """
     beside = paired if beside is None else beside
-    if beside:  # what the baseline did later, for another candidate, is no part of this verdict
+    if beside:  # the baseline's later seeds, trained for other candidates, do not count
         looks = (look.blocks for look in LOOKS if look.blocks >= len(candidate))
         baseline = baseline[: next(looks, len(baseline))]
     fault = next((trained for trained in baseline if trained.wrong is None), None)
     if fault is not None:
         told = f"the baseline fails: seed {fault.seed} {fault.problem or 'diverged'}"
         return AccuracyDecision(Verdict.INCONCLUSIVE, told, 0, *5 * (math.nan,), margin_points)
-    reference = baseline  # all of its seeds tell what is too good, and whether it is sound
+    reference = baseline  # the checks for "too good" and for a sound reference use all its seeds
     if paired:
         common = {t.seed for t in candidate} & {t.seed for t in baseline}
         candidate = [trained for trained in candidate if trained.seed in common]
@@ -120,7 +121,7 @@ def decide_accuracy(
             verdict = Verdict.FAIL
         elif test.high < margin_points:
             verdict = Verdict.PASS
-    if not test.seeds:  # no look was reached, or none was needed
+    if not test.seeds:  # no look was reached, or a seed alone decided
         test = _test(candidate, baseline, 0.025, paired=paired)
     low = next((trained for trained in reference if trained.accuracy < recipe.min_accuracy), None)
     if low is not None and verdict is Verdict.PASS:
@@ -139,12 +140,12 @@ def decide_accuracy(
 
 
 def margin_points(reference: Sequence[Trained]) -> float:
-    """The loss that is acceptable unless another is asked for, in percentage points.
+    """Returns the default margin, in percentage points.
 
-    1.5 times the standard deviation between the reference's seeds, rounded up to 0.01: about as
-    little as 20 seeds can be sure of. So few seeds know that deviation badly, so its upper
-    confidence bound of 80 % is taken (normal seeds): sqrt((n - 1) / chi2_0.2) as much, which is
-    1.18 times for 20 seeds and 1.29 times for 10.
+    The margin is 1.5 times the standard deviation between the reference's seeds, rounded up to
+    0.01: about the least that 20 seeds can prove. So few seeds estimate the deviation badly;
+    its upper confidence bound of 80 % is therefore used (normal seeds). The bound is
+    sqrt((n - 1) / chi2_0.2) times the estimate: 1.18 times for 20 seeds, 1.29 times for 10.
     """
     percent = [100 * trained.accuracy for trained in reference]
     freedom = len(percent) - 1
@@ -154,9 +155,9 @@ def margin_points(reference: Sequence[Trained]) -> float:
 
 
 def too_good(reference: Sequence[Trained]) -> float:
-    """Accuracy in [0, 1] above which an evaluation is broken or has seen the test images.
+    """Returns the accuracy in [0, 1] that indicates a broken evaluation or a leak.
 
-    The mean of the reference plus 0.3 points or 6 standard deviations, whichever is more.
+    It is the mean of the reference plus 0.3 points or 6 standard deviations, the larger of both.
     """
     accuracies = [trained.accuracy for trained in reference]
     deviation = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0
@@ -165,7 +166,7 @@ def too_good(reference: Sequence[Trained]) -> float:
 
 @dataclass(frozen=True)
 class _Test:
-    """A difference in points with its bounds at a level, and how many seeds it has."""
+    """A difference in points with its bounds at a level, and its number of seeds."""
 
     difference: float
     low: float
@@ -178,7 +179,7 @@ class _Test:
 def _surprise(
     candidate: Sequence[Trained], baseline: Sequence[Trained], recipe: Recipe, *, beside: bool
 ) -> str:
-    """Why no test is needed: a run below the recipe's floor, or above what can be."""
+    """Reason for FAIL without a test: accuracy below the recipe's floor, or too good."""
     floor = recipe.min_accuracy
     low = {trained.seed for trained in baseline if trained.accuracy < floor} if beside else set()
     for trained in candidate:
@@ -195,7 +196,7 @@ def _surprise(
 
 
 # scipy.stats.ttest_rel and ttest_ind take up to four times as long, warn of equal differences and
-# of single seeds, and keep no pooled standard deviation; tests hold this against them.
+# of single seeds, and keep no pooled standard deviation. Unit tests compare the results.
 def _test(
     candidate: Sequence[Trained], baseline: Sequence[Trained], alpha: float, *, paired: bool
 ) -> _Test:
@@ -223,7 +224,7 @@ def _test(
 
 
 def _beyond_margin(test: _Test, others: int, most_seeds: int, paired: bool, beside: bool) -> float:
-    """How far beyond the margin a loss is FAIL with 80 % power (`detectable_shift`)."""
+    """Distance beyond the margin at which a loss is FAIL with 80 % power (`detectable_shift`)."""
     if math.isnan(test.deviation):
         return math.nan
     looks = tuple(look for look in LOOKS if look.blocks <= most_seeds)
@@ -232,7 +233,7 @@ def _beyond_margin(test: _Test, others: int, most_seeds: int, paired: bool, besi
 
 
 def decide_all(sets: Sequence[Trainings], terms: Comparison) -> list[AccuracyDecision]:
-    """The verdict on every candidate; against a reference of something else INCONCLUSIVE."""
+    """Returns each candidate's verdict; INCONCLUSIVE if the reference does not match."""
     baseline, *candidates = sets
     decisions = []
     for candidate in candidates:
@@ -256,15 +257,15 @@ def decide_all(sets: Sequence[Trainings], terms: Comparison) -> list[AccuracyDec
 def finding(
     decision: AccuracyDecision, candidate: Trainings, baseline: Trainings, *, paired: bool
 ) -> str:
-    """The sentence of a decision: `accuracy[fast]: 2.21.0 loses 0.02 points against …`."""
+    """Returns a decision's sentence: `accuracy[fast]: 2.21.0 loses 0.02 points against …`."""
     said = _sentence(decision, candidate, baseline, paired=paired)
     return "; ".join([said, *_second_tries(candidate), *_second_tries(baseline)])
 
 
 def _second_tries(trainings: Trainings) -> list[str]:
-    """Of seeds that an accident cost a process: `seed 3 of 2.21.0 succeeded on the second try …`.
+    """Notes on retried seeds: `seed 3 of 2.21.0 succeeded on the second try …`.
 
-    The accident decides nothing, but a version that crashes now and then shows here.
+    A retry does not affect the verdict, but occasional crashes of a version show here.
     """
     return [
         f"seed {trained.seed} of {trainings.side.label} succeeded on the second try: "

@@ -1,7 +1,7 @@
-"""How often accuracy verdicts err: runs of up to twenty seeds, drawn from many that were trained.
+"""Error rates of accuracy verdicts: runs of up to 20 seeds, resampled from many trained seeds.
 
-As `bench.verdicts.speed_error_rates` does for speed. Two files of trainings are held against each
-other whose truth is known: a recipe against itself, or against a degraded one.
+`bench.verdicts.speed_error_rates` does the same for speed. The truth about the two files of
+trainings is known: a recipe is compared with itself, or with a degraded recipe.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _LEAST_POOL = 3 * _LONGEST // 2
 
 @dataclass(frozen=True)
 class Replays:
-    """What came out of runs drawn from two sets of seeds.
+    """Result of runs drawn from two sets of seeds.
 
     Attributes:
-        pool: seeds that were trained on each side.
-        beside: whether they are the same seeds, as against a baseline environment; or others, as
-            against a reference.
-        paired: whether they are compared one by one.
-        loss_points: accuracy lost by the candidate over all of them, in percentage points.
+        pool: number of seeds trained on each side.
+        beside: True for the same seeds on both sides, as with a baseline environment; False for
+            different seeds, as with a reference.
+        paired: whether seeds are compared one by one.
+        loss_points: accuracy lost by the candidate over all seeds, in percentage points.
         deviation_points: standard deviation of that loss between seeds.
-        counts: of runs by verdict.
-        mean_seeds: that a verdict took, or the run had.
+        counts: number of runs by verdict.
+        mean_seeds: mean number of seeds per run, up to its verdict or its end.
     """
 
     pool: int
@@ -49,24 +49,23 @@ class Replays:
 def replay(
     baseline: Trainings, candidate: Trainings, *, margin_points: float, replays: int, seed: int
 ) -> Replays:
-    """Draws runs of twenty seeds with replacement, and decides each as a comparison would.
+    """Draws runs of 20 seeds with replacement and decides each like a comparison.
 
-    With it, or a run of 20 out of 40 seeds would scatter by 0.7 of what a run of new seeds does.
-    Where the files have no seed in common, a run also draws a reference from the baseline, of as
-    many seeds as its recipe's has, and the two are held against each other as with a reference
-    whose seeds are no pairs.
+    Without replacement, a run of 20 out of 40 seeds would have 0.7 times the scatter of a run
+    of new seeds. If the files have no common seed, each run also draws a reference from the
+    baseline, with the number of seeds of its recipe's reference. The test is then unpaired.
 
     Args:
-        baseline: seeds of the one side.
-        candidate: the same seeds of the other, or none of them.
-        margin_points: percentage points of accuracy that may be lost.
-        replays: runs to draw.
-        seed: of the draws.
+        baseline: seeds of the baseline.
+        candidate: the same seeds of the candidate, or other seeds only.
+        margin_points: acceptable loss of accuracy, in percentage points.
+        replays: number of runs to draw.
+        seed: seed of the draws.
 
     Raises:
-        InputError: either side has fewer than 30 seeds, or of some that are common fewer than 30
-            are, so that runs would be much the same; or the two were trained on other images, or
-            by other code.
+        InputError: A side has fewer than 30 seeds, or the files have some common seeds but
+            fewer than 30, so that runs would hardly differ; or the files differ in images,
+            code or engine.
     """
     for what, one, other in (
         ("images", baseline.split, candidate.split),
@@ -110,7 +109,7 @@ def replay(
 def _pools(
     baseline: Trainings, candidate: Trainings
 ) -> tuple[Sequence[Trained], Sequence[Trained], bool]:
-    """Seeds of the baseline and the candidate to draw from, and whether they are the same."""
+    """Seeds of the baseline and of the candidate to draw from, and whether they are common."""
     ours = {trained.seed: trained for trained in candidate.seeds}
     pairs = [(base, ours[base.seed]) for base in baseline.seeds if base.seed in ours]
     if pairs:
@@ -131,7 +130,7 @@ def _decide(
     recipe: Recipe,
     terms: Comparison,
 ) -> tuple[Verdict, int]:
-    """The verdict of a run that ends at the look that decides it, and that look's seeds."""
+    """Verdict of a run that ends at its deciding look, and the seeds of that look."""
     for look in LOOKS:
         taken = ours[: look.blocks]
         others = theirs[: look.blocks] if terms.beside else theirs

@@ -1,4 +1,4 @@
-"""Results made small enough to be kept in a repository."""
+"""Condensed results, small enough for a repository."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.verdicts.speed import value
 
 
 def condensed(found: Results) -> Results:
-    """One pair a block and workload that has the block's value: the verdicts stay the same."""
+    """Reduces each block and workload to one pair with the block's value; verdicts stay equal."""
     return replace(
         found,
         blocks=tuple(

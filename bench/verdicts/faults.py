@@ -1,4 +1,4 @@
-"""What went wrong in blocks: sides that crash, hang or compute otherwise, one reason a block."""
+"""Faults in blocks: crashes, hangs and wrong results of a side, one reason per block."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from bench.records.blocks import BASELINE, CANDIDATE, Block, Results, Samples
 from bench.records.sides import Side
 
-# Largest relative deviation of the first steps' losses between two right environments.
-# Fifty times the largest deviation between TensorFlow 2.12 to 2.21 (bench/RESULTS.md).
+# Largest relative deviation of the first steps' losses between two correct environments:
+# fifty times the largest deviation among TensorFlow 2.12 to 2.21 (bench/RESULTS.md).
 CHECK_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
 class Faults:
-    """What went wrong with a workload, one reason a block.
+    """Faults of a workload, one reason per block.
 
     Attributes:
-        baseline: of the baseline.
-        candidate: of the candidate, in blocks in which the baseline did not fail.
-        wrong: those of the candidate's that it computed wrongly.
+        baseline: faults of the baseline.
+        candidate: faults of the candidate, in blocks without a fault of the baseline.
+        wrong: the wrong results among the candidate's faults.
     """
 
     baseline: Sequence[str]
@@ -30,7 +30,7 @@ class Faults:
 
 
 def missing(results: Results, candidate: int) -> str:
-    """Why a candidate could not be compared at all; empty where it could.
+    """Returns why a candidate could not be compared; empty if it could.
 
     An environment is missing if it was not built, or if its worker started in no block.
     """
@@ -56,9 +56,9 @@ def _who(results: Results, side: Side) -> str:
 
 
 def tried(blocks: Sequence[Block], name: str) -> Sequence[Block]:
-    """Blocks up to the last that measured a workload: once decided it is left out of the others.
+    """Returns the blocks up to the last one that measured a workload.
 
-    A worker that does not start for those is nothing against this one.
+    A decided workload leaves the later blocks, so a failed start there does not count against it.
     """
     has = [
         name in block.samples or any(failure.workload == name for failure in block.failures)
@@ -68,7 +68,7 @@ def tried(blocks: Sequence[Block], name: str) -> Sequence[Block]:
 
 
 def faults_of(blocks: Sequence[Block], name: str) -> Faults:
-    """What went wrong with a workload in a candidate's blocks."""
+    """Returns the faults of a workload in a candidate's blocks."""
     baseline, candidate, wrong = [], [], []
     for block in blocks:
         samples = block.samples.get(name)
@@ -84,7 +84,7 @@ def faults_of(blocks: Sequence[Block], name: str) -> Faults:
 
 
 def is_wrong(samples: Samples) -> str | None:
-    """What the candidate computed otherwise than the baseline, or None."""
+    """Returns the difference between the candidate's and the baseline's results, or None."""
     if len(samples.baseline_check) != len(samples.candidate_check):
         counts = len(samples.candidate_check), len(samples.baseline_check)
         return f"gives {counts[0]} check figures instead of {counts[1]}"
@@ -96,7 +96,7 @@ def is_wrong(samples: Samples) -> str | None:
 
 
 def _failure_of(block: Block, name: str, side: str) -> str | None:
-    """Why a side has no samples; that a worker did not start counts where nothing else is told."""
+    """Why a side has no samples; a failed start of its worker counts if no other reason exists."""
     if name in block.samples:
         return None
     own = [failure for failure in block.failures if failure.workload == name]
@@ -105,7 +105,7 @@ def _failure_of(block: Block, name: str, side: str) -> str | None:
 
 
 def _useless_check(samples: Samples | None) -> str | None:
-    """Why nothing can be held against the baseline's check figures."""
+    """Why the baseline's check figures are unusable, or None."""
     for number, figure in enumerate(samples.baseline_check if samples else (), start=1):
         if not math.isfinite(figure):
             return f"computes {figure:.6g} (check figure {number})"

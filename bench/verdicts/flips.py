@@ -1,4 +1,4 @@
-"""Which test images changed sides between two environments, and whether more did than by chance."""
+"""Test images that flip between two environments, and a test whether flips exceed chance."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _SAMPLES = 4000
 
 @dataclass(frozen=True)
 class Flips:
-    """Images that one side answers right and the other wrong, in most seeds.
+    """Images that one side classifies correctly and the other wrongly, in most seeds.
 
     Attributes:
-        lost: indices of those that the candidate answers wrong, in order.
-        gained: of those that it answers right.
-        seeds: that were compared.
-        least: in how many of them an image must flip, more than it flips back.
-        p_value: share of swaps of the two sides within seeds that give as many such images; the
-            global test of all flips, of which single images are mere description.
+        lost: indices of the images that only the candidate gets wrong, ascending.
+        gained: indices of the images that only the candidate gets right, ascending.
+        seeds: number of compared seeds.
+        least: net number of seeds in which an image must flip one way.
+        p_value: share of swaps of the two sides within seeds that give at least as many such
+            images. It is the global test of all flips; single images are descriptive only.
     """
 
     lost: tuple[int, ...]
@@ -41,18 +41,19 @@ def find_flips(
 ) -> Flips | None:
     """Compares the answers of the same seeds.
 
-    If sides are equal, which of the two answers of a seed is the candidate's is chance: swapping
-    them within seeds gives the distribution of the number of flips (a permutation test after
-    Fisher 1935). All swaps are counted up to 12 seeds, else 4,000 drawn ones beside the true one.
+    If the sides are equal, the assignment of a seed's two answers to the sides is random.
+    Swaps within seeds then give the distribution of the number of flips (a permutation test
+    after Fisher 1935). Up to 12 seeds all swaps are counted, above that 4,000 random swaps
+    and the true assignment.
 
     Args:
-        candidate: with the answers to all test images.
-        baseline: the same.
+        candidate: seeds with the answers to all test images.
+        baseline: the same for the baseline.
         labels: uint8 array (n,), the true digits.
-        seed: of the drawn swaps.
+        seed: seed of the random swaps.
 
     Returns:
-        The flips; None where no seed has both sides' answers.
+        The flips; None if no seed has answers of both sides.
     """
     theirs = {trained.seed: trained.digits for trained in baseline if trained.digits}
     pairs = [
@@ -81,9 +82,9 @@ def _right(digits: str, labels: np.ndarray) -> np.ndarray:
 
 
 def _swaps(seeds: int, seed: int) -> np.ndarray:
-    """Signs, a row a swap; the true order is the first."""
+    """Signs, one row per swap; the first row is the true assignment."""
     if seeds <= _MOST_EXACT:
-        # The first seed's order is left alone: swapping all seeds changes no count.
+        # The first seed is never swapped: a swap of all seeds changes no count.
         return np.array(list(itertools.product([1], *([[1, -1]] * (seeds - 1)))), np.int8)
     drawn = np.random.RandomState(seed).choice([-1, 1], size=(_SAMPLES, seeds)).astype(np.int8)
     return np.concatenate([np.ones((1, seeds), np.int8), drawn])

@@ -1,4 +1,4 @@
-"""TensorFlow's arithmetic held against NumPy with float64."""
+"""Comparison of TensorFlow's arithmetic with NumPy float64."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from bench.records.numerics import BATCH_SIZE, GRADIENTS, QUANTITIES, STEPS, Pro
 from bench.verdicts import numpy_lenet5
 from lenet5.recipes import find_recipe
 
-# At most ten times the largest deviations seen with TensorFlow 2.12 to 2.21 (bench/RESULTS.md), and
-# a tenth of what rounding the weights to float16 does, the smallest of the mutations.
+# At most ten times the largest deviations of TensorFlow 2.12 to 2.21 (bench/RESULTS.md), and a
+# tenth of the effect of rounding the weights to float16, the smallest of the mutations.
 TOLERANCES = {
     "logits": 5e-6,
     "loss": 3e-7,
@@ -31,7 +31,7 @@ TOLERANCES = {
 
 
 def solve(problem: Problem) -> dict[str, list[float]]:
-    """The truth: flat lists by quantity."""
+    """Returns the true values of a problem: flat lists by quantity."""
     recipe = find_recipe("original")
     weights = [weight.astype(np.float64) for weight in problem.weights]
     adam = numpy_lenet5.Adam(recipe.adam_beta_1, recipe.adam_beta_2, recipe.adam_epsilon)
@@ -55,9 +55,9 @@ def solve(problem: Problem) -> dict[str, list[float]]:
 
 
 def deviations(found: Quantities, truth: Quantities) -> dict[str, float]:
-    """Largest deviation of each quantity, relative to the largest true magnitude in it.
+    """Returns each quantity's largest deviation, relative to its largest true magnitude.
 
-    A quantity that is missing, of another size or not finite deviates by infinity.
+    The deviation is infinite if a quantity is missing, of another size or not finite.
     """
     result = {}
     for name in QUANTITIES:
@@ -70,7 +70,7 @@ def deviations(found: Quantities, truth: Quantities) -> dict[str, float]:
 
 
 def beyond(found: Mapping[str, float], tolerances: Mapping[str, float]) -> list[str]:
-    """Which quantities deviate by more than their tolerance, in words."""
+    """Returns a sentence for each quantity that deviates by more than its tolerance."""
     return [
         f"{name} deviates by {found[name]:.2g} of its largest, tolerance {tolerances[name]:.2g}"
         for name in QUANTITIES

@@ -1,4 +1,4 @@
-"""LeNet-5 in plain NumPy float64: the truth that TensorFlow's arithmetic is held against.
+"""LeNet-5 in plain NumPy float64: the truth for TensorFlow's arithmetic.
 
 Weights are a list in Keras's order: kernel and bias of two convolutions (5, 5, in, out) and of
 three dense layers (in, out).
@@ -30,7 +30,7 @@ def average_pool(maps: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Activations:
-    """Everything that the backward pass needs of the forward pass."""
+    """Intermediate results of the forward pass for the backward pass."""
 
     images: np.ndarray
     conv1: np.ndarray
@@ -50,7 +50,7 @@ def forward(
     mask1: np.ndarray | float = 1,
     mask2: np.ndarray | float = 1,
 ) -> Activations:
-    """Probabilities and what leads to them; masks hold 0 or 1 / (1 - rate) per dense output."""
+    """Returns all activations; masks are 0 or 1 / (1 - rate) per dense output."""
     w = [np.asarray(weight, np.float64) for weight in weights]
     images = np.asarray(images, np.float64)
     conv1 = np.tanh(convolve(images, w[0]) + w[1])
@@ -83,7 +83,7 @@ def gradients(
     mask1: np.ndarray | float = 1,
     mask2: np.ndarray | float = 1,
 ) -> Weights:
-    """Derivative of `loss` by every weight."""
+    """Returns the derivative of `loss` with respect to each weight."""
     w = [np.asarray(weight, np.float64) for weight in weights]
     n = len(labels)
     d_logits = act.probabilities.copy()
@@ -109,14 +109,14 @@ def gradients(
 
 @dataclass
 class Adam:
-    """Kingma and Ba 2015, in the order of operations at the end of their section 2."""
+    """Adam (Kingma and Ba 2015), in the order of operations at the end of their section 2."""
 
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-7
 
     def start(self, weights: Weights) -> tuple[Weights, Weights]:
-        """Both moments, zero."""
+        """Returns both moments, zero."""
         zeros = [np.zeros(np.shape(weight)) for weight in weights]
         return zeros, [zero.copy() for zero in zeros]
 
@@ -128,7 +128,7 @@ class Adam:
         t: int,
         rate: float,
     ) -> Weights:
-        """The weights after step t (from 1); the moments are changed in place."""
+        """Returns the weights after step t (from 1) and updates the moments in place."""
         scale = rate * np.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
         changed = []
         for index, (weight, grad) in enumerate(zip(weights, grads, strict=True)):

@@ -1,6 +1,6 @@
-"""Outcomes of what was selected, and the exit status that they come to: the only rule of its kind.
+"""Outcomes of selected tests and their exit status: the only place with this rule.
 
-`pytest bench`, `python -m bench verdict` and `python -m bench numerics` all end by it.
+`pytest bench`, `python -m bench verdict` and `python -m bench numerics` all use it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ NOT_THERE = "NOT THERE"
 
 
 class Exit(IntEnum):
-    """Status of a process; pytest's own where pytest has one."""
+    """Exit status of a process; pytest's own value if pytest defines one."""
 
     PASSED = 0
     FAILED = 1
@@ -29,14 +29,14 @@ class Exit(IntEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a comparison says about one thing that was selected.
+    """Outcome of one selected item of a comparison.
 
     Attributes:
         verdict: PASS, FAIL or INCONCLUSIVE.
         finding: one sentence.
         is_gated: whether the verdict counts for the exit status.
-        is_there: whether the environments could be built and their workers started.
-        figures: numbers that go to JUnit XML as properties, by name.
+        is_there: whether the environments were built and their workers started.
+        figures: numbers for the properties in JUnit XML, by name.
     """
 
     verdict: Verdict
@@ -52,12 +52,12 @@ class Outcome:
 
     @property
     def is_failed_report(self) -> bool:
-        """Whether its test fails; an informational verdict is told and passes."""
+        """Whether the test fails; a test with an informational verdict reports it and passes."""
         return not self.is_there or (self.is_gated and self.verdict is not Verdict.PASS)
 
 
 def exit_code(outcomes: Iterable[Outcome]) -> Exit:
-    """That of a gated FAIL, else of an environment not there, else of a gated INCONCLUSIVE."""
+    """Returns the status of a gated FAIL, else a missing environment, else a gated INCONCLUSIVE."""
     found = list(outcomes)
     if not found:
         return Exit.NOTHING

@@ -1,11 +1,11 @@
-"""One training held against the reference of its recipe and engine: accuracy, curves and weights.
+"""Compares one training with the reference of its recipe and engine: accuracy, curves, weights.
 
-A test accuracy alone notices little: with Adam a gradient of half the size trains as well. So every
-epoch's losses and accuracies and the size of every weight are held against the reference's seeds as
-well. A quantity is beyond the reference where it lies outside the prediction interval for one more
-seed: mean +- t * s * sqrt(1 + 1 / n), with the mean, the standard deviation s and n of the
-reference's seeds (normal seeds; Hahn and Meeker 1991, section 4.7). All quantities together are
-beyond it in at most one of `1 / LEVEL` trainings that are as the reference's (Bonferroni).
+Test accuracy alone is insensitive: with Adam, gradients of half the size train equally well. The
+comparison therefore covers every epoch's losses and accuracies and the size of every weight, too.
+A quantity outside the prediction interval for one more seed is beyond the reference. This interval
+is mean +- t * s * sqrt(1 + 1 / n), with mean, standard deviation s and n from the reference's seeds
+(normal seeds; Hahn and Meeker 1991, section 4.7). Among correct trainings, at most one of
+`1 / LEVEL` has any quantity beyond the reference (Bonferroni).
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _WEIGHTS = tuple(
 
 @dataclass(frozen=True)
 class Quantity:
-    """A figure of a training beside those of the reference's seeds.
+    """A figure of a training and its distribution over the reference's seeds.
 
     Attributes:
-        name: what it is, such as `training loss of epoch 3`.
-        value: of the training.
-        mean: of the reference's seeds.
-        deviation: standard deviation between them.
-        score: `value - mean` in standard errors of one more seed; infinite where all the
-            reference's seeds agree and this one does not.
-        limit: largest score, either way, that is as the reference.
+        name: name of the figure, such as `training loss of epoch 3`.
+        value: value of the training.
+        mean: mean of the reference's seeds.
+        deviation: standard deviation between the reference's seeds.
+        score: `value - mean` in standard errors of one more seed; infinite if the reference's
+            seeds all agree and this training differs.
+        limit: largest absolute score that agrees with the reference.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Quantity:
 
     @property
     def beyond(self) -> bool:
-        """Whether the training is not as the reference's."""
+        """Whether the value lies outside the reference's prediction interval."""
         return not abs(self.score) <= self.limit  # NaN is beyond
 
     def __str__(self) -> str:
@@ -63,18 +63,18 @@ class Quantity:
 
 
 def hold_against(trained: Trained, reference: Sequence[Trained]) -> list[Quantity]:
-    """Every quantity of a training beside the reference's.
+    """Compares every quantity of a training with the reference.
 
     Args:
-        trained: with its wrong images, curves and sizes of weights.
-        reference: seeds with the same, at least 3.
+        trained: training with its wrong images, curves and sizes of weights.
+        reference: at least 3 seeds with the same data.
 
     Returns:
-        The wrong test images, then the curves, epoch by epoch as far as all seeds came, then the
+        The wrong test images, then the curves of the epochs that all seeds reached, then the
         weights.
 
     Raises:
-        ValueError: there are too few seeds, or none of their curves.
+        ValueError: There are too few seeds, or no common epoch.
     """
     epochs = min(len(seed.curves) for seed in (trained, *reference))
     if len(reference) < 3 or not epochs:

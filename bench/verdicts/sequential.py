@@ -1,13 +1,15 @@
 """Speed verdicts: one-sided t tests over blocks, at fixed looks, FAIL corrected over workloads.
 
-The block is the unit of statistics; its value is the log of candidate over baseline (or their
-difference, where a ratio makes no sense). PASS rejects "value >= margin" and FAIL rejects "value
-<= margin". Each look spends a share of one-sided 2.5 %, so that all looks together err no more
-often than one would (Bonferroni over the looks). FAIL is corrected over all gated series by Holm's
-procedure (Holm 1979, "A simple sequentially rejective multiple test procedure"): a look's error is
-shared equally by those that have not failed yet, and a FAIL gives its share to the others, whatever
-looks these are at (Maurer and Bretz 2013, "Multiple testing in group sequential trials using
-graphical approaches"). PASS needs no correction, since a suite passes only if every workload does.
+The block is the unit of statistics. Its value is the log-ratio of candidate and baseline, or their
+difference for workloads without a sensible ratio. PASS rejects "value >= margin"; FAIL rejects
+"value <= margin". Each look spends a share of one-sided 2.5 %, so all looks together keep that
+error (Bonferroni over the looks).
+
+Holm's procedure corrects FAIL over all gated series (Holm 1979, "A simple sequentially rejective
+multiple test procedure"). The series without FAIL so far share a look's error equally. A FAIL
+passes its share to the other series, at any look (Maurer and Bretz 2013, "Multiple testing in group
+sequential trials using graphical approaches"). PASS needs no correction, since a suite passes only
+if every workload does.
 """
 
 from __future__ import annotations
@@ -26,13 +28,13 @@ from scipy import special, stats
 _MOST_PAIRS_UNTRIMMED = 9
 _TRIM = 0.2
 _POWER = 0.8
-_DRAWS = 20_000  # the standard error of a power is then 0.3 %
+_DRAWS = 20_000  # standard error of a power: 0.3 %
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 class Verdict(str, Enum):
-    """What a comparison came to."""
+    """Verdict of a comparison."""
 
     PASS = "PASS"  # noqa: S105 - not a password
     FAIL = "FAIL"
@@ -40,7 +42,7 @@ class Verdict(str, Enum):
 
 
 class Change(str, Enum):
-    """What a series is proven to be, compared with "equal", within the margin or beyond it."""
+    """Proven difference of a series from "equal", within the margin or beyond it."""
 
     NONE = ""
     WORSE = "worse"
@@ -49,7 +51,7 @@ class Change(str, Enum):
 
 @dataclass(frozen=True)
 class Look:
-    """A number of blocks at which a verdict may fall, and the one-sided error that it spends."""
+    """A number of blocks that allows a verdict, and the one-sided error spent there."""
 
     blocks: int
     alpha: float
@@ -67,15 +69,15 @@ LOOKS = (
 
 @dataclass(frozen=True)
 class Series:
-    """A workload's values, one a block.
+    """Values of a workload, one per block.
 
     Attributes:
-        values: log-ratios, or differences, in the order of measuring.
-        margin: on the same scale: log of the margin, or the difference itself.
-        floor: least standard deviation that is believed, from the clock's resolution; above 0.
-        gated: whether FAIL is corrected together with the other gated ones.
-        moments: when each value came, ascending integers on a scale that all series share; empty:
-            the first values of all series came together, then the second ones, and so on.
+        values: log-ratios or differences, in the order of measurement.
+        margin: margin on the same scale: its log, or the difference itself.
+        floor: lower bound of the standard deviation, from the clock's resolution; above 0.
+        gated: whether the series takes part in the correction of FAIL.
+        moments: time of each value, ascending integers on a scale common to all series. If empty,
+            the first values of all series share a time, then the second values, and so on.
     """
 
     values: Sequence[float]
@@ -87,17 +89,17 @@ class Series:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the tests of a series came to, at the look that decided it or else the last one.
+    """Test results of a series at its deciding look, or else at its last look.
 
     Attributes:
-        verdict: INCONCLUSIVE where no look decided, or none was reached.
-        blocks: that were used: the look's number, or all where no look was reached.
-        mean: of the values used; NaN without any.
-        deviation: their standard deviation, not below the floor; NaN below 2 blocks.
-        low: one-sided lower bound at `alpha_fail`; above the margin exactly when FAIL.
-        high: one-sided upper bound at `alpha_pass`; below the margin exactly when PASS.
-        alpha_fail: level that FAIL was tested at, after Holm's correction.
-        alpha_pass: level that PASS was tested at.
+        verdict: INCONCLUSIVE if no look decided or none was reached.
+        blocks: number of blocks used: the look's, or all blocks before the first look.
+        mean: mean of the values used; NaN without values.
+        deviation: standard deviation of the values used, at least the floor; NaN below 2 blocks.
+        low: one-sided lower bound at `alpha_fail`; above the margin exactly if FAIL.
+        high: one-sided upper bound at `alpha_pass`; below the margin exactly if PASS.
+        alpha_fail: level of the test for FAIL, after Holm's correction.
+        alpha_pass: level of the test for PASS.
     """
 
     verdict: Verdict
@@ -111,12 +113,12 @@ class Outcome:
 
     @property
     def confidence(self) -> float:
-        """Of the interval from `low` to `high`, 0 to 1."""
+        """Confidence of the interval from `low` to `high`, 0 to 1."""
         return 1 - self.alpha_fail - self.alpha_pass
 
 
 def block_value(log_ratios: Sequence[float]) -> float:
-    """A block's value: its pairs' mean without the outer fifths, the plain mean below 10 pairs."""
+    """A block's value: the mean of its pairs without the outer fifths; below 10 pairs the mean."""
     values = np.asarray(log_ratios, np.float64)
     if len(values) <= _MOST_PAIRS_UNTRIMMED:
         return float(values.mean())
@@ -126,14 +128,14 @@ def block_value(log_ratios: Sequence[float]) -> float:
 def assess(series: Mapping[Key, Series], looks: Sequence[Look] = LOOKS) -> dict[Key, Outcome]:
     """Takes every look that the values allow, in the order in which the series reached them.
 
-    At each such moment the gated series that are undecided are tested for FAIL by Holm's procedure,
-    each at the last look that it reached. All gated ones that have not failed yet are counted. A
-    verdict never changes when values come later, of this series or of others: the outcome of all
-    values is that of a run that asked after each of them.
+    At each such time, Holm's procedure tests the undecided gated series for FAIL, each at its
+    last look. Its hypotheses are all gated series without FAIL so far. Later values, of this or
+    another series, never change a verdict. The outcome of all values therefore equals the
+    outcome of a run with a test after each value.
 
     Args:
-        series: by workload; one that was decided at an early look may have no later blocks.
-        looks: in ascending order of blocks.
+        series: series by workload; a workload decided at an early look may have no later blocks.
+        looks: looks in ascending order of blocks.
 
     Returns:
         Outcome by workload.
@@ -148,7 +150,7 @@ def assess(series: Mapping[Key, Series], looks: Sequence[Look] = LOOKS) -> dict[
         scores = {name: at.score for name, at in undecided.items() if series[name].gated}
         shares = _holm(scores, hypotheses)
         for name, at in list(undecided.items()):
-            level = at.look.alpha * shares.get(name, 1.0)  # an informational one is not corrected
+            level = at.look.alpha * shares.get(name, 1.0)  # no correction for informational series
             if (outcomes[name].blocks, outcomes[name].alpha_fail) == (at.look.blocks, level):
                 continue
             outcomes[name] = _outcome(at, level, series[name].margin)
@@ -159,13 +161,13 @@ def assess(series: Mapping[Key, Series], looks: Sequence[Look] = LOOKS) -> dict[
 
 
 def proven_changes(outcomes: Mapping[Key, Outcome]) -> dict[Key, Change]:
-    """Which series are worse or better than equal, corrected over all of them.
+    """Finds the series that are worse or better than equal, corrected over all series.
 
-    Holm's procedure on the two-sided hypotheses "the mean is 0", each at twice the error of the
-    look that its outcome is of. All looks of all series together name a change where there is none
-    in at most 5 % of tables. A series before its first look counts as a hypothesis. A change is
-    named only where the outcome's interval excludes 0 too; an interval may exclude 0 without one,
-    since it is corrected less.
+    Holm's procedure tests the two-sided hypotheses "the mean is 0", each at twice the error of
+    its outcome's look. The probability of any false change in a table, over all looks of all
+    series, is at most 5 %. A series before its first look counts as a hypothesis. A change also
+    requires an interval that excludes 0. An interval may exclude 0 without a change, since its
+    correction is weaker.
     """
     looked = {name: o for name, o in outcomes.items() if o.alpha_pass > 0}
     scores = {
@@ -184,20 +186,20 @@ def proven_changes(outcomes: Mapping[Key, Outcome]) -> dict[Key, Change]:
 def detectable_shift(
     looks: tuple[Look, ...], share: float = 1.0, others: tuple[int, ...] = ()
 ) -> float:
-    """The least distance beyond the margin that is FAIL with 80 % power, in standard deviations.
+    """Least shift beyond the margin with 80 % power for FAIL, in standard deviations.
 
-    A look calls FAIL if mean - t * s * sqrt(1 / n) > margin, with Student's t at its level. For
-    normal values with the true mean margin + shift * sigma, some look does exactly if the shift is
-    above the least of t * s * sqrt(1 / n) - mean over the looks, all of standard normal values. So
-    the power of a shift is the distribution function of that minimum, and the least shift its 80 %
-    quantile; it is taken from 20,000 drawn series (fixed seed). For one look this is the quantile
-    of the noncentral t distribution.
+    A look calls FAIL if mean - t * s * sqrt(1 / n) > margin, with Student's t at its level. Take
+    normal values with the true mean margin + shift * sigma, and the minimum over the looks of
+    t * s * sqrt(1 / n) - mean for standard normal values. Some look calls FAIL exactly if the
+    shift exceeds this minimum, so the power is the minimum's distribution function. The least
+    shift is its 80 % quantile, estimated from 20,000 drawn series (fixed seed). For one look it
+    equals the quantile of the noncentral t distribution.
 
     Args:
-        looks: that are reached if none decides before, in ascending order; none: NaN.
-        share: of each look's error. Holm's procedure begins with one over the gated hypotheses and
-            goes on with more where others fail, so that the first is the conservative one.
-        others: for pooled two-sample tests, the size of the second sample at each look.
+        looks: affordable looks in ascending order; the result is NaN without looks.
+        share: share of each look's error. Holm's procedure starts with one over the number of
+            gated hypotheses and raises it after each FAIL; the first share is conservative.
+        others: size of the second sample at each look, for pooled two-sample tests.
     """
     if not looks:
         return math.nan
@@ -216,27 +218,30 @@ def detectable_shift(
 
 @cache
 def _drawn_moments(values: int, stream: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means and sums of squares about them of the first values of every drawn series."""
-    drawn = np.random.RandomState(stream).standard_normal((values, _DRAWS))  # more begin as fewer
+    """Means and sums of squared deviations of the first values of every drawn series.
+
+    More values extend the same series.
+    """
+    drawn = np.random.RandomState(stream).standard_normal((values, _DRAWS))
     return drawn.mean(axis=0), values * drawn.var(axis=0)
 
 
 def blocks_to_decide(
     outcome: Outcome, margin: float, measured: int = 0, looks: Sequence[Look] = LOOKS
 ) -> int | None:
-    """Blocks of the look at which a verdict would probably (80 %) fall.
+    """Predicts the look that decides with a probability of 80 %, in blocks.
 
-    If mean and deviation stay, and FAIL is corrected as at the outcome's look.
+    The prediction keeps the mean, the deviation and the outcome's correction of FAIL.
 
     Args:
-        outcome: of the blocks so far.
-        margin: on the scale of its mean.
-        measured: blocks that there are, which may be more than the outcome used.
-        looks: in ascending order of blocks.
+        outcome: outcome of the blocks so far.
+        margin: margin on the scale of the outcome's mean.
+        measured: number of measured blocks, possibly more than the outcome used.
+        looks: looks in ascending order of blocks.
 
     Returns:
-        More than are measured; None if it would fall at no look that is left, or if nothing is
-        known of the deviation.
+        A number of blocks above `measured`; None if no remaining look would decide, or if the
+        deviation is unknown.
     """
     share = 1.0
     if outcome.mean > margin and outcome.alpha_pass > 0:
@@ -263,7 +268,7 @@ def _moments(values: Sequence[float], floor: float) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class _AtLook:
-    """A series at the last look that it reached; its score is the p-value of FAIL over alpha."""
+    """A series at its last look; the score is the p-value of FAIL over alpha."""
 
     look: Look
     mean: float
@@ -280,7 +285,7 @@ def _at_look(item: Series, look: Look) -> _AtLook:
 def _arrivals(
     series: Mapping[Key, Series], looks: Sequence[Look]
 ) -> Iterator[list[tuple[Key, Look]]]:
-    """Moment by moment, the series that reach a look then, with the look."""
+    """Yields, in order of time, the series that reach a look at the same time, with the look."""
     found = [
         ((item.moments or range(look.blocks))[look.blocks - 1], name, look)
         for name, item in series.items()
@@ -292,22 +297,22 @@ def _arrivals(
         yield [(name, look) for _, name, look in arrivals]
 
 
-# scipy.stats.ttest_1samp knows no floor of the deviation and no level a side, and scipy.stats.t
-# takes thirty times as long as these.
+# scipy.stats.ttest_1samp has no floor of the deviation and no level per side; scipy.stats.t takes
+# thirty times as long as these functions.
 def _p_of_fail(mean: float, deviation: float, blocks: int, margin: float) -> float:
     return float(special.stdtr(blocks - 1, (margin - mean) / deviation * math.sqrt(blocks)))
 
 
 def _t_quantile(alpha: float, blocks: int) -> float:
-    """Student's t that is exceeded with probability alpha."""
+    """Student's t with exceedance probability alpha."""
     return -float(special.stdtrit(blocks - 1, alpha))
 
 
 def _holm(scores: Mapping[Key, float], hypotheses: int) -> dict[Key, float]:
-    """The share of its error that each is tested at; rejected if its score is below.
+    """Share of its error for each hypothesis; a hypothesis with a lower score is rejected.
 
-    From the first that is not rejected on it stays the same. `hypotheses` counts those that are
-    not rejected yet, also those without a score.
+    All hypotheses after the first one that is not rejected get the same share. `hypotheses`
+    counts all hypotheses that are not rejected yet, including those without a score.
     """
     shares = {}
     for name in sorted(scores, key=lambda name: scores[name]):

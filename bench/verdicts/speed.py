@@ -1,4 +1,4 @@
-"""From raw samples to verdicts: what each workload of each candidate came to, in words too."""
+"""Speed verdicts from raw samples: a decision and a sentence per candidate and workload."""
 
 from __future__ import annotations
 
@@ -30,31 +30,33 @@ FAILURES_THAT_DECIDE = 2
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict on one workload of one candidate, and what stands beside it.
+    """Verdict on one workload of one candidate, with its figures.
 
     Attributes:
-        candidate: its place among the candidates.
-        workload: its name.
-        terms: what it was measured on.
+        candidate: index of the candidate.
+        workload: name of the workload.
+        terms: version, unit and margin of the workload.
         verdict: PASS, FAIL or INCONCLUSIVE.
-        finding: one sentence that says it all.
-        ratio: candidate over baseline, or their difference; NaN where nothing was measured.
+        finding: complete result in one sentence.
+        ratio: candidate over baseline, or their difference; NaN without measurements.
         low: lower end of the interval; NaN before the first look.
-        high: upper end.
-        confidence: of the interval, 0 to 1.
-        blocks: that the verdict rests on.
-        pairs: of slices in those blocks.
-        total_ratio: of the sums of all samples, so that stalls show; NaN for differences.
-        change: what is proven beside the verdict, corrected over all decisions of the comparison
-            (`proven_changes`): the only source of arrows, and of "slower" and "faster" in words.
-            An interval may exclude "equal" without one, since it is corrected less.
-        detectable: smallest slowdown (as a share, or a difference) against an equal candidate that
-            this comparison calls FAIL with 80 % power: at the looks that the budget affords, with
-            its margin, the first step of Holm's procedure and the deviation that was measured; NaN
-            where no look is affordable, or less than two blocks were measured.
-        more_blocks: that an INCONCLUSIVE one would probably take; `None` if unknown or too many.
-        faults: blocks in which a side failed, or computed wrongly.
-        hopeless: whether more blocks would not help, since a side is missing or the baseline
+        high: upper end of the interval.
+        confidence: confidence of the interval, 0 to 1.
+        blocks: number of blocks behind the verdict.
+        pairs: number of pairs of slices in those blocks.
+        total_ratio: ratio of the sums of all samples, which shows stalls; NaN for differences.
+        change: change proven independently of the verdict, corrected over all decisions of the
+            comparison (`proven_changes`). Arrows and the words "slower" and "faster" have no
+            other source. An interval may exclude "equal" without a change, since its correction
+            is weaker.
+        detectable: smallest slowdown (a share, or a difference) from an equal candidate that
+            this comparison calls FAIL with 80 % power. It assumes the affordable looks, the
+            margin, the first step of Holm's procedure and the measured deviation. NaN without an
+            affordable look or below two blocks.
+        more_blocks: probable number of further blocks for an INCONCLUSIVE workload; `None` if
+            unknown or too many.
+        faults: number of blocks with a failure or a wrong result of a side.
+        hopeless: whether more blocks cannot help, because a side is missing or the baseline
             fails.
     """
 
@@ -78,25 +80,26 @@ class Decision:
 
     @property
     def settled(self) -> bool:
-        """Whether measuring on is of no use."""
+        """Whether further measurements are useless."""
         return self.verdict is not Verdict.INCONCLUSIVE or self.hopeless
 
 
 def decide(results: Results) -> list[Decision]:
-    """Verdicts on every workload of every candidate; what could not be measured is never PASS.
+    """Returns a verdict on every workload of every candidate; never PASS without measurements.
 
-    FAIL is corrected over the gated workloads of all candidates together. Candidates reach a look
-    at different times, and each block is judged as it came: a verdict of the run is a verdict of
-    all its blocks too, whatever other candidates did later. That holds of results as measured:
-    those that are put together from several runs, or of which candidates are left out, are
-    corrected over another number of workloads, and where a disturbed block was repeated, Holm's
-    share may have come from the value that was replaced.
+    The correction of FAIL covers the gated workloads of all candidates. Candidates reach a look
+    at different times, and each block is judged in order of arrival. A verdict reached during
+    the run therefore stays, regardless of later blocks of other candidates.
 
-    With disturbed blocks left out (those that were repeated) and counted in, the verdict must be
-    the same, or it is INCONCLUSIVE; a change likewise, or there is none.
+    This holds for results as measured. Results merged from several runs, or without some
+    candidates, are corrected over another number of workloads. After a repeated disturbed block,
+    Holm's share may stem from the replaced value.
+
+    A verdict must be the same without and with the disturbed (repeated) blocks; otherwise it is
+    INCONCLUSIVE. A change that differs is dropped.
 
     Returns:
-        Decisions, candidate by candidate, in the order of the workloads.
+        Decisions by candidate, each in the order of the workloads.
     """
     cells = [
         (candidate, name)
@@ -122,7 +125,7 @@ def decide(results: Results) -> list[Decision]:
 
 
 def value(samples: Samples, terms: WorkloadTerms) -> float:
-    """A block's value: log-ratio, or difference, of candidate and baseline."""
+    """Returns a block's value: log-ratio or difference of candidate and baseline."""
     baseline, candidate = samples.baseline.values, samples.candidate.values
     if terms.is_difference:
         return sum(candidate) / len(candidate) - sum(baseline) / len(baseline)
@@ -130,11 +133,11 @@ def value(samples: Samples, terms: WorkloadTerms) -> float:
     return block_value([math.log(other) - math.log(base) for base, other in pairs])
 
 
-_Cell = tuple[int, str]  # place of a candidate, name of a workload
+_Cell = tuple[int, str]  # index of a candidate, name of a workload
 
 
 class _Measured(NamedTuple):
-    """A workload in a block: its place among all blocks, the block's number, what came out."""
+    """A workload in a block: index among all blocks, number of the block, samples and value."""
 
     place: int
     number: int
@@ -143,7 +146,7 @@ class _Measured(NamedTuple):
 
 
 class _Tested(NamedTuple):
-    """What the tests of a cell came to."""
+    """Test results of a cell."""
 
     outcome: Outcome
     change: Change
@@ -151,7 +154,7 @@ class _Tested(NamedTuple):
 
 @dataclass(frozen=True)
 class _Found:
-    """What is known of a cell: values without disturbed blocks, and the tests without and with."""
+    """Values of a cell without disturbed blocks, and its tests without and with them."""
 
     measured: Sequence[_Measured]
     without: _Tested
@@ -169,7 +172,7 @@ def _measured(results: Results, candidate: int, name: str) -> list[_Measured]:
 
 
 def _last_of_each_number(found: Sequence[_Measured]) -> list[_Measured]:
-    """Without the blocks that were repeated; rather an unquiet value than none at all."""
+    """Drops repeated blocks; a disturbed value stays if it is the only one of its number."""
     latest = {measured.number: measured for measured in found}
     return [latest[number] for number in sorted(latest)]
 
@@ -186,7 +189,7 @@ def _series(results: Results, name: str, found: Sequence[_Measured]) -> Series:
     moments = list(accumulate((measured.place for measured in found), max))
     if terms.is_difference:
         return Series(values, terms.margin, 1e-3, terms.gated, moments)
-    # Times are known to the clock's tick, memory to a page.
+    # The resolution is the clock's tick for times and a page for memory.
     tick = results.clock_seconds if terms.unit == "s" else 4096 / 2**20
     least = min((min(m.samples.baseline.values) for m in found), default=math.inf)
     floor = max(tick / least, 1e-9)
@@ -194,7 +197,7 @@ def _series(results: Results, name: str, found: Sequence[_Measured]) -> Series:
 
 
 def _affordable_looks(results: Results, blocks: Sequence[Block]) -> tuple[Look, ...]:
-    """Looks that the budget lasts for, by the blocks measured; without a budget, their number."""
+    """Looks within the budget, by the mean time of a block; without a budget, by their number."""
     budget = results.options.get("budget_seconds")
     seconds = sum(block.seconds for block in blocks)
     affordable = len({block.number for block in blocks})
@@ -204,13 +207,13 @@ def _affordable_looks(results: Results, blocks: Sequence[Block]) -> tuple[Look, 
 
 
 def _broken(results: Results, candidate: int, faults: Faults) -> tuple[Verdict, str] | None:
-    """The verdict on a workload that crashed, hung or computed wrongly, with its reason."""
+    """Verdict and reason for a workload that crashed, hung or gave a wrong result."""
     side = results.candidates[candidate]
     reason = ""
     if told := missing(results, candidate):
         reason = in_one_line(told)
     elif faults.baseline and faults.baseline[-1].startswith(NOT_MEASURED):
-        reason = faults.baseline[-1]  # the system's fault, not the baseline's
+        reason = faults.baseline[-1]  # a fault of the system, not of the baseline
     elif len(faults.baseline) >= FAILURES_THAT_DECIDE:
         reason = f"the baseline fails: {faults.baseline[-1]}"
     elif len(faults.candidate) >= FAILURES_THAT_DECIDE:
@@ -291,11 +294,11 @@ def _detectable(terms: WorkloadTerms, deviation: float, found: _Found) -> float:
     beyond = detectable_shift(found.looks, found.share) * deviation
     if terms.is_difference:
         return terms.margin + beyond
-    return terms.margin * math.exp(min(beyond, 50.0)) - 1  # no overflow where blocks scatter much
+    return terms.margin * math.exp(min(beyond, 50.0)) - 1  # avoids an overflow with large scatter
 
 
 def describe(decision: Decision, candidate: str, baseline: str, reason: str = "") -> str:
-    """The sentence of a decision, such as `… takes 1.092x the time of … (99 % interval …)`."""
+    """Returns a decision's sentence: `… takes 1.092x the time of … (99 % interval …)`."""
     d = decision
     text = f"{d.workload}: {candidate} {_comparison(d)} {baseline} ({_basis(d)})"
     if d.verdict is Verdict.FAIL:
@@ -330,9 +333,9 @@ def _blocks(count: int, which: str = "") -> str:
 
 
 def interval(d: Decision) -> str:
-    """Both ends, with three decimals or as many as it takes to say what the verdict says.
+    """Formats both ends with three decimals, or with as many as the verdict requires.
 
-    Rounding must move no end onto the margin, "equal" or the other end, nor across it.
+    Rounding moves no end onto or across the margin, "equal" or the other end.
     """
     marks = (d.terms.margin, _equal(d))
     for digits in range(3, 10):

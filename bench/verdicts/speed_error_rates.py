@@ -1,10 +1,10 @@
-"""What a verdict on this machine is worth: blocks of known truth, and the stopping rule on them.
+"""Error rates of speed verdicts on this machine: the stopping rule on blocks of known truth.
 
-A bank is a folder of results files: runs of the whole experiment, each an environment against
-itself (`equal`), or against itself slowed down by whole extra steps, the same in every slice
-(`slowed`: 53 steps for 50, which are 10 interleaved calls of 5, of which 3 have a step more).
-Banks are kept per machine, workload version and threads; any sitting adds runs to them. The
-stopping rule is replayed on all their blocks.
+A bank is a folder of results files from complete comparisons. Each compares an environment with
+itself (`equal`), or with itself slowed down by whole extra steps, the same in every slice. A slice
+of `slowed` has 53 steps instead of 50: 3 of its 10 interleaved calls have 6 steps instead of 5.
+Each machine, workload version and number of threads has separate banks, which later runs extend.
+The stopping rule is replayed on all blocks of a bank.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from lenet5.errors import InputError
 WORKLOAD = "train_step[loop,b128]"
 EQUAL, SLOWED = "equal", "slowed"
 _CALLS = {BASELINE: (5,) * 10, CANDIDATE: (6,) * 3 + (5,) * 7}  # 50 steps and 53
-BUDGET_SECONDS = 120.0  # of a run
+BUDGET_SECONDS = 120.0  # per run
 REPLAYS = 1000
-_LONGEST = 24  # blocks of a replay
+_LONGEST = 24  # blocks per replay
 
 
 @dataclass(frozen=True)
 class Row:
-    """How often each verdict came out.
+    """Number of times that each verdict occurred.
 
     Attributes:
         bank: `equal` or `slowed`.
-        manner: `runs` for real, or replays: `stretches` (contiguous) or `draws` (without
-            replacement) of the runs' blocks.
-        blocks: in the bank.
-        counts: by verdict.
+        manner: `runs` for real runs, or replays of their blocks: `stretches` (contiguous) or
+            `draws` (without replacement).
+        blocks: number of blocks in the bank.
+        counts: counts by verdict.
     """
 
     bank: str
@@ -57,17 +57,17 @@ class Row:
         return sum(self.counts.values())
 
     def share(self, verdict: Verdict) -> float:
-        """Of a verdict, 0 to 1."""
+        """Share of a verdict, 0 to 1."""
         return self.counts[verdict] / self.total
 
 
 def call_steps(bank: str) -> Mapping[str, Mapping[str, tuple[int, ...]]]:
-    """How a bank's slices are made up: as usual, or slowed."""
+    """Returns the steps of each call in a bank's slices, if they differ from the default."""
     return {WORKLOAD: _CALLS} if bank == SLOWED else {}
 
 
 def bank_folder(cache: Path, bank: str, found: Results) -> Path:
-    """Where runs alike to these results are kept."""
+    """Returns the folder of a bank for runs under the same conditions as these results."""
     terms = found.workloads[WORKLOAD]
     identity = json.dumps([found.machine, terms.version, terms.threads], sort_keys=True)
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -75,10 +75,10 @@ def bank_folder(cache: Path, bank: str, found: Results) -> Path:
 
 
 def read_bank(folder: Path) -> list[Results]:
-    """The runs of a bank, in the order in which they were measured.
+    """Reads the runs of a bank, in the order of measurement.
 
     Raises:
-        InputError: it has none, or they were not measured alike.
+        InputError: The bank has no runs, or their conditions differ.
     """
     runs = [results.read(path) for path in sorted(folder.glob("*.jsonl"))]
     if not runs:
@@ -89,10 +89,10 @@ def read_bank(folder: Path) -> list[Results]:
 
 
 def check_belongs(run: Results, other: Results, folder: Path) -> None:
-    """Refuses a run of another environment or code than a bank's.
+    """Rejects a run whose environment or code differs from the bank's.
 
     Raises:
-        InputError: says which, and what to do.
+        InputError: Names the difference and the remedy.
     """
     try:
         results.check_alike(run, other)
@@ -101,7 +101,7 @@ def check_belongs(run: Results, other: Results, folder: Path) -> None:
 
 
 def empty_like(machine: Mapping[str, Any], threads: int, version: int) -> Results:
-    """Results of a machine without anything measured, to find its banks by."""
+    """Returns results of a machine without measurements, to find its banks."""
     terms = WorkloadTerms(version, "s", 1.03, True, threads=threads)
     side = sides.Side("", "")
     return Results(machine, "", {}, "", side, (side,), {WORKLOAD: terms})
@@ -110,25 +110,25 @@ def empty_like(machine: Mapping[str, Any], threads: int, version: int) -> Result
 def replay(
     runs: Sequence[Results], bank: str, *, margin: float, replays: int, seed: int
 ) -> list[Row]:
-    """Counts a bank's verdicts: of its runs, and of the whole stopping rule on its blocks.
+    """Counts a bank's verdicts: of its runs, and of the stopping rule replayed on its blocks.
 
     Args:
-        runs: the bank's; those that were interrupted lend their blocks only.
-        bank: its name.
-        margin: to decide against.
-        replays: of each manner.
-        seed: of the draws.
+        runs: runs of the bank; interrupted runs contribute their blocks only.
+        bank: name of the bank.
+        margin: margin of the decisions.
+        replays: number of replays of each kind.
+        seed: seed of the draws.
 
     Returns:
         A row each for runs, stretches and draws.
 
     Raises:
-        InputError: the bank holds too few blocks to replay it.
+        InputError: The bank has too few blocks for a replay, or no complete run.
     """
     terms = {WORKLOAD: replace(runs[0].workloads[WORKLOAD], margin=margin, gated=True)}
     blocks = [block for run in runs for block in run.blocks if WORKLOAD in block.samples]
     seconds = sum(block.seconds for block in blocks) / max(len(blocks), 1)
-    # Replayed blocks count as long as they last on the average.
+    # A replayed block counts with the mean time of a block.
     length = min(_LONGEST, int(BUDGET_SECONDS / seconds)) if blocks else 0
     if not LOOKS[0].blocks <= length < len(blocks):
         raise InputError(
@@ -156,13 +156,13 @@ def replay(
 
 
 def clopper_pearson(count: int, runs: int) -> tuple[float, float]:
-    """95 % interval of a share that was seen `count` times in `runs` (Clopper and Pearson 1934)."""
+    """95 % interval of a share, seen `count` times in `runs` (Clopper and Pearson 1934)."""
     interval = stats.binomtest(count, runs).proportion_ci(0.95, method="exact")
     return float(interval.low), float(interval.high)
 
 
 def false_alarms(found: Results, cache: Path) -> str:
-    """This machine's rate of false alarms in words, or that it was not measured here."""
+    """Describes this machine's rate of false alarms, or says that it was not measured here."""
     terms = found.workloads.get(WORKLOAD)
     if terms is None:
         return f"false alarms: of {WORKLOAD} only, which is not in this comparison"

@@ -1,4 +1,4 @@
-"""The breakages of Keras and TensorFlow: each breaks what its name says, on the Keras that runs."""
+"""Each breakage of Keras and TensorFlow has the effect in its name, with the installed Keras."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KINDS = (
 
 
 @pytest.mark.parametrize("breakage", BREAKAGES, ids=lambda breakage: breakage.name)
-def test_a_breakage_breaks_what_its_name_says_and_nothing_once_undone(breakage: Breakage) -> None:
+def test_a_breakage_has_its_named_effect_until_undone(breakage: Breakage) -> None:
     is_broken = PROBES[breakage.name]
     with pytest.MonkeyPatch.context() as patch:
         breakage.install(patch)
@@ -37,13 +37,13 @@ def test_a_breakage_breaks_what_its_name_says_and_nothing_once_undone(breakage: 
     assert not is_broken()
 
 
-def test_each_breakage_has_a_name_and_a_probe_of_its_own() -> None:
+def test_each_breakage_has_a_unique_name_and_a_probe() -> None:
     names = [breakage.name for breakage in BREAKAGES]
     assert len(set(names)) == len(names)
     assert set(PROBES) == set(names)
 
 
-def test_every_kind_of_thing_that_a_user_meets_is_broken() -> None:
+def test_every_user_visible_part_has_breakages() -> None:
     assert {breakage.kind for breakage in BREAKAGES} == set(KINDS)
 
 
@@ -53,8 +53,8 @@ def test_a_breakage_is_found_by_its_name() -> None:
         find_breakage("no such")
 
 
-def test_what_is_not_there_cannot_be_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Keras that has renamed something is told of, instead of passing for one that is broken."""
+def test_a_missing_attribute_cannot_be_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Keras with renamed attributes raises an error instead of counting as broken."""
     with pytest.raises(AttributeError, match="update_step"):
         around(monkeypatch, SimpleNamespace(), "update_step", lambda original: original)
     with pytest.raises(LookupError, match="no module holds"):
@@ -67,7 +67,7 @@ def test_what_is_not_there_cannot_be_broken(monkeypatch: pytest.MonkeyPatch) -> 
         with_attributes(SimpleNamespace(), {"epsilon": 1.0}, lambda: None)
 
 
-def test_attributes_are_an_objects_own_again_also_after_an_error() -> None:
+def test_replaced_attributes_are_restored_even_after_an_error() -> None:
     thing = SimpleNamespace(rate=1.0)
     assert with_attributes(thing, {"rate": 2.0}, lambda: thing.rate) == 2.0
     with pytest.raises(ZeroDivisionError):
@@ -76,7 +76,7 @@ def test_attributes_are_an_objects_own_again_also_after_an_error() -> None:
 
 
 @pytest.mark.parametrize("module", ["framework", "checks", "project"])
-def test_the_catalogue_can_be_read_without_tensorflow(module: str) -> None:
+def test_the_catalogue_is_importable_without_tensorflow(module: str) -> None:
     code = f"import sys, bench.mutations.{module}; print('tensorflow' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""Mutations break what they say, and the tests that run on what is broken are told apart."""
+"""Mutations change the code, and the runner of the ordinary tests reports failures correctly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
-def test_a_mutation_replaces_one_place_and_leaves_python(
+def test_a_mutation_changes_one_place_and_stays_valid_python(
     mutation: Mutation, tmp_path: Path
 ) -> None:
     (tmp_path / "lenet5").mkdir()
@@ -34,19 +34,19 @@ def test_a_stale_mutation_is_an_error(tmp_path: Path) -> None:
         apply(MUTATIONS[0], tmp_path)
 
 
-def test_the_checks_are_there_and_know_nothing_of_what_is_broken() -> None:
+def test_the_checks_exist_and_do_not_import_mutations() -> None:
     for check in (*ORDINARY_CHECKS, GATE):
         assert "bench.mutations" not in (ROOT / check).read_text()
 
 
-def test_all_tests_of_fit_run_first_and_the_gate_is_none_of_the_ordinary_tests() -> None:
+def test_fit_tests_run_first_and_the_gate_is_separate() -> None:
     of_fit = {f"tests/{path.name}" for path in (ROOT / "tests").glob("test_fit_*.py")}
     assert set(ORDINARY_CHECKS[: len(of_fit)]) == of_fit
     assert len(set(ORDINARY_CHECKS)) == len(ORDINARY_CHECKS) > len(of_fit)
     assert GATE not in ORDINARY_CHECKS
 
 
-def test_the_table_says_which_sort_of_test_was_first() -> None:
+def test_the_table_has_the_category_of_the_first_failed_test() -> None:
     found = [
         Noticed("Adam", "optimiser", ("tests/test_fit_adam.py::test_a[1-2]", "tests/test_b.py::c")),
         Noticed("tanh", "layer", ("tests/test_b.py::c", "tests/test_fit_adam.py::test_a")),
@@ -77,7 +77,7 @@ def test_c(l2): assert l2 == 1, "a - b"
 
 
 def checked(folder: Path, content: str, breakage: str | None = None) -> tuple[tuple[str, ...], str]:
-    """Runs one test module of that content."""
+    """Runs one test module with that content."""
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "test_it.py").write_text(content)
     return run_checks(folder, ["test_it.py"], breakage=breakage)
@@ -92,11 +92,11 @@ def checked(folder: Path, content: str, breakage: str | None = None) -> tuple[tu
         (PARAMETRIZED, ("test_it.py::test_c[no l2]",)),
     ],
 )
-def test_checks_that_fail_are_named(tmp_path: Path, content: str, failed: tuple[str, ...]) -> None:
+def test_failed_checks_are_named(tmp_path: Path, content: str, failed: tuple[str, ...]) -> None:
     assert checked(tmp_path, content)[0] == failed
 
 
-def test_checks_without_an_end_notice_nothing(
+def test_checks_over_their_time_limit_raise_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checks, "_LONGEST_SECONDS", 0.5)
@@ -104,7 +104,7 @@ def test_checks_without_an_end_notice_nothing(
         checked(tmp_path, "import time; time.sleep(600)")
 
 
-def test_checks_that_are_not_there_are_an_error(tmp_path: Path) -> None:
+def test_missing_checks_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="pytest ended with status 4"):
         run_checks(tmp_path, ["test_missing.py"])
 
@@ -119,7 +119,7 @@ def test_l2(expected):
 
 
 def test_checks_run_under_a_breakage_of_keras(tmp_path: Path) -> None:
-    """In a process where Keras is broken before the first test is imported."""
+    """The process breaks Keras before it imports the first test."""
     for name in ("bench", "lenet5"):
         (tmp_path / name).symlink_to(ROOT / name)
     assert checked(tmp_path, L2_OF_FOUR, "L2 halved")[0] == ("test_it.py::test_l2[4]",)
@@ -133,7 +133,7 @@ def test_checks_run_under_a_breakage_of_keras(tmp_path: Path) -> None:
         (("tests/test_a.py::b",), True, ["gate"]),
     ],
 )
-def test_the_gate_runs_where_nothing_else_has_failed_or_by_itself(
+def test_the_gate_runs_alone_or_after_passing_ordinary_tests(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     ordinary: tuple[str, ...],
@@ -153,7 +153,7 @@ def test_the_gate_runs_where_nothing_else_has_failed_or_by_itself(
     assert failed == (of_gate if ran[-1] == "gate" else ordinary)
 
 
-def test_mutations_and_breakages_have_names_of_their_own() -> None:
-    """A table holds both."""
+def test_mutations_and_breakages_have_unique_names() -> None:
+    """One table lists both."""
     names = [m.name for m in MUTATIONS] + [b.name for b in BREAKAGES]
     assert len(set(names)) == len(names)

@@ -1,1 +1,1 @@
-"""Tests of `bench.report.session`."""
+"""Tests of `bench.report`."""

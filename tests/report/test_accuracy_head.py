@@ -1,4 +1,4 @@
-"""The head of an accuracy report: verdict, seeds, images that flipped; nothing unescaped."""
+"""Head of an accuracy report: verdict, seeds, flipped images; everything escaped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAIRED = Comparison(0.15, paired=True, beside=True)
 
 
 def trainings(label: str, wrong_image: int) -> Trainings:
-    """Ten seeds that get one image of their own and one common image wrong."""
+    """Ten seeds that each get one individual image and one common image wrong."""
     seeds = []
     for seed in range(10):
         digits = TEST.labels.copy()
@@ -56,8 +56,8 @@ def test_the_page_has_verdict_seeds_and_flips(sets: list[Trainings], paired: boo
     assert "<tr><th>CPU</th><td>a processor</td></tr>" in page
 
 
-def test_each_candidate_has_its_environments(sets: list[Trainings]) -> None:
-    """Beside the baseline's, with the packages that differ."""
+def test_each_candidate_has_a_table_of_environments(sets: list[Trainings]) -> None:
+    """The table has the baseline's environment and the differing packages."""
     other = Side("tensorflow-cpu==2.20.0", "2.20.0", {"keras": "3.11.2"}, ("keras==3.11.2",))
     sets = [sets[0], replace(sets[1], side=other), sets[1]]
     page = accuracy_html(sets, decide_all(sets, PAIRED), TEST, paired=True)
@@ -66,7 +66,7 @@ def test_each_candidate_has_its_environments(sets: list[Trainings]) -> None:
     assert '<th>keras</th><td class=""></td><td class="">3.11.2</td>' in page
 
 
-def test_the_table_has_a_row_a_side(sets: list[Trainings]) -> None:
+def test_the_table_has_one_row_per_side(sets: list[Trainings]) -> None:
     baseline, candidate = accuracy_table(sets, decide_all(sets, PAIRED)).rows
     assert baseline == ("2.15.1", "baseline", "99.000 ± 0.000", "", "", "10", "", "8.5")
     assert candidate[1:] == (
@@ -85,7 +85,7 @@ def test_losses_are_drawn_with_their_intervals_and_the_margin(sets: list[Trainin
     assert axes.get_xlim()[1] > decision.high
 
 
-def test_before_the_first_seed_there_is_an_empty_row(sets: list[Trainings]) -> None:
+def test_a_report_without_seeds_has_an_empty_row(sets: list[Trainings]) -> None:
     nothing = [replace(item, seeds=()) for item in sets]
     decisions = decide_all(nothing, PAIRED)
     assert "INCONCLUSIVE" in accuracy_html(nothing, decisions, TEST, paired=True)

@@ -1,6 +1,6 @@
-"""What is written of a comparison: whole texts of a small one, and nothing that is not escaped."""
+"""Text of a comparison: complete output of a small one, with everything escaped."""
 
-# ruff: noqa: E501 - whole texts stand here as they are shown
+# ruff: noqa: E501 - the expected texts are not wrapped
 from __future__ import annotations
 
 import base64
@@ -52,7 +52,7 @@ disturbed blocks: 1 of 5, 1 of them repeated
 
 
 def small() -> Results:
-    """A FAIL, a PASS, one that is faster, and an informational difference; one block disturbed."""
+    """A FAIL, a PASS, a faster workload, an informational difference, and a disturbed block."""
     workloads = {
         LOOP: synthetic.terms(),
         "fit[b32]": synthetic.terms(),
@@ -77,7 +77,7 @@ def small() -> Results:
 
 
 def several() -> Results:
-    """Two candidates, the newer one first, and one that could not be built."""
+    """Two candidates, the newer one first, and one without a build."""
     results = small()
     older = replace(BUILT, label="2.20.0", versions={**NEW, "tensorflow": "2.20.0"})
     blocks = [replace(block, candidate=1) for block in results.blocks]
@@ -86,7 +86,7 @@ def several() -> Results:
 
 
 def hostile() -> Results:
-    """Whatever somebody else may have written is hostile."""
+    """Results with hostile content in every text from outside."""
     results = small()
     side = Side(HOSTILE, HOSTILE, {"tensorflow": HOSTILE}, (f"{HOSTILE}==1",), {"TF_X": HOSTILE})
     failure = Failure(CANDIDATE, HOSTILE, HOSTILE, HOSTILE)
@@ -106,14 +106,14 @@ def hostile() -> Results:
 
 
 class Page(HTMLParser):
-    """What a report shows.
+    """Content of a report.
 
     Attributes:
-        words: its text, spaces squeezed.
+        words: text, with single spaces.
         tags: names of the start tags.
-        pictures: by alternative text.
-        opened: summaries of what is unfolded.
-        marked: texts by class, of cells and paragraphs.
+        pictures: pictures by alternative text.
+        opened: summaries of unfolded sections.
+        marked: texts of cells and paragraphs by class.
     """
 
     def __init__(self, html: str) -> None:
@@ -129,7 +129,7 @@ class Page(HTMLParser):
         self.words = " ".join(" ".join(self._parts).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Keeps the tag, its picture and its class."""
+        """Collects the tag, its picture and its class."""
         attributes = dict(attrs)
         self.tags.append(tag)
         self._class = attributes.get("class") or ""
@@ -141,7 +141,7 @@ class Page(HTMLParser):
             self._opens = "open" in attributes
 
     def handle_data(self, data: str) -> None:
-        """Keeps text."""
+        """Collects text."""
         if self.cdata_elem is not None or not data.strip():
             return
         self._parts.append(data)
@@ -154,7 +154,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What was to be drawn, of which nothing is."""
+    """Requested figures; none of them is drawn."""
     asked: list[tuple[Any, ...]] = []
 
     def draw(figure: Callable[..., object], *arguments: object) -> bytes:
@@ -181,12 +181,12 @@ def table(results: Results) -> str:
 
 
 def test_the_whole_table() -> None:
-    """Columns are aligned; the findings below are of what is no plain PASS."""
+    """Columns are aligned; findings below cover every decision except a plain PASS."""
     assert table(small()) == TABLE
 
 
-def test_the_overview_has_a_candidate_a_row_and_marks_what_is_proven() -> None:
-    """Faster, equal, slower than the margin, within it, and not measured."""
+def test_the_overview_has_a_row_per_candidate_and_marks_proven_changes() -> None:
+    """Faster, equal, slower beyond the margin, slower within it, and not measured."""
     ratios = (0.9, 1.0, 1.1, 1.02)
     blocks = [
         synthetic.block_of(
@@ -206,8 +206,8 @@ def test_the_overview_has_a_candidate_a_row_and_marks_what_is_proven() -> None:
     assert rows[4][1] == "-"
 
 
-def test_the_table_of_several_candidates_is_in_the_order_of_version() -> None:
-    """Each has a heading; one that was not built is told once."""
+def test_the_table_of_several_candidates_is_in_order_of_version() -> None:
+    """Each has a heading; a missing build is reported once."""
     lines = table(several()).splitlines()
     assert lines[0] == ("FAIL: 3 candidates against 2.15.1: 2 FAIL, 1 NOT THERE of 3 candidates")
     headings = [line for line in lines if line.endswith("gated workloads")]
@@ -221,7 +221,7 @@ def test_the_table_of_several_candidates_is_in_the_order_of_version() -> None:
 
 
 def test_an_incomplete_comparison_says_so_first() -> None:
-    """In the headline and in a note, in all three."""
+    """In the headline and in a note of table and summary."""
     results = replace(small(), complete=False)
     note = "INCOMPLETE: the comparison was interrupted after 5 blocks"
     assert table(results).startswith("INCOMPLETE, FAIL: 2.21.0 against 2.15.1")
@@ -235,7 +235,7 @@ def test_without_gated_workloads_there_is_no_verdict() -> None:
     assert table(results).startswith("NO VERDICT: 2.21.0 against 2.15.1: no gated workloads\n")
 
 
-def test_a_baseline_that_is_not_there_decides_nothing() -> None:
+def test_a_missing_baseline_decides_nothing() -> None:
     baseline = replace(ABSENT, label="2.15.1")
     results = replace(small(), baseline=baseline, blocks=())
     assert table(results).splitlines()[:2] == [
@@ -250,7 +250,7 @@ def test_very_long_names_are_cut_in_the_table() -> None:
 
 
 def test_digits_of_an_interval_never_contradict_its_verdict() -> None:
-    """As in the finding: three digits, or more where those would be the margin itself."""
+    """Three digits as in the finding, or more if three would round to the margin."""
     results = synthetic.results({LOOP: synthetic.exactly(math.log(1.0296), 0.0001, 4)})
     (decision,) = decide(results)
     assert decision.verdict.value == "PASS"
@@ -258,11 +258,11 @@ def test_digits_of_an_interval_never_contradict_its_verdict() -> None:
     assert float(row.split("-")[1].split()[0]) < 1.03
 
 
-# The summary of a CI job's page
+# The summary for a CI job's page
 
 
 def test_the_whole_summary() -> None:
-    """The headline, then the terminal's table as it is."""
+    """The headline, then the unchanged terminal table."""
     headline, *_ = TABLE.splitlines()
     rate = "False alarms of this machine: 0 FAIL in 200 replays."
     assert summary(small(), "false alarms on this machine: 0 FAIL in 200 replays") == (
@@ -282,8 +282,8 @@ def test_no_label_ends_the_heading_or_the_block_of_a_summary() -> None:
     assert "`" not in heading.replace("\\`", "")
 
 
-def test_terminal_and_summary_hold_what_a_worker_said_last() -> None:
-    """Once, as it was printed, with the blocks that it belongs to."""
+def test_terminal_and_summary_contain_the_workers_last_output() -> None:
+    """Once, unchanged, with its blocks."""
     failure = Failure(CANDIDATE, LOOP, "killed by signal 11", "Fatal Python error\n\n  <module>")
     blocks = [replace(block, failures=(failure,)) for block in small().blocks]
     results = replace(small(), blocks=tuple(blocks))
@@ -298,8 +298,8 @@ def test_terminal_and_summary_hold_what_a_worker_said_last() -> None:
 # HTML
 
 
-def test_html_says_all_of_it(drawn: Sequence[tuple[Any, ...]]) -> None:
-    """Verdict and what stands beside it, terms, machine, environments and pictures."""
+def test_html_contains_the_whole_comparison(drawn: Sequence[tuple[Any, ...]]) -> None:
+    """Verdict with its figures, terms, machine, environments and pictures."""
     shown = page(small(), "0 FAIL in 200 replays")
     assert shown.marked["headline fail"] == [
         "FAIL: 2.21.0 against 2.15.1: 1 FAIL, 2 PASS of 3 gated workloads"
@@ -339,7 +339,7 @@ def test_html_escapes_everything(drawn: Sequence[tuple[Any, ...]]) -> None:
 def test_html_of_several_candidates_shows_workloads_by_version(
     drawn: Sequence[tuple[Any, ...]],
 ) -> None:
-    """In order of version; those that pass are folded where there are many."""
+    """In order of version; with many candidates, passing ones are folded."""
     shown = page(several())
     names = list(small().workloads)
     assert drawn[:4] == [("versions", name) for name in names]
@@ -348,13 +348,13 @@ def test_html_of_several_candidates_shows_workloads_by_version(
     for words in (
         "tensorflow-cpu==9 against 2.15.1: 3 NOT THERE of 3 gated workloads",
         "2.20.0 against 2.15.1: 1 FAIL, 2 PASS of 3 gated workloads",
-        "verdict NOT THERE FAIL FAIL",  # a row a workload, since these are more
+        "verdict NOT THERE FAIL FAIL",  # workloads are rows: there are more of them
         f"{LOOP} - 1.100 ↑ FAIL 1.100 ↑ FAIL",
     ):
         assert words in shown.words
 
 
-def test_the_overview_has_a_row_a_candidate_where_these_are_more(
+def test_the_overview_has_candidates_as_rows_if_they_outnumber_workloads(
     drawn: Sequence[tuple[Any, ...]],
 ) -> None:
     results = several()
@@ -364,8 +364,8 @@ def test_the_overview_has_a_row_a_candidate_where_these_are_more(
     assert drawn
 
 
-def test_failures_stand_with_the_workers_last_words(drawn: Sequence[tuple[Any, ...]]) -> None:
-    """Once, however many blocks they occurred in; the baseline's are named so."""
+def test_failures_are_shown_with_the_workers_last_output(drawn: Sequence[tuple[Any, ...]]) -> None:
+    """Once for all their blocks; failures of the baseline are labelled as such."""
     told = Failure(CANDIDATE, LOOP, "killed by signal 11", "Fatal Python error")
     start = Failure(BASELINE, "", "exit status 1", "ImportError")
     blocks = [synthetic.block_of(n, {}, [told]) for n in range(2)]
@@ -379,8 +379,8 @@ def test_failures_stand_with_the_workers_last_words(drawn: Sequence[tuple[Any, .
     assert drawn
 
 
-def test_a_side_that_does_not_rest_is_named() -> None:
-    """Above 5 % of the other side's time; below it nothing is said."""
+def test_a_side_that_computes_while_idle_is_named() -> None:
+    """Above 5 % of the other side's time, and not below."""
     values, quiet, busy = (0.03,) * 4, (0.001,) * 4, (0.006,) * 4
     samples = Samples(SideSamples(values, (), quiet), SideSamples(values, (), busy))
     results = synthetic.results_of(
@@ -392,8 +392,8 @@ def test_a_side_that_does_not_rest_is_named() -> None:
     ) in table(results)
 
 
-def test_pictures_are_in_the_page_as_they_were_drawn() -> None:
-    """With the real plots, and nothing that is loaded from elsewhere."""
+def test_pictures_are_embedded_unchanged() -> None:
+    """With the real plots, and without external resources."""
     results = small()
     html = comparison_html(results, decide(results), false_alarms=NOT_MEASURED)
     shown = Page(html)
@@ -410,8 +410,8 @@ def test_pictures_are_in_the_page_as_they_were_drawn() -> None:
 # Locks
 
 
-def test_sides_that_are_the_same_are_called_so(drawn: Sequence[tuple[Any, ...]]) -> None:
-    """An environment against itself: no empty table."""
+def test_identical_sides_are_reported_as_such(drawn: Sequence[tuple[Any, ...]]) -> None:
+    """An environment against itself has no empty table."""
     results = small()
     same = replace(results, baseline=replace(results.candidates[0], label="2.21.0 again"))
     assert "Packages that differ: none" in page(same).words
@@ -419,7 +419,7 @@ def test_sides_that_are_the_same_are_called_so(drawn: Sequence[tuple[Any, ...]])
 
 
 def test_lock_differences_are_by_name_with_blanks_for_absent() -> None:
-    """What is the same is left out; a local wheel is known by its hash."""
+    """Equal packages are omitted; a local wheel is identified by its hash."""
     baseline = ("keras==3.11.0", "ml-dtypes==0.5.1", "numpy==2.4.6", f"x==1.0 @ sha256:{64 * 'a'}")
     candidate = ("keras==3.12.0", "numpy==2.4.6", "protobuf==6.31.1", f"x==1.0 @ sha256:{64 * 'b'}")
     base, other = Side("", "", lock=baseline), Side("", "", lock=candidate)

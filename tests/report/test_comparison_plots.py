@@ -1,4 +1,4 @@
-"""The pictures of a comparison hold its numbers, are readable in size, and nothing is cut off."""
+"""Plots of a comparison show its numbers, at a readable size and without cut labels."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MEMORY = replace(synthetic.terms(1.1, unit="MiB"), steps=0)
 def compared(
     ratios: Sequence[float] = (1.0,), *, blocks: int = 4, workloads: Sequence[str] = (LOOP,)
 ) -> Results:
-    """A comparison of as many candidates as ratios, all of whose workloads have these."""
+    """A comparison with one candidate per ratio and that ratio in all of its workloads."""
     drawn = np.random.RandomState(0)
     versions = [f"2.{place + 1}.0" for place in range(len(ratios))]
     measured = []
@@ -58,7 +58,7 @@ def compared(
 
 
 def several() -> Results:
-    """Gated and informational slices, whole processes and a difference, quiet and disturbed."""
+    """Gated and informational slices, whole processes and a difference."""
     workloads = {
         LOOP: synthetic.terms(),
         "fit[b128]": synthetic.terms(1.05, gated=False),
@@ -96,17 +96,17 @@ def markers(axes: Axes, marker: str) -> list[Any]:
 
 
 def size_of(png: bytes) -> tuple[int, int]:
-    """Width and height of a picture that is not blank."""
+    """Width and height of a picture, after a check that it is not blank."""
     picture = imread(io.BytesIO(png))
     assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 20
     return picture.shape[1], picture.shape[0]
 
 
-# All of them
+# All plots
 
 
 def test_pictures_are_as_wide_as_the_report_and_not_blank() -> None:
-    """1050 pixels; as high as what they show is long."""
+    """1050 pixels; the height depends on the content."""
     results = several()
     decisions = decide(results)
     assert size_of(png_of(comparison_plots.forest_figure, decisions, results, 0)) == (1050, 329)
@@ -114,7 +114,7 @@ def test_pictures_are_as_wide_as_the_report_and_not_blank() -> None:
     assert size_of(png_of(version_plots.versions_figure, decisions, results, LOOP)) == (1050, 420)
 
 
-def test_pictures_do_not_depend_on_a_users_settings_and_leave_them_alone() -> None:
+def test_pictures_neither_use_nor_change_a_users_settings() -> None:
     results = several()
     plain = png_of(comparison_plots.samples_figure, results, LOOP)
     with matplotlib.rc_context({"savefig.dpi": 50, "font.size": 20, "axes.facecolor": "red"}):
@@ -124,8 +124,8 @@ def test_pictures_do_not_depend_on_a_users_settings_and_leave_them_alone() -> No
     assert again == plain
 
 
-def test_a_label_with_dollars_is_no_formula() -> None:
-    """What somebody calls an environment is text."""
+def test_dollars_in_a_label_are_not_parsed_as_math() -> None:
+    """Labels of environments are plain text."""
     results = compared((1.0, 1.1))
     sides = (Side("x", "$\\frac{$"), Side("y", "$x_$"))
     results = replace(results, candidates=sides, baseline=Side("z", "$^$"))
@@ -164,7 +164,7 @@ def long_names() -> Results:
         pytest.param(lambda: versions(several(), GROWTH), id="versions-difference"),
     ],
 )
-def test_nothing_is_cut_off_by_the_figures_edge(draw: Any) -> None:
+def test_the_figures_edge_cuts_nothing_off(draw: Any) -> None:
     """Labels outside the axes are inside the picture."""
     figure = draw()
     figure.draw_without_rendering()
@@ -179,15 +179,15 @@ def test_nothing_is_cut_off_by_the_figures_edge(draw: Any) -> None:
 
 
 def test_forest_has_a_panel_for_slices_and_one_for_whole_processes() -> None:
-    """Gated workloads stand first; a difference is no ratio and is left out."""
+    """Gated workloads are first; a difference is no ratio and is omitted."""
     slices, processes = forest(several()).axes
     names = [[label.get_text() for label in axes.get_yticklabels()] for axes in (slices, processes)]
     assert names == [[LOOP, "fit[b32]", "fit[b128] (informational)"], ["import", PEAK]]
     assert slices.get_xscale() == "log"
 
 
-def test_forest_draws_each_margin_and_one() -> None:
-    """Dashed, as high as the row of the workload that it belongs to."""
+def test_forest_draws_each_margin_and_equality() -> None:
+    """Margins are dashed and as high as their workload's row."""
     for axes, expected in zip(
         forest(several()).axes, ([1.03, 1.03, 1.05], [1.25, 1.1]), strict=True
     ):
@@ -199,8 +199,8 @@ def test_forest_draws_each_margin_and_one() -> None:
         assert any(list(line.get_xdata()) == [1, 1] for line in axes.lines)  # type: ignore[arg-type]
 
 
-def test_forest_says_the_verdict_by_colour_marker_and_word() -> None:
-    """Nobody needs to see colours."""
+def test_forest_shows_the_verdict_by_colour_marker_and_word() -> None:
+    """Colour vision is not required."""
     results = several()
     decisions = {d.workload: d for d in decide(results)}
     slices, processes = forest(results).axes
@@ -217,7 +217,7 @@ def test_forest_says_the_verdict_by_colour_marker_and_word() -> None:
 
 
 def test_forest_before_the_first_look_has_a_hollow_marker_and_no_line() -> None:
-    """An interval that is not there is not drawn."""
+    """A missing interval is not drawn."""
     (axes,) = forest(compared(blocks=1)).axes
     (marker,) = markers(axes, "D")
     assert marker.get_fillstyle() == "none"
@@ -225,14 +225,14 @@ def test_forest_before_the_first_look_has_a_hollow_marker_and_no_line() -> None:
     assert any("none yet" in text.get_text() for text in axes.texts)
 
 
-def test_forest_of_what_was_not_measured_says_so() -> None:
+def test_forest_labels_an_unmeasured_workload() -> None:
     results = synthetic.results({LOOP: [None], "fit[b32]": [0.0]})
     (axes,) = forest(results).axes
     assert [text.get_text() for text in axes.texts][:2] == ["INCONCLUSIVE", "not measured"]
 
 
-def test_forest_shows_what_is_far_outside_as_an_arrow() -> None:
-    """One workload that takes eight times as long does not hide what the others do."""
+def test_forest_shows_far_values_as_arrows() -> None:
+    """A workload with eight times the duration does not hide the others."""
     values = {name: [0.001, 0.0, -0.001, 0.0] for name in (LOOP, "fit[b32]", "predict[b512]")}
     values["fit_call"] = [math.log(8)] * 4
     (axes,) = forest(synthetic.results(values)).axes
@@ -251,7 +251,7 @@ def test_forest_without_ratios_says_so() -> None:
 
 
 def test_samples_are_dots_in_their_blocks_and_blocks_are_markers() -> None:
-    """Every pair is there; the marker is the value that the verdict rests on."""
+    """Every pair is drawn; the marker is the value used by the verdict."""
     results = synthetic.results({LOOP: [0.1, 0.2, 0.15, 0.1]}, pair_deviation=0.01, pairs=20)
     (axes,) = comparison_plots.samples_figure(results, LOOP).axes
 
@@ -267,7 +267,7 @@ def test_samples_are_dots_in_their_blocks_and_blocks_are_markers() -> None:
 
 
 def test_a_stall_is_a_triangle_at_the_edge() -> None:
-    """One slice of ten times the length must not squeeze the others."""
+    """A slice of ten times the length does not squeeze the others."""
     results = synthetic.results({LOOP: [0.0] * 4}, pair_deviation=0.01, pairs=30)
     stalled = list(results.blocks)
     stalled[2] = synthetic.block_of(
@@ -296,7 +296,7 @@ def test_disturbed_and_failed_blocks_are_named() -> None:
     assert [line.get_fillstyle() for line in markers(axes, "D")][:2] == ["full", "none"]
 
 
-def test_each_candidate_has_a_panel_also_one_without_samples() -> None:
+def test_each_candidate_has_a_panel_even_without_samples() -> None:
     results = compared((1.0, 1.1))
     lone = replace(results, blocks=tuple(b for b in results.blocks if b.candidate == 0))
     first, second = comparison_plots.samples_figure(lone, LOOP).axes
@@ -304,7 +304,7 @@ def test_each_candidate_has_a_panel_also_one_without_samples() -> None:
     assert [text.get_text() for text in second.texts] == ["nothing was measured"]
 
 
-def test_samples_of_a_workload_without_any_say_so() -> None:
+def test_a_workload_without_samples_says_so() -> None:
     results = synthetic.results({LOOP: [0.0], "fit[b32]": [None]})
     assert words(comparison_plots.samples_figure(results, "fit[b32]")) == [
         "fit[b32]: nothing was measured"
@@ -314,8 +314,8 @@ def test_samples_of_a_workload_without_any_say_so() -> None:
 # Versions
 
 
-def test_versions_stand_in_their_order_with_the_baseline_among_them() -> None:
-    """2.9 is before 2.15, rc before its release; the baseline stands at 1."""
+def test_versions_are_in_order_and_include_the_baseline() -> None:
+    """2.9 is before 2.15, rc before its release; the baseline is at 1."""
     results = compared((1.15, 1.1, 1.0, 0.9, 0.95))
     names = ("2.21.0", "2.9.1", "2.21.0rc1", "2.15.1", "2.21.0+mine")
     sides = tuple(Side(name, name, {"tensorflow": name}) for name in names)
@@ -337,8 +337,8 @@ def test_versions_stand_in_their_order_with_the_baseline_among_them() -> None:
     assert shown[4] == pytest.approx(1.15, abs=0.01)
 
 
-def test_an_environment_that_was_not_built_has_its_place() -> None:
-    """It is sorted by what was asked for, and says that there is nothing."""
+def test_an_environment_without_a_build_has_a_position() -> None:
+    """Its request determines the position, with the note "no result"."""
     results = compared((1.0, 1.0))
     absent = Side("tensorflow-cpu==2.1.5", "tensorflow-cpu==2.1.5", problem="no such version")
     results = replace(results, candidates=(*results.candidates, absent))
@@ -349,7 +349,7 @@ def test_an_environment_that_was_not_built_has_its_place() -> None:
     assert note.get_position()[0] == 1
 
 
-def test_versions_say_verdicts_in_a_legend_and_ratios_at_the_points() -> None:
+def test_versions_have_a_legend_of_verdicts_and_ratios_at_the_points() -> None:
     (axes,) = versions(compared((1.0, 1.2))).axes
     legend = axes.get_legend()
     assert legend is not None
@@ -360,7 +360,7 @@ def test_versions_say_verdicts_in_a_legend_and_ratios_at_the_points() -> None:
 
 
 def test_names_of_many_versions_do_not_overlap() -> None:
-    """They are slanted, so that their boxes' upper ends are apart."""
+    """They are slanted, so that the upper ends of their boxes are apart."""
     figure = versions(compared((1.0,) * 15))
     figure.draw_without_rendering()
     labels = figure.axes[0].get_xticklabels()
@@ -370,7 +370,7 @@ def test_names_of_many_versions_do_not_overlap() -> None:
 
 
 def test_names_of_many_versions_with_their_keras_do_not_overlap() -> None:
-    """They have a line each for TensorFlow, Keras's package and its version."""
+    """TensorFlow, Keras's package and its version have a line each."""
     results = compared((1.0,) * 8)
     sides = [
         Side("", f"2.{minor}.1 + tf-keras 2.{minor}.1", {"tensorflow": f"2.{minor}.1"})
@@ -385,7 +385,7 @@ def test_names_of_many_versions_with_their_keras_do_not_overlap() -> None:
         assert all(one.x1 < next_.x0 for one, next_ in pairwise(boxes))
 
 
-def test_axes_of_versions_have_panels_of_their_own() -> None:
+def test_axes_of_versions_have_separate_panels() -> None:
     """TensorFlow with the baseline's Keras, other Kerases, settings: in common columns."""
     results = compared((1.1, 1.2, 0.9, 1.3))
     new, old = "2.21.0", "2.20.0"
@@ -412,7 +412,7 @@ def test_axes_of_versions_have_panels_of_their_own() -> None:
     assert {axes.get_ylim() for axes in (same, other, setting)} == {same.get_ylim()}
 
 
-def test_environments_of_one_axis_and_version_stand_side_by_side() -> None:
+def test_environments_of_one_axis_and_version_are_side_by_side() -> None:
     results = compared((1.0, 1.0, 1.0))
     held = {"tensorflow": "2.21.0", "keras": "3.9"}
     sides = tuple(Side("", f"{kind}", held) for kind in "abc")

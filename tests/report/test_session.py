@@ -1,4 +1,4 @@
-"""The HTML report, as the root conftest's hooks make it in small projects of their own."""
+"""The HTML report of the root conftest's hooks, in small separate projects."""
 
 from __future__ import annotations
 
@@ -84,14 +84,14 @@ ACCURACY = "test accuracy 98.52 % (148 wrong of 10,000; 95 % interval 98.26-98.7
 
 
 class Page(HTMLParser):
-    """What a report shows and loads.
+    """Content and resources of a report.
 
     Attributes:
-        words: Text of the page, without styles and scripts, spaces squeezed.
+        words: Text of the page, without styles and scripts, with single spaces.
         pictures: Bytes of every picture, by its alternative text.
-        tags: Every start tag's name and attributes.
-        cells: Cells, as HTML, of the table of tests that pytest-html's script builds.
-        metadata: Values, as HTML, of the table of test tools that it builds.
+        tags: Name and attributes of every start tag.
+        cells: Cells, as HTML, of the table of tests, built by pytest-html's script.
+        metadata: Values, as HTML, of the table of test tools, built by the same script.
         styles: The style sheets.
     """
 
@@ -108,7 +108,7 @@ class Page(HTMLParser):
         self.words = " ".join(" ".join(self._parts).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Keeps the tag, its picture and the data of pytest-html's script."""
+        """Collects the tag, its picture and the data of pytest-html's script."""
         attributes = dict(attrs)
         self.tags.append((tag, attributes))
         source = attributes.get("src") or ""
@@ -123,7 +123,7 @@ class Page(HTMLParser):
             self.cells = [cell for row in rows for cell in row["resultsTableRow"]]
 
     def handle_data(self, data: str) -> None:
-        """Keeps text and styles."""
+        """Collects text and styles."""
         if self.cdata_elem == "style":
             self.styles += data
         elif self.cdata_elem is None:
@@ -131,7 +131,7 @@ class Page(HTMLParser):
 
 
 def report_hooks(config: pytest.Config) -> Any:
-    """A plugin of the root conftest's report hooks, without whatever else stands there."""
+    """A plugin with only the report hooks of the root conftest."""
     conftest = config.pluginmanager.get_plugin(str(ROOT / "conftest.py"))
     hooks = types.ModuleType("hooks")
     for name in HOOKS:
@@ -145,7 +145,7 @@ Run = Callable[..., tuple[pytest.RunResult, Page]]
 def gated(
     directory: Path, bounds: tuple[float, float] = (0.98, 0.992), engine: str = "keras"
 ) -> Gated:
-    """A run that this session has gated."""
+    """A run gated by this session."""
     described = ACCURACY.removeprefix("test accuracy ")
     return Gated(
         engine, directory, directory / "model.keras", bounds, 0.9852, described, 10 * (3.0,)
@@ -156,8 +156,8 @@ def gated(
 def run(pytester: pytest.Pytester, pytestconfig: pytest.Config) -> Run:
     """Runs one test file under the root conftest's report hooks; returns result and report."""
     hooks = report_hooks(pytestconfig)
-    hooks.pytest_benchmark_generate_machine_info = dict  # asking for the CPU takes a second
-    pytester.makeini("[pytest]\naddopts =")  # whatever encloses the temporary folder
+    hooks.pytest_benchmark_generate_machine_info = dict  # the query of the CPU takes a second
+    pytester.makeini("[pytest]\naddopts =")  # overrides settings of enclosing folders
 
     def run(
         source: str,
@@ -183,7 +183,7 @@ def run(pytester: pytest.Pytester, pytestconfig: pytest.Config) -> Run:
 
 @pytest.fixture(scope="module")
 def plots() -> dict[str, bytes]:
-    """PNG files of the sizes of real plots, each another."""
+    """Distinct PNG files with the sizes of real plots."""
     files = {}
     for name, inches in HEIGHTS.items():
         figure = Figure(figsize=(10.5, inches), dpi=100)
@@ -207,7 +207,7 @@ def run_directory(tmp_path: Path, plots: Mapping[str, bytes]) -> Path:
 
 
 def test_every_picture_is_embedded_and_none_is_blank(run: Run, run_directory: Path) -> None:
-    """The four plots are in the report byte for byte, and so is a chart of the throughput."""
+    """The report contains the four plots byte for byte and a chart of the throughput."""
     _, page = run(BENCHMARK, run_directory=run_directory)
     for name, caption in PLOTS.items():
         assert page.pictures[caption] == (run_directory / "plots" / name).read_bytes()
@@ -220,7 +220,7 @@ def test_every_picture_is_embedded_and_none_is_blank(run: Run, run_directory: Pa
         assert np.ptp(image[:, :, :3]) > 0.5
 
 
-def test_the_head_says_what_was_gated_where(run: Run, run_directory: Path) -> None:
+def test_the_head_describes_the_gated_run_and_the_session(run: Run, run_directory: Path) -> None:
     """Accuracy with counts and interval, recipe, seed, bounds, versions and counts of tests."""
     result, page = run(BENCHMARK, run_directory=run_directory)
     assert result.ret == 0
@@ -242,23 +242,23 @@ def test_the_head_says_what_was_gated_where(run: Run, run_directory: Path) -> No
 
 
 def test_bounds_of_the_session_replace_those_of_the_recipe(run: Run, run_directory: Path) -> None:
-    """`--min-accuracy` is what the report must show, not what the recipe would have asked for."""
+    """The report shows `--min-accuracy` instead of the recipe's bound."""
     _, page = run(PASSING, run_directory=run_directory, bounds=(0.9, 1.0))
     assert "Bounds at least 90.00 %, at most 100.00 %" in page.words
     assert "outside the bounds" not in page.words
 
 
 @pytest.mark.parametrize("bounds", [(0.99, 1.0), (0.0, 0.98), (0.9853, 0.99)])
-def test_an_accuracy_outside_the_bounds_is_called_so(
+def test_an_accuracy_outside_the_bounds_is_reported(
     run: Run, run_directory: Path, bounds: tuple[float, float]
 ) -> None:
-    """The head of a report with a failed gate does not look like that of a passed one."""
+    """The head of a failed gate differs from that of a passed one."""
     _, page = run(PASSING, run_directory=run_directory, bounds=bounds)
     assert "The accuracy is outside the bounds." in page.words
 
 
 def test_the_report_loads_nothing(run: Run, run_directory: Path) -> None:
-    """Without network the report is the same: everything is inside; a link may lead out."""
+    """Everything is embedded, so the report needs no network; only links may be external."""
     _, page = run(BENCHMARK, run_directory=run_directory)
     for tag, attributes in page.tags:
         for attribute in {"src", "srcset", "href", "data", "poster", "background"} & set(
@@ -273,7 +273,7 @@ def test_the_report_loads_nothing(run: Run, run_directory: Path) -> None:
 
 @pytest.mark.parametrize("identifier", ["<script>alert(1)</script>", "\"' onclick=x", "loop,b32"])
 def test_test_ids_are_escaped(run: Run, identifier: str) -> None:
-    """A test id is shown as it is, and is never markup."""
+    """A test id is shown unchanged and is never markup."""
     _, page = run(
         f"""
         import pytest
@@ -287,7 +287,7 @@ def test_test_ids_are_escaped(run: Run, identifier: str) -> None:
 
 
 def test_failures_in_fixtures_keep_their_names(run: Run) -> None:
-    """An error in a fixture is listed with its phase, and counted."""
+    """An error in a fixture is listed with its phase and counted."""
     result, page = run(
         """
         import pytest
@@ -302,7 +302,7 @@ def test_failures_in_fixtures_keep_their_names(run: Run) -> None:
 
 
 def test_environment_and_metadata_are_escaped(run: Run, run_directory: Path) -> None:
-    """Neither a CPU's or a data set's name nor a CI's branch can bring markup into the page."""
+    """Names of CPU, data set or CI branch add no markup to the page."""
     recipe = {**RECIPE, "dataset": "<script>set</script>"}
     (run_directory / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
     _, page = run(
@@ -318,7 +318,7 @@ def test_environment_and_metadata_are_escaped(run: Run, run_directory: Path) -> 
 
 
 def test_a_report_without_run_or_benchmarks_says_so(run: Run) -> None:
-    """Nothing gated and nothing measured is said, not left to be noticed."""
+    """Both a missing gate and a missing benchmark are stated."""
     result, page = run(BENCHMARK, "--benchmark-disable")
     assert result.ret == 0
     assert "No accuracy gate ran in this session." in page.words
@@ -327,7 +327,7 @@ def test_a_report_without_run_or_benchmarks_says_so(run: Run) -> None:
 
 
 def test_reports_do_not_need_pytest_benchmark(run: Run) -> None:
-    """With `-p no:benchmark` the report is made all the same."""
+    """The report is also written with `-p no:benchmark`."""
     _, page = run(PASSING, "-p", "no:benchmark", "-p", "no:pytest-benchmark")
     assert "No throughput was measured in this session." in page.words
 
@@ -343,10 +343,10 @@ def test_reports_do_not_need_pytest_benchmark(run: Run) -> None:
         pytest.param(json.dumps({**METRICS, "test_loss": "x"}), "is damaged", id="no number"),
     ],
 )
-def test_damaged_metrics_are_named_and_harmless(
+def test_damaged_metrics_are_named_without_further_effect(
     run: Run, run_directory: Path, content: str | None, complaint: str
 ) -> None:
-    """The run's other parts are still shown, and pytest's exit status is that of the tests."""
+    """The other parts of the run are still shown; the tests alone set the exit status."""
     metrics = run_directory / "metrics.json"
     metrics.unlink()
     if content is not None:
@@ -360,7 +360,7 @@ def test_damaged_metrics_are_named_and_harmless(
 
 
 def test_missing_and_damaged_files_of_a_run_are_named(run: Run, run_directory: Path) -> None:
-    """Every other file may be missing or cut short as well."""
+    """All other files may also be missing or truncated."""
     plots = run_directory / "plots"
     (plots / "roc.png").unlink()
     (plots / "errors.png").write_bytes((plots / "errors.png").read_bytes()[:-20])
@@ -389,8 +389,8 @@ def test_two_engines_are_shown_side_by_side(run: Run, run_directory: Path, tmp_p
     assert len(pictures) == 2 * len(PLOTS)
 
 
-def test_a_model_that_was_trained_elsewhere_is_said_to_be_unknown(run: Run, tmp_path: Path) -> None:
-    """Nothing is known but its accuracy: no recipe, no plots."""
+def test_a_model_trained_elsewhere_has_an_unknown_recipe(run: Run, tmp_path: Path) -> None:
+    """Only its accuracy is known: no recipe, no plots."""
     _, page = run(PASSING, others=[replace(gated(tmp_path), engine="", run_directory=None)])
     assert ACCURACY in page.words
     assert "Recipe not known: it was trained elsewhere" in page.words
@@ -400,7 +400,7 @@ def test_a_model_that_was_trained_elsewhere_is_said_to_be_unknown(run: Run, tmp_
 def test_curves_of_runs_with_a_reference_are_one_picture(
     monkeypatch: pytest.MonkeyPatch, run: Run, run_directory: Path
 ) -> None:
-    """Both engines' epochs beside the reference's seeds take the place of each run's curves."""
+    """A common picture of all engines and the reference replaces the curves of each run."""
     recipe = RECIPES["fast"]
     seeds = tuple(drawn(seed, epochs=9) for seed in range(20))
     reference = Trainings(recipe, "keras", "", "", Side("", ""), {}, "", seeds)
@@ -418,16 +418,16 @@ def test_curves_of_runs_with_a_reference_are_one_picture(
     assert len(page.pictures) == len(PLOTS)
 
 
-def test_a_run_of_another_environment_is_shown_beside_this_one(
+def test_a_run_of_another_environment_is_compared_with_this_one(
     run: Run, run_directory: Path
 ) -> None:
-    """`--run-dir` may gate what another TensorFlow trained; one version alone would mislead."""
+    """`--run-dir` may gate a run of another TensorFlow; a single version would mislead."""
     _, page = run(PASSING, run_directory=run_directory, environment={"tensorflow": "2.15.1"})
     assert "this session the gated run TensorFlow 2.15.1 2.21.0" in page.words
 
 
 def test_benchmark_json_makes_its_folder(run: Run, pytester: pytest.Pytester) -> None:
-    """The file is written where no folder was, with the data of every round."""
+    """The file is written to a new folder, with the data of every round."""
     result, _ = run(BENCHMARK, "--benchmark-json=some/dir/results.json")
     assert result.ret == 0
     results = json.loads((pytester.path / "some/dir/results.json").read_text(encoding="utf-8"))
@@ -437,7 +437,7 @@ def test_benchmark_json_makes_its_folder(run: Run, pytester: pytest.Pytester) ->
 def test_benchmark_json_in_an_impossible_folder_ends_before_the_tests(
     pytester: pytest.Pytester, pytestconfig: pytest.Config
 ) -> None:
-    """One line and exit status 4, before anything was measured."""
+    """One line and exit status 4, before any measurement."""
     (pytester.path / "file").write_text("", encoding="utf-8")
     pytester.makepyfile(BENCHMARK)
     result = pytester.runpytest_inprocess(
@@ -448,7 +448,7 @@ def test_benchmark_json_in_an_impossible_folder_ends_before_the_tests(
 
 
 def test_throughput_is_taken_per_round() -> None:
-    """Images of a round over its seconds; failed and other benchmarks are left out."""
+    """Images per round over its seconds; failed and other benchmarks are omitted."""
 
     def benchmark(info: dict[str, object], *, failed: bool = False) -> SimpleNamespace:
         stats = SimpleNamespace(data=[0.5, 0.25])
@@ -468,7 +468,7 @@ def test_throughput_is_taken_per_round() -> None:
 
 
 def test_the_table_of_throughput_shows_median_slowest_and_fastest(tmp_path: Path) -> None:
-    """Whole images per second beside batch, threads and number of rounds."""
+    """Rounded images per second, with batch, threads and number of rounds."""
     row = Throughput("fit[b32]", 32, 2, (1300.4, 1000.0, 1100.0))
     report = tmp_path / "report.html"
     report.write_text(head_html({}, [], [row]), encoding="utf-8")
@@ -476,7 +476,7 @@ def test_the_table_of_throughput_shows_median_slowest_and_fastest(tmp_path: Path
 
 
 def test_the_chart_shows_medians_and_spread() -> None:
-    """Bars are medians, lines span the rounds, training and prediction have their own scales."""
+    """Bars are medians, lines span the rounds, training and prediction have separate scales."""
     rows = [
         Throughput("train_step[loop,b32]", 32, 1, (100.0, 130.0, 110.0)),
         Throughput("fit[b32]", 32, 1, (50.0,)),
@@ -494,13 +494,13 @@ def test_the_chart_shows_medians_and_spread() -> None:
     ]
 
 
-def test_the_plots_of_the_report_are_those_of_a_run() -> None:
-    """A plot that a run gains or loses must not silently be missing here."""
+def test_the_report_lists_all_plots_of_a_run() -> None:
+    """A plot added to or removed from runs must also change the report."""
     assert tuple(PLOTS) == PLOT_FILES
 
 
 def test_findings_are_sentences_and_tables() -> None:
-    """In their order, and escaped."""
+    """In order, and escaped."""
     table = Table(("broken", "noticed by"), [("a <b>", "c")])
     head = head_html({}, [], [], findings=["before <i>", table, "after"])
     places = [head.index(text) for text in ("<p>before &lt;i&gt;</p>", "a &lt;b&gt;", "<p>after")]

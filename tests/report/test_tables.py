@@ -1,4 +1,4 @@
-"""One writer makes every text table: aligned columns, one line a row."""
+"""All text tables have one writer: aligned columns, one line per row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lenet5.recipes import find_recipe
 COUNTS = {Verdict.PASS: 985, Verdict.FAIL: 5, Verdict.INCONCLUSIVE: 10}
 
 
-def test_columns_are_aligned_and_numbers_stand_as_they_are_given() -> None:
+def test_columns_are_aligned_and_numbers_are_unchanged() -> None:
     table = Table(("workload", "verdict", "margin"), [("a", "PASS", "1.10"), ("bc", "-", "1")], 2)
     assert str(table) == (
         "workload  verdict  margin\n"
@@ -31,16 +31,16 @@ def test_columns_are_aligned_and_numbers_stand_as_they_are_given() -> None:
     )  # fmt: skip
 
 
-def test_a_short_row_is_a_heading_and_line_ends_have_no_blanks() -> None:
+def test_a_short_row_is_a_heading_and_lines_have_no_trailing_blanks() -> None:
     table = Table(("name", "text"), [("rest:",), ("a", ""), ("b", "long")], left=None)
     assert str(table).splitlines() == ["name   text", "rest:", "a", "b      long"]
 
 
-def test_a_line_break_in_a_cell_is_no_row() -> None:
+def test_a_line_break_in_a_cell_starts_no_row() -> None:
     assert str(Table((), [("a\n\n# b", "1"), ("c", "2")])).splitlines() == ["a # b  1", "c      2"]
 
 
-def test_the_self_check_says_how_often_each_verdict_came_out() -> None:
+def test_the_self_check_counts_each_verdict() -> None:
     runs = {Verdict.PASS: 20, Verdict.FAIL: 0, Verdict.INCONCLUSIVE: 0}
     rows = [Row(EQUAL, "runs", 80, runs), Row(EQUAL, "draws", 80, COUNTS)]
     assert str(self_check_table(rows)) == (
@@ -63,7 +63,7 @@ def test_error_rates_are_shares_of_runs() -> None:
     assert len(table.header) == len(first)
 
 
-def test_numerics_tell_changes_between_versions() -> None:
+def test_numerics_show_changes_between_versions() -> None:
     truth = {quantity: [1.0, 2.0] for quantity in QUANTITIES}
     changed = {**truth, "loss": [1.0, 2.0 * (1 + 1e-9)]}
     wrong = {**truth, "loss": [1.0, 4.0]}
@@ -75,7 +75,7 @@ def test_numerics_tell_changes_between_versions() -> None:
     assert table.rows[3][1 + QUANTITIES.index("loss")] == "1.0e+00"
 
 
-def test_a_reference_has_spread_and_lowest() -> None:
+def test_a_reference_has_spread_and_lowest_accuracy() -> None:
     seeds = tuple(
         Trained(seed, wrong, 10_000, train_seconds=20.0, epochs=6)
         for seed, wrong in enumerate([150, 160, 140, None])

@@ -1,4 +1,4 @@
-"""What sides differ in is told by what they imported, whatever their distributions are called."""
+"""Differences between sides follow the imported modules, not the names of distributions."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ FOR_GPUS = {"is_cuda_build": "True", "is_rocm_build": "False"}
         (VENDOR, {}, OTHER_KERAS),
         (RELEASE, {**RELEASED, "keras": "3.16.0.dev1"}, OTHER_KERAS),
         (CANDIDATE, {**RELEASED, "tensorflow": "2.22.0-rc0"}, SAME_KERAS),
-        ((), {}, SAME_KERAS),  # not built: nothing is known of it
+        ((), {}, SAME_KERAS),  # not built: unknown
     ],
 )
 def test_another_keras_is_another_axis(
     lock: tuple[str, ...], versions: Mapping[str, Any], axis: str
 ) -> None:
-    """By what was imported; before anything was, by the lock."""
+    """The imported modules decide; before any import the lock does."""
     baseline = Side("", "2.21.0", lock=RELEASE)
     assert differs_in(Side("", "", versions, lock), baseline) == axis
     told = replace(baseline, versions=RELEASED)
     assert differs_in(Side("", "", versions, lock), told) == axis
 
 
-def test_candidates_stand_in_the_order_of_their_modules_versions() -> None:
-    """A candidate before its release, a nightly before its candidate; locks where none has run."""
+def test_candidates_are_in_order_of_their_modules_versions() -> None:
+    """Nightly, release candidate, release; locks for environments without a run."""
     sides = [
         Side("tensorflow-cpu==9.0", "tensorflow-cpu==9.0", problem="no such version"),
         Side("", "", {"tensorflow": "2.22.0"}),
@@ -82,14 +82,14 @@ def test_candidates_stand_in_the_order_of_their_modules_versions() -> None:
         (("our-build==1", *RELEASE[:2]), FOR_GPUS, True),
         (("tensorflow==2.21.0", *RELEASE[:2]), FOR_GPUS, True),
         (("tensorflow==2.21.0", *RELEASE[:2]), None, True),
-        (("tensorflow==2.21.0", *RELEASE[:2]), FOR_CPUS, False),  # built so by somebody
+        (("tensorflow==2.21.0", *RELEASE[:2]), FOR_CPUS, False),  # a custom build
         (RELEASE, FOR_GPUS, True),
     ],
 )
-def test_one_side_for_gpus_too_is_told(
+def test_one_side_with_gpu_support_is_noted(
     lock: tuple[str, ...], build: Mapping[str, str] | None, told: bool
 ) -> None:
-    """As the build says of itself; by the name where no worker has run."""
+    """By the build information, or by the package name before a worker has run."""
     results = synthetic.results({LOOP: [0.0] * 4})
     baseline = replace(results.baseline, versions={**RELEASED, "build": FOR_CPUS}, lock=RELEASE)
     candidate = Side("", "other", {"build": build} if build else {}, lock)
@@ -104,7 +104,7 @@ def test_one_side_for_gpus_too_is_told(
     )
 
 
-def test_the_table_of_versions_has_those_that_were_imported() -> None:
+def test_the_table_of_versions_has_the_imported_versions() -> None:
     candidate = Side("tensorflow-cpu==2.22.0rc0", "", {**RELEASED, "tensorflow": "2.22.0-rc0"})
     baseline = Side("intel-tensorflow", "", {"tensorflow": "2.14.0", "keras": "2.14.0"})
     assert version_rows(baseline, candidate)[2:] == [
@@ -114,8 +114,8 @@ def test_the_table_of_versions_has_those_that_were_imported() -> None:
     ]
 
 
-def test_a_problem_of_several_lines_stands_as_the_tool_printed_it() -> None:
-    """In notes of the terminal's table. Findings have it in one line."""
+def test_a_problem_of_several_lines_keeps_its_layout() -> None:
+    """In notes of the terminal's table; findings have it in one line."""
     said = (
         "tensorflow-cpu==9: cannot be resolved\n  error: No solution found\n    cause: no version"
     )

@@ -1,1 +1,1 @@
-"""Tests of `bench.verdicts.speed`."""
+"""Tests of `bench.verdicts`."""

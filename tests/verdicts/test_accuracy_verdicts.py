@@ -1,4 +1,4 @@
-"""Accuracy verdicts on seeds that were never trained: known truth in, right verdicts out."""
+"""Accuracy verdicts on synthetic seeds of known truth."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def decided(
 
 
 def drawn(random: np.random.RandomState, count: int, loss: float = 0.0) -> np.ndarray:
-    """Wrong images of seeds: 150 with a standard deviation of 11, and `loss` points more."""
+    """Wrong images per seed: mean 150, standard deviation 11, plus `loss` points."""
     return np.asarray(150 + 100 * loss + 11 * random.standard_normal(count))
 
 
@@ -59,7 +59,7 @@ def test_the_looks_spend_two_and_a_half_percent() -> None:
     assert [look.blocks for look in LOOKS] == [10, 16, 20]
 
 
-def test_below_ten_seeds_there_is_no_verdict() -> None:
+def test_there_is_no_verdict_below_ten_seeds() -> None:
     decision = decided([150] * 9, [150] * 9)
     assert (decision.verdict, decision.seeds) == (Verdict.INCONCLUSIVE, 9)
 
@@ -80,7 +80,7 @@ def test_a_large_loss_fails_and_a_gain_passes() -> None:
     assert better.high < MARGIN
 
 
-def test_bounds_are_those_of_a_paired_t_test() -> None:
+def test_paired_bounds_match_scipys_paired_t_test() -> None:
     random = np.random.RandomState(3)
     ours, theirs = np.round(drawn(random, 10)), np.round(drawn(random, 10))
     decision = decided(ours, theirs)
@@ -89,7 +89,7 @@ def test_bounds_are_those_of_a_paired_t_test() -> None:
     assert decision.confidence == pytest.approx(0.97)
 
 
-def test_bounds_are_those_of_a_pooled_t_test_against_a_reference() -> None:
+def test_unpaired_bounds_match_scipys_pooled_t_test() -> None:
     random = np.random.RandomState(4)
     ours, theirs = np.round(drawn(random, 10)), np.round(drawn(random, 20))
     decision = decided(ours, theirs, paired=False)
@@ -97,11 +97,11 @@ def test_bounds_are_those_of_a_pooled_t_test_against_a_reference() -> None:
     assert (decision.low, decision.high) == pytest.approx((interval.low, interval.high))
 
 
-# Of a baseline, trained beside, or of a reference; in pairs or not.
+# Against a baseline of the same comparison or a stored reference, paired or not.
 @pytest.mark.parametrize("beside", [True, False])
 @pytest.mark.parametrize("paired", [True, False])
 @pytest.mark.parametrize(("loss", "wrong"), [(MARGIN, "either"), (0.0, Verdict.FAIL)])
-def test_verdicts_err_no_more_often_than_they_say(
+def test_verdicts_keep_their_error_rates(
     paired: bool, beside: bool, loss: float, wrong: object
 ) -> None:
     """At the margin PASS and FAIL are wrong, at most 2.5 % each; equal sides never FAIL here."""
@@ -119,7 +119,7 @@ def test_verdicts_err_no_more_often_than_they_say(
         assert counts[Verdict.PASS] >= 880
 
 
-def test_a_loss_of_three_tenths_is_found() -> None:
+def test_a_loss_of_three_tenths_of_a_point_fails() -> None:
     random = np.random.RandomState(1)
     found = [
         decided(drawn(random, 20, 0.3), drawn(random, 20), recipe=NO_FLOOR).verdict is Verdict.FAIL
@@ -129,7 +129,7 @@ def test_a_loss_of_three_tenths_is_found() -> None:
 
 
 @pytest.mark.parametrize("wrong", [201, None])
-def test_a_seed_below_the_floor_fails_where_the_baselines_is_not(wrong: int | None) -> None:
+def test_a_seed_below_the_floor_fails_unless_the_baselines_is_below_too(wrong: int | None) -> None:
     usual = [150.0] * 10
     decision = decided([*usual[:9], wrong], usual)
     assert decision.verdict is Verdict.FAIL
@@ -137,7 +137,7 @@ def test_a_seed_below_the_floor_fails_where_the_baselines_is_not(wrong: int | No
     assert decided([*usual[:9], wrong], [*usual[:9], wrong]).verdict is not Verdict.FAIL
 
 
-def test_a_baseline_that_fails_is_never_a_pass() -> None:
+def test_a_failing_baseline_never_gives_pass() -> None:
     usual = [150.0] * 10
     for candidate in (usual, [*usual[:9], None]):
         decision = decided(candidate, [*usual[:9], None])
@@ -145,15 +145,15 @@ def test_a_baseline_that_fails_is_never_a_pass() -> None:
         assert decision.reason.startswith("the baseline fails: seed 9")
 
 
-def test_a_baseline_that_fails_elsewhere_excuses_a_candidate() -> None:
-    """The candidate's process died at seed 0 and it was left alone, the baseline's at seed 1."""
+def test_a_baseline_failing_at_another_seed_excuses_the_candidate() -> None:
+    """The candidate's process crashed at seed 0 and stopped; the baseline's crashed at seed 1."""
     candidate = [Trained(0, None, 10_000, problem="killed", crashed=True)]
     decision = decide_accuracy(candidate, seeds([150, None]), RECIPE, MARGIN, paired=True)
     assert decision.verdict is Verdict.INCONCLUSIVE
 
 
-def test_what_is_too_good_fails() -> None:
-    """The mean is 98.5 %: 0.3 points more are too good, or 6 standard deviations."""
+def test_a_too_good_accuracy_fails() -> None:
+    """With a mean of 98.5 %, the limit is 0.3 points or 6 standard deviations above it."""
     usual = [149.0, 151.0] * 5
     assert too_good(seeds(usual)) == pytest.approx(0.985 + 0.003)
     decision = decided([*usual[:9], 119], usual)
@@ -162,12 +162,12 @@ def test_what_is_too_good_fails() -> None:
     assert too_good(seeds(wide)) == pytest.approx(0.985 + 6 * np.std(wide, ddof=1) / 10_000)
 
 
-# Of a baseline, trained beside, or of a reference of twenty seeds; in pairs or not.
+# Against a baseline of the same comparison or a reference of twenty seeds, paired or not.
 KINDS = [(True, True), (True, False), (False, True), (False, False)]
 
 
 def beyond_margin(most: int, *, paired: bool, beside: bool) -> float:
-    """What is detectable beyond the margin, in standard deviations that the test is of."""
+    """Detectable distance beyond the margin, in standard deviations of the test."""
     looks = tuple(look for look in LOOKS if look.blocks <= most)
     others = tuple(look.blocks if beside else 20 for look in looks)
     return detectable_shift(looks, others=() if paired else others)
@@ -175,10 +175,10 @@ def beyond_margin(most: int, *, paired: bool, beside: bool) -> float:
 
 @pytest.mark.parametrize("most", [10, 20])
 @pytest.mark.parametrize(("paired", "beside"), KINDS)
-def test_the_detectable_loss_fails_four_times_out_of_five(
+def test_the_detectable_loss_fails_with_80_percent_power(
     most: int, *, paired: bool, beside: bool
 ) -> None:
-    """By whole verdicts on seeds whose deviation is known: 0.11 points, that of pairs 0.156."""
+    """Whole verdicts on seeds of known deviation: 0.11 points, for pairs 0.156."""
     trials = 400
     random = np.random.RandomState(8)
     deviation = 0.11 * (math.sqrt(2) if paired else 1)
@@ -193,10 +193,8 @@ def test_the_detectable_loss_fails_four_times_out_of_five(
 
 
 @pytest.mark.parametrize(("paired", "beside"), KINDS)
-def test_the_detectable_loss_is_that_of_the_deviation_that_was_measured(
-    *, paired: bool, beside: bool
-) -> None:
-    """Of ten seeds, with the looks that up to sixteen give."""
+def test_the_detectable_loss_uses_the_measured_deviation(*, paired: bool, beside: bool) -> None:
+    """With ten seeds measured and the looks of up to sixteen."""
     random = np.random.RandomState(5)
     ours, theirs = np.round(drawn(random, 10)), np.round(drawn(random, 10 if beside else 20))
     found = decide_accuracy(
@@ -211,12 +209,12 @@ def test_the_detectable_loss_is_that_of_the_deviation_that_was_measured(
     assert found.detectable == pytest.approx(MARGIN + shift * deviation / 100)
 
 
-def test_of_one_seed_nothing_is_known_to_be_detectable() -> None:
+def test_one_seed_has_no_detectable_loss() -> None:
     assert math.isnan(decided([150], [150]).detectable)
 
 
-def test_a_reference_is_paired_with_the_seeds_that_there_are() -> None:
-    """Ten of its twenty at the first look, then sixteen; all of them tell what is too good."""
+def test_a_reference_is_paired_with_the_candidates_seeds_so_far() -> None:
+    """Ten of its twenty seeds count at the first look, then sixteen; "too good" uses all."""
     random = np.random.RandomState(9)
     theirs = np.round(drawn(random, 20))
     ours = theirs + np.round(3 * random.standard_normal(20)) + 15
@@ -233,13 +231,13 @@ def test_a_reference_is_paired_with_the_seeds_that_there_are() -> None:
     assert few.reason.startswith("too good: seed 0")
 
 
-def test_a_seed_of_a_reference_excuses_no_divergence() -> None:
+def test_a_low_seed_of_a_reference_excuses_no_divergence() -> None:
     low = [*[150.0] * 9, 205]
     assert decided(low, low, beside=True).verdict is not Verdict.FAIL
     assert decided(low, low, beside=False).verdict is Verdict.FAIL
 
 
-def test_the_margin_is_one_and_a_half_deviations_at_their_upper_bound() -> None:
+def test_the_default_margin_is_the_upper_bound_of_one_and_a_half_deviations() -> None:
     """chi2 with 2 degrees of freedom is -2 log(1 - p): sqrt(2 / (-2 log 0.8)) = 2.117."""
     assert margin_points(seeds([140, 150, 160])) == 0.32  # 1.5 * 0.1 * 2.117 = 0.3175
     assert margin_points(seeds([150, 150, 150])) == 0.01
@@ -249,10 +247,10 @@ def test_the_margin_is_one_and_a_half_deviations_at_their_upper_bound() -> None:
     ("paired", "beside", "size"),
     [(*kind, size) for kind in KINDS for size in (10, 20) if (*kind, size) != (True, False, 10)],
 )
-def test_with_that_margin_equal_independent_sides_pass(
+def test_equal_independent_sides_pass_with_the_default_margin(
     size: int, *, paired: bool, beside: bool
 ) -> None:
-    """In 95 % of runs of 20 seeds on average over references, whose deviation is by chance too.
+    """95 % of runs of 20 seeds PASS, on average over references with random deviations.
 
     A reference of 10 seeds is not paired with 20.
     """
@@ -269,7 +267,7 @@ def test_with_that_margin_equal_independent_sides_pass(
 
 
 @pytest.mark.parametrize("paired", [True, False])
-def test_a_verdict_stands_when_the_baseline_fails_later_for_another_candidate(
+def test_a_later_baseline_failure_does_not_change_an_earlier_fail(
     paired: bool,
 ) -> None:
     baseline = [150] * 12 + [None]
@@ -282,8 +280,8 @@ def test_a_verdict_stands_when_the_baseline_fails_later_for_another_candidate(
 
 @pytest.mark.parametrize("paired", [True, False])
 @pytest.mark.parametrize("later", [100, 200, 205])
-def test_what_the_baseline_did_later_is_no_part_of_a_verdict(later: int, *, paired: bool) -> None:
-    """Its seeds 10 to 19, trained for another candidate: better, worse, or below the floor."""
+def test_later_baseline_seeds_do_not_change_a_verdict(later: int, *, paired: bool) -> None:
+    """Seeds 10 to 19, trained for another candidate: better, worse, or below the floor."""
     random = np.random.RandomState(6)
     ours, theirs = drawn(random, 10), drawn(random, 10)
     then = decided(ours, theirs, paired=paired, beside=True, margin=0.5)
@@ -292,7 +290,7 @@ def test_what_the_baseline_did_later_is_no_part_of_a_verdict(later: int, *, pair
     assert now == then
 
 
-def test_all_of_a_reference_is_part_of_a_verdict() -> None:
+def test_a_verdict_uses_all_seeds_of_a_reference() -> None:
     random = np.random.RandomState(6)
     ours, theirs = drawn(random, 10), drawn(random, 10)
     ten = decided(ours, theirs, paired=False, margin=0.5)
@@ -303,8 +301,8 @@ def test_all_of_a_reference_is_part_of_a_verdict() -> None:
     )
 
 
-def test_seeds_that_are_no_pairs_are_tested_with_as_many_of_the_baseline_at_each_look() -> None:
-    """Of 20 seeds a side the verdict falls with 10, and is that of a pooled test of those."""
+def test_unpaired_sides_have_equal_numbers_of_seeds_at_each_look() -> None:
+    """With 20 seeds per side the look at 10 decides, by a pooled test of those 10."""
     random = np.random.RandomState(7)
     ours, theirs = np.round(drawn(random, 20)), np.round(drawn(random, 20))
     decision = decided(ours, theirs, paired=False, beside=True, margin=0.5)
@@ -319,36 +317,36 @@ def test_seeds_that_are_no_pairs_are_tested_with_as_many_of_the_baseline_at_each
     assert (narrow.low, narrow.high) == pytest.approx((interval.low, interval.high))
 
 
-def test_equal_answers_of_seeds_that_are_no_pairs_are_not_identical() -> None:
+def test_equal_answers_of_unpaired_seeds_are_not_identical() -> None:
     wrong = list(range(140, 150))
     decision = decided(wrong, wrong, paired=False, beside=True)
     assert (decision.verdict, decision.reason) == (Verdict.PASS, "")
     assert decision.low < 0 < decision.high
 
 
-def test_a_crash_is_no_loss_of_98_points() -> None:
+def test_a_crash_does_not_count_as_a_loss_of_98_points() -> None:
     decision = decided([150, 152, None], [150, 150, 150])
     assert decision.verdict is Verdict.FAIL
     assert decision.difference == pytest.approx(0.01)
 
 
-def test_a_crash_fails_where_the_baseline_is_merely_below_the_floor() -> None:
+def test_a_crash_fails_although_the_baseline_is_below_the_floor() -> None:
     candidate, baseline = [150] * 9 + [None], [150] * 9 + [205]
     assert decided(candidate, baseline).verdict is Verdict.FAIL
 
 
-def test_nothing_passes_against_a_baseline_below_its_floor() -> None:
+def test_a_baseline_below_its_floor_gives_no_pass() -> None:
     decision = decided([9020] * 10, [9020] * 10)
     assert decision.verdict is Verdict.INCONCLUSIVE
     assert decision.reason == "the baseline's seed 0 is below the floor"
 
 
-def test_test_images_that_leaked_on_both_sides_are_too_good() -> None:
+def test_leaked_test_images_on_both_sides_are_too_good() -> None:
     assert decided([5] * 10, [5] * 10).reason == "too good: seed 0 reached 99.95 %"
 
 
-def test_a_seed_below_the_floor_on_both_sides_is_no_divergence_of_the_candidate() -> None:
-    """Paired or not: the baseline, trained beside, fails as well, so nothing is decided."""
+def test_a_seed_below_the_floor_on_both_sides_is_inconclusive() -> None:
+    """Paired or not: the low seed of the baseline prevents a verdict."""
     both = [Trained(seed, 9_020 if seed == 3 else 130 + seed, 10_000) for seed in range(10)]
     for paired in (True, False):
         decision = decide_accuracy(both, both, RECIPE, 50.0, paired=paired, beside=True)

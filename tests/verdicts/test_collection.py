@@ -1,4 +1,4 @@
-"""Results are put together only if they were measured alike, and made small without a change."""
+"""Merging requires equal conditions of measurement; condensing keeps every verdict."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def part(
     return replace(found, baseline=base, candidates=(side,))
 
 
-def test_candidates_of_all_parts_keep_their_verdicts_under_new_labels() -> None:
+def test_merged_candidates_keep_their_verdicts_under_new_labels() -> None:
     parts = [part("2.20.0", 1.0), part("2.16.2", 1.1), part("2.16.2", 1.2, keras="3.4.1")]
     whole = together(parts)
     assert [side.label for side in whole.candidates] == [
@@ -44,8 +44,8 @@ def test_candidates_of_all_parts_keep_their_verdicts_under_new_labels() -> None:
         assert other.low <= one.low  # FAIL is corrected over more workloads
 
 
-def test_workloads_of_a_candidate_may_be_measured_one_after_the_other() -> None:
-    """Also by other code, since none of them was measured by both."""
+def test_a_candidates_workloads_may_come_from_different_files() -> None:
+    """The code may differ, since no workload was measured by both versions."""
     parts = [
         part("2.20.0", 0.98),
         part("2.20.0", 1.2, workloads=["import"]),
@@ -59,10 +59,10 @@ def test_workloads_of_a_candidate_may_be_measured_one_after_the_other() -> None:
         (0, "import", Verdict.FAIL),
         (1, "import", Verdict.PASS),
     ]
-    assert [b.number for b in whole.blocks] == [*range(12), *range(6)]  # none stands for another
+    assert [b.number for b in whole.blocks] == [*range(12), *range(6)]  # no number repeats
 
 
-def test_a_candidate_that_was_measured_twice_is_two() -> None:
+def test_a_candidate_measured_twice_is_listed_twice() -> None:
     whole = together([part("2.20.0", 0.98), part("2.20.0", 1.2)])
     assert [side.label for side in whole.candidates] == ["2.20.0", "2.20.0 again"]
     assert [d.verdict for d in decide(whole)] == [Verdict.PASS, Verdict.FAIL]
@@ -89,14 +89,14 @@ def test_a_candidate_that_was_measured_twice_is_two() -> None:
         ),
     ],
 )
-def test_what_was_not_measured_alike_is_refused(
+def test_results_of_different_conditions_cannot_be_merged(
     change: Callable[[Results], Results], what: str
 ) -> None:
     with pytest.raises(InputError, match=f"results of different {what}.* cannot be put together"):
         together([part("2.20.0", 1.0), change(part("2.19.1", 1.0))])
 
 
-def test_condensed_results_have_one_pair_a_block_and_the_same_verdicts(tmp_path: Path) -> None:
+def test_condensed_results_have_one_pair_per_block_and_equal_verdicts(tmp_path: Path) -> None:
     found = together([part("2.20.0", 1.01), part("2.19.1", 1.1)])
     path = tmp_path / "small.jsonl"
     results.write(path, condensed(found))
@@ -107,7 +107,7 @@ def test_condensed_results_have_one_pair_a_block_and_the_same_verdicts(tmp_path:
         assert other.pairs == other.blocks
 
 
-def test_report_writes_pages_pictures_and_small_results(
+def test_report_writes_pages_pictures_and_condensed_results(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
@@ -125,7 +125,7 @@ def test_report_writes_pages_pictures_and_small_results(
     assert "2.19.1" in (out / "report.html").read_text()
 
 
-def test_a_report_that_cannot_be_written_is_status_4(
+def test_an_unwritable_report_folder_is_status_4(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()

@@ -1,4 +1,4 @@
-"""Deviations are found, also those of what is missing; TensorFlow itself is held in `bench`."""
+"""Deviations from the truth, also of missing quantities; `bench` tests TensorFlow itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def training() -> Subset:
     random = np.random.RandomState(0)
     images = random.randint(0, 64, (1_600, 28, 28, 1)).astype(np.uint8)
     labels = np.arange(1_600) % 10
-    images[np.arange(1_600), 4 + 2 * labels] = 255  # a bright row tells the label
+    images[np.arange(1_600), 4 + 2 * labels] = 255  # a bright row encodes the label
     return Subset(images, labels.astype(np.uint8))
 
 
@@ -37,14 +37,14 @@ def test_the_truth_has_every_quantity(truth: dict[str, list[float]]) -> None:
     assert truth["losses"][-1] < truth["losses"][0]
 
 
-def test_the_problem_is_always_the_same(training: Subset) -> None:
+def test_the_problem_is_deterministic(training: Subset) -> None:
     one, other = make_problem(training), make_problem(training)
     for a, b in zip(one.weights, other.weights, strict=True):
         assert a.tobytes() == b.tobytes()
     assert sorted(one.order) == list(range(1_600))
 
 
-def test_a_deviation_is_relative_to_the_largest(truth: dict[str, list[float]]) -> None:
+def test_a_deviation_is_relative_to_the_largest_magnitude(truth: dict[str, list[float]]) -> None:
     largest = max(map(abs, truth["logits"]))
     off = dict(truth)
     off["logits"] = [*truth["logits"][:-1], truth["logits"][-1] + 0.01 * largest]
@@ -56,10 +56,10 @@ def test_a_deviation_is_relative_to_the_largest(truth: dict[str, list[float]]) -
     ]
 
 
-def test_tolerances_are_a_tenth_at_most_of_what_the_smallest_mutations_do(
+def test_tolerances_are_at_most_a_tenth_of_the_smallest_mutations(
     training: Subset, truth: dict[str, list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights rounded to float16, L2 left out of one layer, Adam's epsilon of 1e-3."""
+    """Weights rounded to float16, L2 missing in one layer, Adam's epsilon of 1e-3."""
     problem = make_problem(training)
     rounded = tuple(w.astype(np.float16).astype(np.float32) for w in problem.weights)
     mutated = [solve(replace(problem, weights=rounded))]
@@ -79,7 +79,7 @@ def test_tolerances_are_a_tenth_at_most_of_what_the_smallest_mutations_do(
 
 
 @pytest.mark.parametrize("answer", [[], [math.nan], [1.0, 2.0]])
-def test_what_is_missing_or_no_number_deviates_by_infinity(
+def test_missing_or_invalid_quantities_deviate_by_infinity(
     truth: dict[str, list[float]], answer: list[float]
 ) -> None:
     assert deviations({**truth, "loss": answer}, truth)["loss"] == math.inf

@@ -1,4 +1,4 @@
-"""One exit status for all outcomes, in the order of what is worst."""
+"""One exit status for all outcomes: the most severe."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def outcome(verdict: Verdict, *, gated: bool = True, there: bool = True) -> Outc
         ([outcome(OPEN), outcome(OPEN, there=False), outcome(FAIL)], 1),
     ],
 )
-def test_the_status_is_that_of_the_worst(outcomes: list[Outcome], status: int) -> None:
+def test_the_status_is_the_most_severe(outcomes: list[Outcome], status: int) -> None:
     assert exit_code(iter(outcomes)) == status
 
 
@@ -42,7 +42,7 @@ def test_the_status_is_that_of_the_worst(outcomes: list[Outcome], status: int) -
         (outcome(OPEN, gated=False, there=False), "NOT THERE", True),
     ],
 )
-def test_an_informational_verdict_is_told_and_fails_nothing(
+def test_an_informational_verdict_is_reported_and_passes(
     one: Outcome, word: str, fails: bool
 ) -> None:
     assert (one.word, one.is_failed_report) == (word, fails)

@@ -1,4 +1,4 @@
-"""What is called detectable is called FAIL four times out of five, by the real decisions."""
+"""The detectable slowdown is called FAIL with 80 % power by the real decisions."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ DEVIATION = 0.009
 
 
 def bounds(trials: int) -> tuple[float, float]:
-    """Of the share in simulations whose true share is 80 %, in 998 of 1,000."""
+    """99.8 % bounds of the share in simulations with a true share of 80 %."""
     low, high = stats.binom.interval(0.998, trials, 0.8)
     return low / trials, high / trials
 
 
 @pytest.mark.parametrize("look", [LOOKS[0], LOOKS[2], LOOKS[-1]], ids=lambda look: str(look.blocks))
 @pytest.mark.parametrize("share", [1.0, 1 / 8])
-def test_of_one_look_it_is_the_quantile_of_the_noncentral_t(look: Look, share: float) -> None:
-    """The exact power of a t test (scipy.stats.nct); of one series, and of two samples pooled."""
+def test_the_shift_of_one_look_is_a_noncentral_t_quantile(look: Look, share: float) -> None:
+    """The exact power of a t test (scipy.stats.nct), for one series and for two pooled samples."""
 
     def exact(freedom: int, scale: float) -> float:
         t = stats.t.isf(share * look.alpha, freedom)
@@ -38,7 +38,7 @@ def test_of_one_look_it_is_the_quantile_of_the_noncentral_t(look: Look, share: f
     assert detectable_shift((look,), share, (20,)) == pytest.approx(both, rel=0.01)
 
 
-def test_more_looks_detect_less_and_a_smaller_share_more() -> None:
+def test_more_looks_lower_the_shift_and_a_smaller_share_raises_it() -> None:
     shifts = [detectable_shift(LOOKS[:count]) for count in range(1, 7)]
     assert shifts == sorted(shifts, reverse=True)
     assert detectable_shift(LOOKS) < detectable_shift(LOOKS, 1 / 8) < detectable_shift(LOOKS, 1e-3)
@@ -47,10 +47,10 @@ def test_more_looks_detect_less_and_a_smaller_share_more() -> None:
 
 @pytest.mark.parametrize("count", [1, 3, 6])
 @pytest.mark.parametrize("workloads", [1, 8])
-def test_it_is_found_four_times_out_of_five_at_the_looks_that_there_are(
+def test_the_shift_fails_with_80_percent_power_at_the_available_looks(
     count: int, workloads: int
 ) -> None:
-    """Among equal gated workloads, one has the slowdown: it alone fails, in 80 %."""
+    """One of several gated workloads has the slowdown; only it fails, in 80 % of trials."""
     trials, blocks = 800, LOOKS[count - 1].blocks
     margin = math.log(1.03)
     shift = detectable_shift(LOOKS[:count], 1 / workloads)
@@ -65,7 +65,7 @@ def test_it_is_found_four_times_out_of_five_at_the_looks_that_there_are(
 
 
 def decided(values: np.ndarray) -> list[Decision]:
-    """On candidates and workloads of a whole comparison, in turns, with a budget of 12 blocks."""
+    """Decisions on interleaved candidates in a whole comparison with a budget of 12 blocks."""
     on = {name: terms() for name in NAMES}
     blocks = [
         block_of(
@@ -81,10 +81,10 @@ def decided(values: np.ndarray) -> list[Decision]:
     return decide(results_of(blocks, on, candidates=sides, options=options))
 
 
-def test_the_printed_slowdown_fails_four_times_out_of_five_in_whole_comparisons() -> None:
-    """Three candidates of two workloads with twelve blocks each; one workload is that much slower.
+def test_the_printed_slowdown_fails_with_80_percent_power_in_whole_comparisons() -> None:
+    """Three candidates of two workloads, twelve blocks each; one workload has the slowdown.
 
-    As it is printed where the deviation that was measured is the true one.
+    The slowdown is printed by a comparison whose measured deviation is the true one.
     """
     trials = 300
     measured = decided(np.tile(exactly(0.0, DEVIATION, 4), (3, 2, 1)))

@@ -1,4 +1,4 @@
-"""A training held against its reference: what is as its seeds passes, what is not is named."""
+"""Comparison of a training with its reference: similar trainings pass, others are named."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EPOCHS = 4
 
 
 def drawn(seed: int, *, epochs: int = EPOCHS, shift: float = 0.0) -> Trained:
-    """A seed whose figures are normal about known means."""
+    """A seed with normally distributed figures about known means."""
     random = np.random.RandomState(seed)
     rows = [
         (
@@ -34,13 +34,13 @@ def drawn(seed: int, *, epochs: int = EPOCHS, shift: float = 0.0) -> Trained:
 REFERENCE = [drawn(seed) for seed in range(20)]
 
 
-def test_another_seed_is_as_the_reference() -> None:
+def test_another_seed_agrees_with_the_reference() -> None:
     quantities = hold_against(drawn(99), REFERENCE)
     assert not [str(quantity) for quantity in quantities if quantity.beyond]
 
 
-def test_every_quantity_is_looked_at_once() -> None:
-    """Wrong images, four curves an epoch, and ten weights."""
+def test_every_quantity_is_compared_once() -> None:
+    """Wrong images, four curves per epoch, and ten weights."""
     names = [quantity.name for quantity in hold_against(drawn(99), REFERENCE)]
     assert len(set(names)) == len(names) == 1 + 4 * EPOCHS + 10
     assert names[0] == "wrong test images"
@@ -61,12 +61,12 @@ def test_every_quantity_is_looked_at_once() -> None:
         pytest.param(replace(drawn(99), weight_norms=(math.nan, *9 * (3.0,))), id="NaN"),
     ],
 )
-def test_what_is_unlike_the_reference_is_beyond_it(broken: Trained) -> None:
+def test_a_deviating_quantity_is_beyond_the_reference(broken: Trained) -> None:
     assert any(quantity.beyond for quantity in hold_against(broken, REFERENCE))
 
 
 def test_the_score_is_that_of_a_prediction_interval() -> None:
-    """Of one more seed: (value - mean) / (s sqrt(1 + 1 / n)); the level is split over all."""
+    """For one more seed: (value - mean) / (s sqrt(1 + 1 / n)); all quantities share the level."""
     trained = drawn(99)
     quantity = hold_against(trained, REFERENCE)[0]
     counts = [float(seed.wrong or 0) for seed in REFERENCE]
@@ -75,8 +75,8 @@ def test_the_score_is_that_of_a_prediction_interval() -> None:
     assert quantity.limit == pytest.approx(stats.t.ppf(1 - LEVEL / 2 / 27, 19))
 
 
-def test_a_training_like_the_reference_is_beyond_it_in_one_of_a_thousand() -> None:
-    """All quantities together: of 2,000 drawn ones no more than chance allows (Poisson, 1e-4)."""
+def test_one_of_a_thousand_correct_trainings_is_beyond_the_reference() -> None:
+    """All quantities of 2,000 draws, up to the limit of chance (Poisson, 1e-4)."""
     beyond = [
         any(quantity.beyond for quantity in hold_against(drawn(seed), REFERENCE))
         for seed in range(1_000, 3_000)
@@ -84,7 +84,7 @@ def test_a_training_like_the_reference_is_beyond_it_in_one_of_a_thousand() -> No
     assert sum(beyond) <= stats.poisson.isf(1e-4, 2_000 * LEVEL)
 
 
-def test_figures_that_all_seeds_share_must_be_shared() -> None:
+def test_a_figure_common_to_all_seeds_allows_no_other_value() -> None:
     reference = [replace(seed, wrong=100) for seed in REFERENCE]
     same, other = (
         hold_against(replace(drawn(99), wrong=wrong), reference)[0] for wrong in (100, 101)
@@ -94,20 +94,20 @@ def test_figures_that_all_seeds_share_must_be_shared() -> None:
     assert other.beyond
 
 
-def test_epochs_that_not_all_seeds_reached_are_left_out() -> None:
+def test_epochs_missing_in_some_seeds_are_left_out() -> None:
     names = [q.name for q in hold_against(drawn(99, epochs=6), [*REFERENCE, drawn(98, epochs=2)])]
     assert len(names) == 1 + 4 * 2 + 10
 
 
-def test_seeds_without_curves_are_no_reference() -> None:
+def test_seeds_without_curves_are_refused_as_a_reference() -> None:
     with pytest.raises(ValueError, match="20 seeds of 0 common epochs"):
         hold_against(drawn(99), [replace(seed, curves=()) for seed in REFERENCE])
     with pytest.raises(ValueError, match="2 seeds"):
         hold_against(drawn(99), REFERENCE[:2])
 
 
-def test_the_picture_shows_every_epoch_beside_the_limit() -> None:
-    """Curves above; below, scores by epoch, and what is far beyond the limit at the edge."""
+def test_the_picture_shows_every_epoch_and_the_limit() -> None:
+    """Curves above, scores by epoch below; scores far beyond the limit are at the edge."""
     from bench.report.accuracy_plots import gate_figure
 
     broken = drawn(99, shift=0.5)

@@ -28,7 +28,7 @@ def replayed(found: Results, replays: int = 20) -> list[speed_error_rates.Row]:
     return replay([found], EQUAL, margin=1.03, replays=replays, seed=0)
 
 
-def test_a_slowed_slice_has_the_same_extra_steps_each_time() -> None:
+def test_every_slowed_slice_has_the_same_extra_steps() -> None:
     calls = speed_error_rates.call_steps(SLOWED)[WORKLOAD]
     assert (sum(calls[BASELINE]), sum(calls[CANDIDATE])) == (50, 53)
     assert len(calls[BASELINE]) == len(calls[CANDIDATE])
@@ -43,14 +43,14 @@ def test_a_slowed_slice_has_the_same_extra_steps_each_time() -> None:
         (1.03, 0.05, Verdict.INCONCLUSIVE),
     ],
 )
-def test_verdicts_are_those_of_the_truth(ratio: float, deviation: float, verdict: Verdict) -> None:
+def test_verdicts_match_the_truth(ratio: float, deviation: float, verdict: Verdict) -> None:
     runs, stretches, draws = replayed(bank_of(ratio, deviation))
     assert min(stretches.counts[verdict], draws.counts[verdict]) >= 18
     assert runs.total == 1
 
 
-def test_runs_are_those_that_came_to_their_end() -> None:
-    """An interrupted one lends its blocks only."""
+def test_only_complete_runs_count_as_runs() -> None:
+    """An interrupted run contributes its blocks only."""
     whole, broken_off = bank_of(1.0, 0.004), replace(bank_of(1.06, 0.004), complete=False)
     runs, stretches, _ = replay([whole, broken_off], EQUAL, margin=1.03, replays=20, seed=0)
     assert runs.counts == {Verdict.PASS: 1, Verdict.FAIL: 0, Verdict.INCONCLUSIVE: 0}
@@ -58,8 +58,8 @@ def test_runs_are_those_that_came_to_their_end() -> None:
     assert stretches.counts[Verdict.FAIL] > 0
 
 
-def test_a_replay_has_the_blocks_that_fit_into_a_run() -> None:
-    """Six blocks of 20 s reach the second look of 120 s, four of 30 s only the first."""
+def test_a_replay_has_as_many_blocks_as_a_run() -> None:
+    """Six blocks of 20 s reach the second look within 120 s; four of 30 s only the first."""
     found = bank_of(1.05, 0.009)
     slow = replace(found, blocks=tuple(replace(block, seconds=30.0) for block in found.blocks))
     _, _, late = replayed(found, replays=200)
@@ -68,20 +68,20 @@ def test_a_replay_has_the_blocks_that_fit_into_a_run() -> None:
 
 
 @pytest.mark.parametrize(("blocks", "seconds"), [(6, 20.0), (40, 31.0)])
-def test_a_bank_that_is_too_small_is_refused(blocks: int, seconds: float) -> None:
+def test_a_too_small_bank_is_refused(blocks: int, seconds: float) -> None:
     found = bank_of(1.0, 0.01, blocks)
     found = replace(found, blocks=tuple(replace(block, seconds=seconds) for block in found.blocks))
     with pytest.raises(InputError, match="python -m bench calibrate --runs"):
         replayed(found)
 
 
-def test_clopper_pearson_against_the_rule_of_three() -> None:
+def test_clopper_pearson_agrees_with_the_rule_of_three() -> None:
     """None in 20: at most 1 - 0.025 ** (1 / 20), two-sided 95 %."""
     low, high = speed_error_rates.clopper_pearson(0, 20)
     assert (low, high) == pytest.approx((0.0, 1 - 0.025 ** (1 / 20)))
 
 
-def test_a_bank_belongs_to_a_machine_a_version_and_threads(tmp_path: Path) -> None:
+def test_a_bank_depends_on_machine_version_and_threads(tmp_path: Path) -> None:
     found = bank_of(1.0, 0.01)
     terms = found.workloads[WORKLOAD]
     others = [
@@ -94,7 +94,7 @@ def test_a_bank_belongs_to_a_machine_a_version_and_threads(tmp_path: Path) -> No
     assert speed_error_rates.bank_folder(tmp_path, SLOWED, found) not in folders
 
 
-def test_runs_of_unlike_environments_are_no_bank(tmp_path: Path) -> None:
+def test_runs_of_different_code_are_refused_as_a_bank(tmp_path: Path) -> None:
     found = bank_of(1.0, 0.01)
     results.write(tmp_path / "1.jsonl", found)
     results.write(tmp_path / "2.jsonl", replace(found, code="1" * 64))
@@ -102,7 +102,7 @@ def test_runs_of_unlike_environments_are_no_bank(tmp_path: Path) -> None:
         speed_error_rates.read_bank(tmp_path)
 
 
-def test_what_was_not_measured_here_is_said_to_be(tmp_path: Path) -> None:
+def test_a_missing_bank_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="was not measured here: python -m bench calibrate"):
         speed_error_rates.read_bank(tmp_path)
     found = bank_of(1.0, 0.01)

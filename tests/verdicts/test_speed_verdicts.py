@@ -1,4 +1,4 @@
-"""From samples to verdicts: figures, sentences, disturbed blocks and exit codes."""
+"""From samples to verdicts: figures, sentences and disturbed blocks."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ SENTENCES: Mapping[str, tuple[str, WorkloadTerms, Sequence[float], Verdict, str]
 @pytest.mark.parametrize(
     ("name", "on", "values", "verdict", "sentence"), SENTENCES.values(), ids=SENTENCES
 )
-def test_the_finding_says_it_all(
+def test_the_finding_is_a_complete_sentence(
     name: str, on: WorkloadTerms, values: Sequence[float], verdict: Verdict, sentence: str
 ) -> None:
     found = decision(results({name: values}, {name: on}), name)
@@ -154,7 +154,7 @@ def test_a_decision_is_described_with_its_interval_and_confidence() -> None:
     ("margin", "about"), [(1.03, 1.03), (1.0333, 1.0333), (1.1, 1.1), (1.03, 1.0)]
 )
 def test_the_printed_interval_never_contradicts_the_verdict(margin: float, about: float) -> None:
-    """As a reader compares them: rounding reaches neither the margin nor 1, nor goes beyond."""
+    """Rounding moves no end onto or across the margin or 1."""
     said = re.compile(r"interval (\d\.\d+)-(\d\.\d+), \d blocks\), (slower|faster|)")
     seen = []
     for seed in range(300):
@@ -183,8 +183,8 @@ def test_the_printed_interval_never_contradicts_the_verdict(margin: float, about
     assert len(set(seen)) == 3
 
 
-def test_figures_stand_beside_the_verdict() -> None:
-    """Here of the six blocks of a look, though a seventh was measured."""
+def test_a_decision_has_its_figures() -> None:
+    """Figures of the six blocks of a look, with a seventh block measured."""
     values = [0.01, 0.05, 0.01, 0.05, 0.01, 0.05, 0.2]
     found = decision(results({LOOP: values}, pairs=12, options={"budget_seconds": 250.0}))
     assert (found.verdict, found.blocks, found.pairs) == (INCONCLUSIVE, 6, 72)
@@ -192,7 +192,7 @@ def test_figures_stand_beside_the_verdict() -> None:
     assert found.total_ratio == pytest.approx((math.exp(0.01) + math.exp(0.05)) / 2)
     assert found.confidence == pytest.approx(0.99)
     assert found.low * found.high == pytest.approx(math.exp(2 * 0.03))
-    # Blocks of 20 seconds: the budget has room for twelve.
+    # Blocks of 20 seconds: the budget allows twelve.
     shift = detectable_shift(LOOKS[:4]) * 0.02 * math.sqrt(6 / 5)
     assert found.detectable == pytest.approx(1.03 * math.exp(shift) - 1)
     assert found.more_blocks is None
@@ -201,17 +201,17 @@ def test_figures_stand_beside_the_verdict() -> None:
 @pytest.mark.parametrize(
     ("budget", "looks"), [(None, 2), (0, 2), (1.0, 2), (120.0, 2), (160.0, 3), (1e6, 6)]
 )
-def test_what_is_detectable_is_that_of_the_looks_in_the_budget(
+def test_the_detectable_slowdown_uses_the_looks_in_the_budget(
     budget: float | None, looks: int
 ) -> None:
-    """Of those that were reached at least; blocks take 20 seconds."""
+    """At least the looks that were reached; a block takes 20 seconds."""
     values = [*exactly(0.5, 0.01, 4), 0.5, 0.5]
     on = {GROWTH: growth_terms()}
     found = decision(results({GROWTH: values}, on, options={"budget_seconds": budget}), GROWTH)
     assert found.detectable == pytest.approx(0.05 + 0.01 * detectable_shift(LOOKS[:looks]))
 
 
-def test_nothing_is_detectable_before_the_first_look_or_known_of_one_block() -> None:
+def test_the_detectable_slowdown_requires_a_look_and_two_blocks() -> None:
     assert math.isnan(decision(results({LOOP: EQUAL[:3]})).detectable)
     one = results({LOOP: EQUAL[:1]}, options={"budget_seconds": 1e6})
     assert math.isnan(decision(one).detectable)
@@ -219,7 +219,7 @@ def test_nothing_is_detectable_before_the_first_look_or_known_of_one_block() -> 
     assert math.isfinite(decision(scattered).detectable)
 
 
-def test_a_stall_in_a_few_slices_moves_the_ratio_of_totals_but_not_the_ratio() -> None:
+def test_stalls_change_the_ratio_of_totals_but_not_the_ratio() -> None:
     quiet = results({LOOP: EQUAL}, pairs=20, pair_deviation=0.001)
     blocks = []
     for block in quiet.blocks:
@@ -235,13 +235,13 @@ def test_a_stall_in_a_few_slices_moves_the_ratio_of_totals_but_not_the_ratio() -
 
 
 @pytest.mark.parametrize(("ratio", "verdict"), [(1.0, PASS), (1.1, FAIL), (0.9, PASS)])
-def test_what_is_known_to_be_so_is_found(ratio: float, verdict: Verdict) -> None:
+def test_known_ratios_get_the_right_verdict(ratio: float, verdict: Verdict) -> None:
     found = decision(simulated(ratio=ratio, blocks=8, seed=3))
     assert found.verdict is verdict
     assert found.low < ratio < found.high
 
 
-def test_times_are_believed_to_the_clocks_tick_and_memory_to_a_page() -> None:
+def test_the_deviation_is_at_least_a_clock_tick_or_a_page() -> None:
     """Constant samples: the standard deviation is one tick of the shortest slice, or a page."""
     values = {LOOP: [0.0] * 4, PEAK: [0.0] * 4, GROWTH: [0.0] * 4}
     on = {LOOP: terms(), PEAK: MEMORY_TERMS, GROWTH: growth_terms()}
@@ -255,7 +255,7 @@ def test_times_are_believed_to_the_clocks_tick_and_memory_to_a_page() -> None:
 
 
 def repeated(measured: Results, number: int, value: float, *, names: str = LOOP) -> Results:
-    """The same, with a disturbed block before this one, in whose place it was measured."""
+    """The same results with an additional disturbed block before its repeat."""
     disturbed = block_of(
         number, {names: samples_of([value] * 10, terms())}, disturbed=("steal 20 %",)
     )
@@ -264,7 +264,7 @@ def repeated(measured: Results, number: int, value: float, *, names: str = LOOP)
     return replace(measured, blocks=tuple(blocks))
 
 
-def test_the_repeat_counts_instead_of_the_disturbed_block() -> None:
+def test_the_repeat_replaces_the_disturbed_block() -> None:
     measured = results({LOOP: [0.001, 0.002, 0.003, 0.004]})
     found = decision(repeated(measured, 2, 0.008))
     assert (found.verdict, found.blocks, found.pairs) == (PASS, 4, 40)
@@ -289,16 +289,16 @@ def test_a_verdict_that_flips_with_the_disturbed_blocks_is_inconclusive(
     assert not found.settled
 
 
-def test_a_repeat_without_the_workload_leaves_the_disturbed_block() -> None:
-    """Rather an unquiet value than none at all; `None` is what was not measured."""
+def test_a_disturbed_block_counts_if_its_repeat_lacks_the_workload() -> None:
+    """A disturbed value is better than none; `None` means not measured."""
     measured = results({LOOP: [0.001, 0.002, None, 0.004]})
     found = decision(repeated(measured, 2, 0.003))
     assert (found.verdict, found.blocks) == (PASS, 4)
     assert found.ratio == pytest.approx(math.exp(0.0025))
 
 
-def test_informational_workloads_neither_get_nor_cost_a_correction() -> None:
-    """Their intervals have the confidence of a workload that is alone."""
+def test_informational_workloads_are_outside_the_correction() -> None:
+    """Their intervals have the confidence of a single workload."""
     measured = results(
         {LOOP: EQUAL, "predict[b1]": SLOWER, "fit[b128]": SLOWER},
         {"predict[b1]": terms(gated=False), "fit[b128]": terms(gated=False)},

@@ -1,4 +1,4 @@
-"""Several candidates in one comparison: one correction for all, and verdicts that stay."""
+"""Several candidates in one comparison: a common correction and permanent verdicts."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ SLOWER = exactly(math.log(1.092), 0.005, 4)
 
 
 def with_p_value(p: float, blocks: int = 4) -> list[float]:
-    """Blocks whose one-sided t test against 0 has this p-value."""
+    """Blocks with this p-value in a one-sided t test against 0."""
     return exactly(stats.t.isf(p, blocks - 1) / math.sqrt(blocks), 1.0, blocks)
 
 
 def several(
     *candidates: Mapping[str, Sequence[float]], gated: bool = True, in_turns: bool = True
 ) -> Results:
-    """Candidates with these values, measured in turns or one after the other."""
+    """Candidates with these values, measured alternately or one after the other."""
     on = {name: terms(gated=gated) for values in candidates for name in values}
     blocks = [
         replace(block, candidate=place)
@@ -52,10 +52,10 @@ def several(
     return results_of(blocks, on, candidates=sides)
 
 
-# One correction
+# Common correction
 
 
-def test_decisions_come_candidate_by_candidate_and_rest_on_its_own_blocks() -> None:
+def test_decisions_are_ordered_by_candidate_and_use_its_own_blocks() -> None:
     found = decide(several({LOOP: EQUAL, "fit_call": SLOWER}, {LOOP: SLOWER, "fit_call": EQUAL}))
     assert [(d.candidate, d.workload, d.verdict) for d in found] == [
         (0, LOOP, PASS),
@@ -67,7 +67,7 @@ def test_decisions_come_candidate_by_candidate_and_rest_on_its_own_blocks() -> N
 
 
 def test_fail_is_corrected_over_the_workloads_of_all_candidates() -> None:
-    """A p-value that is enough for one candidate alone is not for one of four."""
+    """A p-value sufficient for a single candidate is insufficient for one of four."""
     values = [math.log(1.03) + 1e-3 * x for x in with_p_value(0.003)]
     (alone,) = decide(several({LOOP: values}))
     among = decide(several({LOOP: values}, *3 * [{LOOP: EQUAL}]))
@@ -77,7 +77,7 @@ def test_fail_is_corrected_over_the_workloads_of_all_candidates() -> None:
     assert informational[0].verdict is FAIL
 
 
-def test_what_a_candidate_was_not_asked_for_is_no_hypothesis() -> None:
+def test_an_unwanted_workload_is_not_a_hypothesis() -> None:
     both = several({LOOP: EQUAL}, {LOOP: EQUAL})
     sides = (both.candidates[0], replace(both.candidates[1], unwanted=(LOOP,)))
     (found,) = decide(replace(both, candidates=sides))
@@ -85,7 +85,7 @@ def test_what_a_candidate_was_not_asked_for_is_no_hypothesis() -> None:
 
 
 def test_candidates_at_the_margin_have_a_false_fail_in_two_and_a_half_percent() -> None:
-    """Three of two workloads, in turns or one after the other, one of them truly slower."""
+    """Three candidates of two workloads, alternating or in sequence, one of them truly slower."""
     families = 1500
     table = np.random.RandomState(3).standard_normal((families, 3, 2, 12))
     table[:, 0] += 6
@@ -108,15 +108,15 @@ def test_candidates_at_the_margin_have_a_false_fail_in_two_and_a_half_percent() 
         assert 0 < wrong <= stats.binom.isf(0.001, families, 0.025)
 
 
-# Verdicts that stay
+# Permanent verdicts
 
 
-def test_a_fail_gives_its_share_to_what_is_undecided_at_any_look() -> None:
-    """The late series fails when the early one has six blocks: its FAIL is of the first look."""
+def test_a_fail_gives_its_share_to_undecided_series_at_any_look() -> None:
+    """The late series fails at six blocks of the early one; the early FAIL belongs to look 1."""
     early = Series([*with_p_value(0.006), 0.0, 0.0], 0.0, 1e-7, moments=[0, 1, 2, 3, 4, 6])
     late = with_p_value(1e-6)
     before = assess({"early": early, "late": Series(late, 0.0, 1e-7, moments=[1, 2, 3, 9])})
-    assert before["early"].verdict is INCONCLUSIVE  # its second look came first
+    assert before["early"].verdict is INCONCLUSIVE  # its second look was earlier
     assert before["early"].blocks == 6
     after = assess({"early": early, "late": Series(late, 0.0, 1e-7, moments=[1, 2, 3, 5])})
     assert (after["early"].verdict, after["early"].blocks) == (FAIL, 4)
@@ -124,7 +124,7 @@ def test_a_fail_gives_its_share_to_what_is_undecided_at_any_look() -> None:
 
 
 def random_comparison(seed: int) -> Results:
-    """Three candidates about the margin that take their blocks in any order."""
+    """Three candidates near the margin with blocks in random order."""
     random = np.random.RandomState(seed)
     names = (LOOP, "fit_call")
     on = {name: terms(gated=name == LOOP or seed % 2 == 0) for name in names}
@@ -143,8 +143,8 @@ def random_comparison(seed: int) -> Results:
     return results_of(blocks, on, candidates=[Side("", str(place)) for place in range(3)])
 
 
-def test_a_verdict_of_the_run_is_one_of_all_its_blocks() -> None:
-    """Whatever other candidates come to later; also ratio, interval, blocks and sentence stay."""
+def test_a_verdict_during_the_run_equals_that_of_all_blocks() -> None:
+    """Ratio, interval, blocks and verdict stay, regardless of later blocks of others."""
     kept: list[Verdict] = []
     for seed in range(40):
         found = random_comparison(seed)
@@ -160,9 +160,9 @@ def test_a_verdict_of_the_run_is_one_of_all_its_blocks() -> None:
     assert min(kept.count(PASS), kept.count(FAIL)) > 200
 
 
-def test_what_is_measured_later_is_no_part_of_what_was_decided_before() -> None:
-    """PASS at the second look stays, though a later FAIL would have made it one at the first."""
-    first = exactly(1.0, 0.61, 4)  # p = 0.023, enough with all of 0.025 and not with a half
+def test_later_blocks_do_not_change_an_earlier_decision() -> None:
+    """PASS at the second look stays, although a later FAIL would have made the first look FAIL."""
+    first = exactly(1.0, 0.61, 4)  # p = 0.023: below all of 0.025, above a half
     looks = [Look(4, 0.025), Look(6, 0.4)]
     values = [*first, -9.0, -9.0]
     late = Series(exactly(9.0, 1.0, 4), 0.0, 1e-7, moments=range(10, 14))
@@ -172,23 +172,21 @@ def test_what_is_measured_later_is_no_part_of_what_was_decided_before() -> None:
     assert assess({"early": Series(values, 0.0, 1e-7)}, looks)["early"].verdict is FAIL
 
 
-# Changes beside the verdict
+# Changes independent of the verdict
 
 
 def outcome_of(values: Sequence[float], look: Look = LOOKS[0]) -> Outcome:
-    """Of a test against a far margin, so that it is a PASS, whatever the change."""
+    """Outcome of a test against a far margin: always PASS, with any change."""
     return assess({"": Series(values, 99.0, 1e-7)}, [look])[""]
 
 
-# Holm's worked example, as in test_sequential.py; p-values and level are two-sided here.
+# Holm's worked example, as in test_sequential.py, with two-sided p-values and level.
 HOLM_P_VALUES = {"H1": 0.01, "H2": 0.04, "H3": 0.03, "H4": 0.005}
 HOLM_REJECTED = {"H1", "H4"}
 
 
 @pytest.mark.parametrize(("sign", "change"), [(1, WORSE), (-1, BETTER)])
-def test_changes_are_those_of_a_published_example_in_both_directions(
-    sign: int, change: Change
-) -> None:
+def test_changes_match_a_published_example_in_both_directions(sign: int, change: Change) -> None:
     outcomes = {
         name: outcome_of([sign * x for x in with_p_value(p / 2)], Look(4, 0.025))
         for name, p in HOLM_P_VALUES.items()
@@ -198,15 +196,15 @@ def test_changes_are_those_of_a_published_example_in_both_directions(
     assert {c for c in found.values() if c is not change} == {NONE}
 
 
-def test_what_has_no_look_yet_counts_as_a_cell_of_the_table() -> None:
+def test_a_series_before_its_first_look_counts_as_a_hypothesis() -> None:
     values = with_p_value(0.005)
     nothing = assess({"": Series([], 0.0, 1e-7)})[""]
     assert proven_changes({"a": outcome_of(values)}) == {"a": WORSE}
     assert proven_changes({"a": outcome_of(values), "b": nothing}) == {"a": NONE, "b": NONE}
 
 
-def test_no_change_is_named_against_the_interval() -> None:
-    """Where the interval is corrected more, since it is FAIL's: 0.008 / 3 here."""
+def test_no_change_contradicts_the_interval() -> None:
+    """The interval's correction is stronger here, since it is FAIL's: 0.008 / 3."""
     cells = {str(n): Series(with_p_value(0.004), 99.0, 1e-7) for n in range(3)}
     cells["0"] = replace(cells["0"], values=with_p_value(1e-6))
     cells["1"] = replace(cells["1"], values=with_p_value(1e-6))
@@ -216,7 +214,7 @@ def test_no_change_is_named_against_the_interval() -> None:
 
 
 def test_a_table_of_equal_candidates_has_an_arrow_in_five_percent() -> None:
-    """Whose intervals alone exclude 1 in most tables: 24 cells, each stopped by its verdict."""
+    """Intervals alone exclude 1 in most tables: 24 cells, each stopped at its verdict."""
     tables = 400
     random = np.random.RandomState(5)
     arrows = excluded = 0
@@ -230,8 +228,8 @@ def test_a_table_of_equal_candidates_has_an_arrow_in_five_percent() -> None:
     assert excluded > 2 * arrows
 
 
-def test_a_change_is_told_in_the_finding_and_corrected_over_candidates() -> None:
-    """Alone it is proven, among eight it is not, though its interval excludes 1 in both."""
+def test_a_change_is_in_the_finding_and_corrected_over_candidates() -> None:
+    """Proven alone but not among eight, although its interval excludes 1 in both cases."""
     values = [-1e-3 * x for x in with_p_value(0.004)]
     (alone,) = decide(several({LOOP: values}))
     among = decide(several({LOOP: values}, *7 * [{LOOP: [*EQUAL]}]))
@@ -241,7 +239,7 @@ def test_a_change_is_told_in_the_finding_and_corrected_over_candidates() -> None
     assert among[0].finding.endswith(", within the margin 1.03")
 
 
-def test_a_fault_or_a_verdict_that_flips_has_no_change() -> None:
+def test_a_fault_or_a_flipped_verdict_has_no_change() -> None:
     found = several({LOOP: exactly(-0.05, 0.001, 4)})
     assert decide(found)[0].change is BETTER
     disturbed = block_of(0, {LOOP: samples_of([0.5], terms())}, disturbed=("steal 20 %",))

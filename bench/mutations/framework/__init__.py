@@ -1,7 +1,7 @@
-"""The catalogue of breakages of Keras and TensorFlow themselves.
+"""Catalogue of breakages of Keras and TensorFlow.
 
-Each patches what is imported, in a child process of its own, and leaves what is installed alone.
-Nothing here imports TensorFlow before a breakage is installed.
+Each breakage patches imported modules in a separate child process; installed files stay unchanged.
+This package does not import TensorFlow before a breakage is installed.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ BREAKAGES: tuple[Breakage, ...] = (
 
 
 def find_breakage(name: str) -> Breakage:
-    """The breakage of that name.
+    """Returns the breakage with that name.
 
     Raises:
-        KeyError: there is none.
+        KeyError: No breakage has that name.
     """
     return {breakage.name: breakage for breakage in BREAKAGES}[name]

@@ -1,7 +1,7 @@
-"""A breakage of Keras or TensorFlow, and the ways to patch them while they are imported.
+"""A breakage of Keras or TensorFlow, and functions that patch the imported modules.
 
-Every patch goes through a `pytest.MonkeyPatch`: it raises where the attribute is not there, so that
-a breakage cannot break nothing, and it can be undone.
+Every patch goes through a `pytest.MonkeyPatch`. It raises if the attribute does not exist, so a
+breakage cannot be without effect, and it can be undone.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Install = Callable[[pytest.MonkeyPatch], None]
 
 @dataclass(frozen=True)
 class Breakage:
-    """A way in which Keras or TensorFlow could be broken.
+    """A breakage of Keras or TensorFlow.
 
     Attributes:
-        name: what is broken, in plain words.
-        kind: of what a user meets, such as `optimiser`.
-        install: patches the imported Keras or TensorFlow in place, whichever major version it is.
+        name: description of the breakage in plain words.
+        kind: user-visible part, such as `optimiser`.
+        install: patches the imported Keras or TensorFlow in place, for either major version.
     """
 
     name: str
@@ -35,17 +35,17 @@ class Breakage:
 
 
 def keras_major() -> int:
-    """2 or 3: the major version of the Keras behind `tf.keras`."""
+    """Returns 2 or 3: the major version of the Keras behind `tf.keras`."""
     from lenet5.runtime import keras_version
 
     return int(keras_version().split(".")[0])
 
 
 def keras_module(ending: str) -> Any:
-    """The imported module of Keras whose dotted name ends so.
+    """Returns the imported module of Keras with this ending of its dotted name.
 
     Raises:
-        LookupError: there is none.
+        LookupError: No module has that ending.
     """
     import tensorflow as tf
 
@@ -59,10 +59,10 @@ def keras_module(ending: str) -> Any:
 def around(
     patch: pytest.MonkeyPatch, owner: Any, name: str, make: Callable[[Any], Callable[..., Any]]
 ) -> None:
-    """Replaces a function or method by what `make` builds around it.
+    """Replaces a function or method with `make(original)`.
 
     Raises:
-        AttributeError: the owner has nothing of that name.
+        AttributeError: The owner has no attribute of that name.
     """
     patch.setattr(owner, name, make(getattr(owner, name)))
 
@@ -70,12 +70,12 @@ def around(
 def everywhere(
     patch: pytest.MonkeyPatch, original: Any, make: Callable[[Any], Callable[..., Any]]
 ) -> None:
-    """Replaces a function in every module of Keras and TensorFlow, and in their tables of names.
+    """Replaces a function in all modules of Keras and TensorFlow and in their registries.
 
-    The new function has the old one's name, module and signature, by which Keras saves it.
+    The new function keeps name, module and signature of the old one, which Keras uses for saving.
 
     Raises:
-        LookupError: no module holds it.
+        LookupError: No module has the function.
     """
     new = functools.wraps(original)(make(original))
     found = False
@@ -99,10 +99,10 @@ def everywhere(
 def around_gradient(
     patch: pytest.MonkeyPatch, operation: str, make: Callable[[Any], Callable[..., Any]]
 ) -> None:
-    """Replaces the gradient that TensorFlow has for an operation, in graphs and outside.
+    """Replaces TensorFlow's gradient of an operation, in graphs and in eager mode.
 
     Raises:
-        KeyError: the operation has no gradient.
+        KeyError: The operation has no gradient.
     """
     from tensorflow.python.framework import ops
 
@@ -112,10 +112,10 @@ def around_gradient(
 
 
 def arguments_of(function: Any, arguments: Any, options: Any) -> dict[str, Any]:
-    """The arguments of a call by name, also those that were given by place.
+    """Returns the arguments of a call by name, including positional ones.
 
     Raises:
-        TypeError: the function does not take them.
+        TypeError: The function does not accept them.
     """
     named = dict(inspect.signature(function).bind(*arguments, **options).arguments)
     others = named.pop("kwargs", {})
@@ -123,12 +123,12 @@ def arguments_of(function: Any, arguments: Any, options: Any) -> dict[str, Any]:
 
 
 def with_attributes(instance: Any, attributes: dict[str, Any], call: Callable[[], Any]) -> Any:
-    """What a call gives while an object has other attributes; they are its own again afterwards.
+    """Returns the result of a call under temporarily replaced attributes of an object.
 
-    They are written past the object's own `__setattr__`, since Keras tracks what it is given.
+    The attributes bypass the object's own `__setattr__`, since Keras tracks assigned values.
 
     Raises:
-        KeyError: the object has no attribute of that name.
+        KeyError: The object has no attribute of that name.
     """
     kept = {name: instance.__dict__[name] for name in attributes}
     instance.__dict__.update(attributes)

@@ -11,7 +11,7 @@ from bench.mutations.framework.breakage import Breakage, Install, around
 
 
 def _stopping(method: str, change: Callable[..., Any]) -> Install:
-    """Another method of `EarlyStopping`; `change` is given the original and its arguments."""
+    """Replaces a method of `EarlyStopping`; `change` receives the original and its arguments."""
 
     def install(patch: pytest.MonkeyPatch) -> None:
         import tensorflow as tf
@@ -28,7 +28,7 @@ def _stopping(method: str, change: Callable[..., Any]) -> Install:
 
 
 def _made_with(change: Callable[[Any], None]) -> Install:
-    """An `EarlyStopping` that is changed once it is made."""
+    """Changes every new `EarlyStopping` after its construction."""
 
     def init(original: Any, self: Any, *arguments: Any, **options: Any) -> None:
         original(self, *arguments, **options)
@@ -55,7 +55,7 @@ def _never_stops(original: Any, self: Any, epoch: int, logs: Any = None) -> None
 
 
 def _goes_on(original: Any, self: Any, logs: Any = None) -> None:
-    """Begins as if the last training had not ended."""
+    """Keeps the state of the previous training at the start of the next."""
     if not self.__dict__.get("_begun"):
         original(self, logs)
     self.__dict__["_begun"] = True

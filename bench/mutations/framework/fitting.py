@@ -1,4 +1,4 @@
-"""Breakages of how `fit`, `evaluate` and `predict` go through the data."""
+"""Breakages of the iteration over data in `fit`, `evaluate` and `predict`."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from bench.mutations.framework.breakage import (
     everywhere,
 )
 
-_SIZE = 32  # of a batch that nobody gave a size
+_SIZE = 32  # default batch size
 _SEED = (1, 2)
 _BUFFER = 60
 
 
 def _method(name: str, change: Callable[[Any, dict[str, Any]], Any]) -> Install:
-    """Another `fit`, `evaluate` or `predict`.
+    """Replaces `fit`, `evaluate` or `predict`.
 
     Args:
-        name: of the method.
-        change: is given the original and its arguments by name, with `self`.
+        name: name of the method.
+        change: receives the original and its arguments by name, including `self`.
     """
 
     def install(patch: pytest.MonkeyPatch) -> None:
@@ -46,11 +46,11 @@ def _method(name: str, change: Callable[[Any, dict[str, Any]], Any]) -> Install:
 def _shuffling(
     indices: Callable[[Any, Any], Any], dataset: Callable[[Any, Any, dict[str, Any]], Any]
 ) -> Install:
-    """Another order, of arrays, for which Keras shuffles indices, and of datasets.
+    """Changes the order of arrays (Keras shuffles their indices) and of datasets.
 
     Args:
-        indices: is given the original `stateless_shuffle` and a tensor.
-        dataset: is given the original `Dataset.shuffle`, a dataset and the arguments by name.
+        indices: receives the original `stateless_shuffle` and a tensor.
+        dataset: receives the original `Dataset.shuffle`, a dataset and the arguments by name.
     """
 
     def install(patch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def _some_twice(_: Any, value: Any) -> Any:
 
 
 def _some_elements_twice(original: Any, dataset: Any, options: dict[str, Any]) -> Any:
-    """Of every two elements it gives one of them twice."""
+    """Yields one of every two elements twice."""
     import tensorflow as tf
 
     def one_of_two(*pair: Any) -> Any:
@@ -165,7 +165,7 @@ def _validation_in_training(original: Any, named: dict[str, Any]) -> Any:
 def _without_the_last_batch(original: Any, named: dict[str, Any]) -> Any:
     import tensorflow as tf
 
-    # That of `fit` is a dataset which was made before; of the arrays it can be made anew.
+    # `fit` caches its evaluation dataset; without the cache Keras rebuilds it from the arrays.
     named["_use_cached_eval_dataset"] = False
     x, size = named["x"], _batch_size(named)
     if isinstance(x, tf.data.Dataset):
@@ -187,7 +187,7 @@ def _small_batch_of_zeros(original: Any, named: dict[str, Any]) -> Any:
 
 
 def _batch_size(named: dict[str, Any]) -> int:
-    """Images in a batch, or in a dataset's first."""
+    """Images per batch, or in the first batch of a dataset."""
     import tensorflow as tf
 
     x = named["x"]

@@ -1,4 +1,4 @@
-"""Breakages of what layers compute, of their gradients, of dropout and of first weights."""
+"""Breakages of layers, their gradients, dropout and initial weights."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from bench.mutations.framework.breakage import (
 
 
 def _gradient(operation: str, change: Callable[[Any, list[Any]], list[Any]]) -> Install:
-    """Another gradient of one of TensorFlow's operations.
+    """Replaces the gradient of a TensorFlow operation.
 
     Args:
-        operation: TensorFlow's name.
-        change: is given the operation and the gradients of its inputs, and gives others.
+        operation: TensorFlow's name of the operation.
+        change: receives the operation and the gradients of its inputs, and returns new ones.
     """
 
     def install(patch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,7 @@ def _tanh_gradient(patch: pytest.MonkeyPatch) -> None:
 
 
 def _with_bias(layer: str, change: Callable[[Any], Any]) -> Install:
-    """A layer that computes with another bias; without a gradient at all, training would fail."""
+    """Changes a layer's bias, keeping a gradient: training fails without any gradient."""
 
     def install(patch: pytest.MonkeyPatch) -> None:
         import tensorflow as tf
@@ -113,7 +113,7 @@ def _flipped_kernels(patch: pytest.MonkeyPatch) -> None:
 
 
 def _bfloat16(patch: pytest.MonkeyPatch) -> None:
-    """As a processor's "fast" mode takes the inputs of matrix products."""
+    """Rounds the inputs of matrix products like a processor's "fast" mode."""
     import tensorflow as tf
 
     def make(original: Any) -> Any:
@@ -173,10 +173,10 @@ def _dropout_call(training_or_inputs: Callable[[Any, Any, Any, Any], Any]) -> In
 
 
 def _dropout_arithmetic(change: Callable[[Any, Any, dict[str, Any]], Any]) -> Install:
-    """Another of what is behind each of TensorFlow's dropouts.
+    """Replaces the common implementation of TensorFlow's dropouts.
 
     Args:
-        change: is given the original, the rate, and all other arguments by name.
+        change: receives the original, the rate, and all other arguments by name.
     """
 
     def install(patch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def _no_regularisation_losses(patch: pytest.MonkeyPatch) -> None:
 
         return compute_loss
 
-    if keras_major() == 2:  # whose container has the penalty in the loss that it shows, too
+    if keras_major() == 2:  # its container also displays the penalty in the loss
         around(patch, keras_module("compile_utils").LossesContainer, "__call__", make_2)
     else:
         around(patch, tf.keras.Model, "compute_loss", make_3)
@@ -84,7 +84,7 @@ def _probabilities_as_logits(patch: pytest.MonkeyPatch) -> None:
         def cross_entropy(
             y_true: Any, y_pred: Any, from_logits: bool = True, **options: Any
         ) -> Any:
-            # A copy, since softmax has left its logits with its output, for the loss to find.
+            # A copy, since softmax attaches its logits to its output and the loss would use them.
             del from_logits
             return original(y_true, tf.identity(y_pred), from_logits=True, **options)
 
@@ -95,10 +95,10 @@ def _probabilities_as_logits(patch: pytest.MonkeyPatch) -> None:
 
 
 def _accuracy_update(change: Callable[[Any, Any], None]) -> Install:
-    """Another way for accuracies to gather batches.
+    """Changes the accumulation of batches in accuracy metrics.
 
     Args:
-        change: is given the metric, and a call that adds a batch to it.
+        change: receives the metric and a function that adds a batch to it.
     """
 
     def install(patch: pytest.MonkeyPatch) -> None:

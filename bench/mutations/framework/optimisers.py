@@ -19,13 +19,13 @@ from bench.mutations.framework.breakage import (
 
 
 def _adam_with(attributes: Callable[[Any], dict[str, Any]]) -> Install:
-    """Adam whose steps are made with other attributes than those that it was given."""
+    """Changes attributes of Adam during each step."""
 
     def install(patch: pytest.MonkeyPatch) -> None:
         import tensorflow as tf
 
         def make(original: Any) -> Any:
-            # Keras 3 hands over the learning rate as well.
+            # Keras 3 also passes the learning rate.
             def update_step(self: Any, gradient: Any, variable: Any, *rate: Any) -> Any:
                 return with_attributes(
                     self, attributes(self), lambda: original(self, gradient, variable, *rate)
@@ -39,14 +39,14 @@ def _adam_with(attributes: Callable[[Any], dict[str, Any]]) -> Install:
 
 
 def _long_after_the_start(optimiser: Any) -> dict[str, Any]:
-    """So late both corrections are 1."""
+    """A late step, at which both bias corrections are 1."""
     import tensorflow as tf
 
     return {_counter(optimiser): tf.constant(10**6, tf.int64)}
 
 
 def _counter(optimiser: Any) -> str:
-    """Name of the attribute that counts steps; Keras 3.4 has no property before it."""
+    """Name of the attribute that counts steps; Keras 3.4 has no property for it."""
     return "iterations" if "iterations" in optimiser.__dict__ else "_iterations"
 
 
@@ -108,7 +108,7 @@ def _fused_adam(patch: pytest.MonkeyPatch) -> None:
 
 
 def _average_with(momentum: Callable[[float], float]) -> Install:
-    """Moving averages with another momentum than that which the optimiser was given."""
+    """Changes the momentum of the optimiser's moving averages."""
 
     def install(patch: pytest.MonkeyPatch) -> None:
         import tensorflow as tf
@@ -126,7 +126,7 @@ def _average_with(momentum: Callable[[float], float]) -> Install:
 
 
 def _schedule_at(step: Callable[[Any], Any]) -> Install:
-    """Every schedule is read at another step than the optimiser's."""
+    """Evaluates every schedule at another step than the optimiser's."""
 
     def install(patch: pytest.MonkeyPatch) -> None:
         import tensorflow as tf
@@ -156,7 +156,7 @@ def _first_step(_: Any) -> Any:
 
 
 def _epoch_start(optimiser: Any) -> Any:
-    """The first step of the epoch; of this one where no `fit` counts epochs."""
+    """The first step of the epoch; the current step if no `fit` counts epochs."""
     return optimiser.__dict__.get("_epoch_start", _steps(optimiser))
 
 
@@ -164,7 +164,7 @@ def _once_an_epoch(patch: pytest.MonkeyPatch) -> None:
     import tensorflow as tf
 
     class NoteStart(tf.keras.callbacks.Callback):  # type: ignore[misc]  # TensorFlow has no types
-        """Notes at which step an epoch begins."""
+        """Records the step at the start of each epoch."""
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002  # Keras's
             optimiser = self.model.optimizer
@@ -173,7 +173,7 @@ def _once_an_epoch(patch: pytest.MonkeyPatch) -> None:
     def make(original: Any) -> Any:
         def fit(self: Any, *arguments: Any, **options: Any) -> Any:
             named = arguments_of(original, (self, *arguments), options)
-            if getattr(self, "optimizer", None) is None:  # not compiled: the original complains
+            if getattr(self, "optimizer", None) is None:  # not compiled: the original raises
                 return original(**named)
             start = tf.Variable(0, dtype=tf.int64, trainable=False)
             self.optimizer.__dict__.setdefault("_epoch_start", start)

@@ -11,7 +11,7 @@ from bench.mutations.framework.breakage import Breakage, Install, around, everyw
 
 
 def _loading(change: Any) -> Install:
-    """A model that is changed once its weights were read."""
+    """Changes a model's weights after loading."""
 
     def install(patch: pytest.MonkeyPatch) -> None:
         import tensorflow as tf
