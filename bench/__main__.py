@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bench import accuracy, numerics, reference, speed
+from bench import accuracy, numerics, seeds, speed
 from bench.environments import builds
 from bench.environments.builds import Built, EnvironmentProblem, default_cache
 from bench.environments.request import parse_request
@@ -292,19 +292,19 @@ def _reference(options: argparse.Namespace) -> int:
         tqdm(total=count, unit="seed", disable=None) as bar,
     ):
 
-        def on_reference(found: Trainings) -> None:
-            keep([found])
-            done = sum(trained.seed in wanted for trained in found.seeds)
+        def on_sets(sets: Sequence[Trainings]) -> None:
+            keep(sets)
+            done = sum(trained.seed in wanted for trained in sets[0].seeds)
             bar.update(done - bar.n)
             if bar.disable:
                 _print_all([f"{done} of {count} seeds"])
 
-        found, failed = reference.train_reference(
+        found, failed = seeds.train_reference(
             recipe,
             builds.build(request, default_cache(os.environ), say=print),
             _mnist(),
             _only_set(path) if path.stat().st_size else None,  # it is open, and may be new
-            on_reference,
+            on_sets,
             engine=options.engine,
             seeds=wanted,
             processes=processes_at_once,

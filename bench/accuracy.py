@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from bench.environments.builds import Built, EnvironmentProblem, build_candidates
-from bench.measure import capacity, machine
-from bench.measure.processes import interpreter_of, private_folder
-from bench.measure.seeds import Job, train_seeds
-from bench.measure.worker_files import prepare_training_folder
-from bench.plans.seeds import AccuracyTerms, read_accuracy_terms, stages
+from bench.environments.builds import build_candidates
+from bench.measure import capacity
+from bench.plans.seeds import AccuracyTerms, read_accuracy_terms
 from bench.records import results
-from bench.records.sides import Side, named_sides
-from bench.records.trainings import (
-    Comparison,
-    Trained,
-    Trainings,
-    differs,
-    keeping,
-    read_reference,
-)
+from bench.records.trainings import Comparison, Trainings, keeping, read_reference
 from bench.report.accuracy import accuracy_html, accuracy_table, headline
 from bench.report.pages import markdown, message_html
+from bench.seeds import train_comparison
 from bench.verdicts.accuracy import AccuracyDecision, decide_all, finding
 from bench.verdicts.outcomes import Outcome
 from bench.verdicts.sequential import Verdict
-from lenet5.data import Dataset, Subset, sha256_of
+from lenet5.data import Dataset, Subset
 from lenet5.errors import InputError
-
-OnSeed = Callable[[Sequence[Trainings]], None]
 
 
 class AccuracyExperiment:
@@ -122,13 +109,13 @@ class AccuracyExperiment:
             tqdm(total=total, disable=None, unit="seed", leave=False) as bar,
         ):
 
-            def on_seed(sets: Sequence[Trainings]) -> None:
+            def on_sets(sets: Sequence[Trainings]) -> None:
                 self._sets = list(sets)
                 keep(sets)
                 own = sets if reference is None else sets[1:]
                 bar.update(sum(len(item.seeds) for item in own) - bar.n)
 
-            compare_accuracy(terms, built, reference, dataset, on_seed, processes=self._processes)
+            train_comparison(terms, built, reference, dataset, on_sets, processes=self._processes)
 
     def outcomes(self) -> Mapping[Any, Outcome]:
         """Of every candidate that was selected."""
@@ -186,99 +173,3 @@ def outcomes_of(sets: Sequence[Trainings], terms: Comparison, stopped: str = "")
             )
         )
     return found
-
-
-def compare_accuracy(
-    terms: AccuracyTerms,
-    built: Sequence[Built | EnvironmentProblem],
-    reference: Trainings | None,
-    dataset: Dataset,
-    on_seed: OnSeed,
-    *,
-    processes: int,
-) -> list[Trainings]:
-    """Trains seeds up to each look, of those that are not decided yet.
-
-    Args:
-        terms: what is asked for.
-        built: the environments: the baseline's, unless there is a reference, and the candidates'.
-        reference: to hold candidates against instead of a baseline.
-        dataset: MNIST.
-        on_seed: is told of all trainings after each seed.
-        processes: trainings at a time.
-
-    Returns:
-        The trainings of baseline or reference, then of every candidate.
-
-    Raises:
-        KeyboardInterrupt: after `on_seed` was told of what there is.
-    """
-    with private_folder() as folder:
-        code = prepare_training_folder(folder, dataset)
-        sets = _nothing_trained(terms, built, reference, sha256_of(dataset), code)
-        on_seed(sets)
-        sides = {
-            str(place): interpreter_of(side)
-            for place, side in enumerate(built, start=0 if reference is None else 1)
-            if isinstance(side, Built)
-        }
-
-        def on_trained(job: Job, trained: Trained, said: Mapping[str, Any]) -> None:
-            place = int(job.side)
-            if not (trained.started or sets[place].seeds):
-                problem = f"its worker cannot start: {trained.problem}"
-                sets[place] = replace(sets[place], problem=problem)
-                on_seed(sets)
-                return
-            versions = {**sets[place].side.versions, **said}
-            sets[place] = replace(
-                sets[place].with_seed(trained), side=replace(sets[place].side, versions=versions)
-            )
-            on_seed(sets)
-
-        for first, last in stages(terms.seeds):
-            places = _undecided(sets, terms)
-            if reference is None and places:
-                places = [0, *places]
-            jobs = [
-                Job(str(place), seed, terms.recipe, terms.engine)
-                for seed in range(first, last)
-                for place in places
-            ]
-            train_seeds(jobs, sides, folder, processes=processes, on_trained=on_trained)
-    return sets
-
-
-def _nothing_trained(
-    terms: AccuracyTerms,
-    built: Sequence[Built | EnvironmentProblem],
-    reference: Trainings | None,
-    split: str,
-    code: str,
-) -> list[Trainings]:
-    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-    def of(side: Side) -> Trainings:
-        return Trainings(
-            *(terms.recipe, terms.engine, split, code, side, machine.describe(), started),
-            problem=side.problem,
-        )
-
-    requests = [*filter(None, [terms.baseline]), *terms.candidates]
-    sets = [of(side) for side in named_sides(requests, built)]
-    if reference is not None:
-        label = f"the reference ({reference.side.label})"
-        sets.insert(0, replace(reference, side=replace(reference.side, label=label)))
-    return sets
-
-
-def _undecided(sets: Sequence[Trainings], terms: AccuracyTerms) -> list[int]:
-    if sets[0].problem or any(trained.wrong is None for trained in sets[0].seeds):
-        return []  # more seeds tell nothing where the baseline itself fails
-    decisions = decide_all(sets, terms.comparison)
-    return [
-        place
-        for place, decision in enumerate(decisions, start=1)
-        if decision.verdict is Verdict.INCONCLUSIVE
-        and not (sets[place].problem or differs(sets[0], sets[place]))
-    ]

@@ -12,13 +12,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+from bench.engine import pursue
 from bench.environments.builds import Built, EnvironmentProblem, build_candidates
 from bench.measure import machine
-from bench.measure.blocks import BlockRecorder
+from bench.measure.blocks import MeasuredBlock, measure_blocks
 from bench.measure.processes import Interpreter, interpreter_of, private_folder, running_on
 from bench.measure.worker_files import prepare_folder
 from bench.measure.workers import BASE, Bench
-from bench.plans.speed import Plan, Terms, next_number, read_terms, terms_to_resume, todo
+from bench.plans.speed import Plan, Terms, next_blocks, read_terms, terms_to_resume
 from bench.records import results
 from bench.records.blocks import Block, Results, WorkloadTerms
 from bench.records.sides import difference, named_sides, with_told
@@ -213,36 +214,27 @@ def run(
         InputError: a worker says otherwise of its environment than one before it.
         KeyboardInterrupt: after what was measured has been handed to `on_results`.
     """
-    steps = {name: terms.steps for name, terms in results.workloads.items() if terms.steps}
     there = {place: side for place, side in enumerate(candidates) if side is not None}
-    while specs := {place: own for place in there if (own := todo(plan, results, place))}:
-        counts = [sum(block.candidate == place for block in results.blocks) for place in there]
-        recorder = BlockRecorder(
-            bench,
-            {BASE: baseline, **{place: there[place] for place in specs}},
-            {place: list(own.values()) for place, own in specs.items()},
-            steps,
-            numbers={place: next_number(plan, results, place) for place in specs},
-            turn=max(counts),
-            seed=plan.seed,
-        )
-        try:
-            recorder.measure()
-        finally:
-            for block in recorder.blocks(_quickest_control(results)):
-                if block.samples or block.failures:
-                    results = _with_block(results, block, recorder, steps)
-                    on_results(results, block)
-    return replace(results, complete=True)
+
+    def keep(results: Results, measured: MeasuredBlock) -> Results:
+        results = _with_block(results, measured)
+        on_results(results, measured.block)
+        return results
+
+    found = pursue(
+        results,
+        lambda results: next_blocks(plan, results, there),
+        lambda tasks: measure_blocks(tasks, bench, {BASE: baseline, **there}),
+        keep,
+    )
+    return replace(found, complete=True)
 
 
-def _with_block(
-    results: Results, block: Block, recorder: BlockRecorder, steps: Mapping[str, int]
-) -> Results:
+def _with_block(results: Results, measured: MeasuredBlock) -> Results:
+    block, said, steps = measured.block, measured.said, measured.steps
     workloads = {
         name: replace(terms, steps=steps.get(name, 0)) for name, terms in results.workloads.items()
     }
-    said = recorder.versions
     candidates = list(results.candidates)
     if block.candidate in said:
         told = with_told(candidates[block.candidate], said[block.candidate])
@@ -257,11 +249,6 @@ def _with_block(
         candidates=tuple(candidates),
         blocks=(*results.blocks, block),
     )
-
-
-def _quickest_control(results: Results) -> float | None:
-    seconds = [w.control_seconds for block in results.blocks for w in block.witnesses]
-    return min(seconds, default=None)
 
 
 def measure(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -16,6 +17,7 @@ from bench.records.blocks import (
     BASELINE,
     CANDIDATE,
     Block,
+    BlockTask,
     Failure,
     Samples,
     SideSamples,
@@ -42,30 +44,24 @@ class BlockRecorder:
         self,
         bench: Bench,
         sides: Mapping[int, Interpreter],
-        specs: Mapping[int, Sequence[Spec]],
+        task: BlockTask,
         steps: dict[str, int],
-        *,
-        numbers: Mapping[int, int],
-        turn: int,
-        seed: int,
     ) -> None:
-        """Plans a block.
+        """Prepares a block.
 
         Args:
-            bench: where and how.
+            bench: folder, cores and limits.
             sides: the baseline at `BASE`, candidates at their places.
-            specs: by candidate, the workloads to measure.
-            steps: of a slice by workload; what is missing is fixed here, by the baseline.
-            numbers: by candidate, the block's number among its blocks.
-            turn: of the comparison's blocks: each begins with another side.
-            seed: of the order of the workloads.
+            task: the workloads of each candidate.
+            steps: of a slice by workload; the baseline fixes missing ones here.
         """
+        specs = task.specs
         self._bench = bench
         self._core = bench.cores[0] if len(bench.cores) == 1 else None
         self._sides = sides
         self._steps = steps
-        self._numbers = numbers
-        self._order = [*turned([BASE, *specs], turn)]
+        self._numbers = task.numbers
+        self._order = [*turned([BASE, *specs], task.turn)]
         self._wanted: dict[str, list[int]] = {}
         for place, own in specs.items():
             for spec in own:
@@ -73,7 +69,7 @@ class BlockRecorder:
         every = {spec.name: spec for own in specs.values() for spec in own}.values()
         self._slices = [spec for spec in every if spec.kind in (SLICE, FIRST_STEP)]
         self._probes = [spec for spec in every if spec.kind in (IMPORT, MEMORY, GROWTH)]
-        shuffle = random.Random(f"{seed} {turn}").shuffle  # noqa: S311 - no secret
+        shuffle = random.Random(f"{task.seed} {task.turn}").shuffle  # noqa: S311 - no secret
         shuffle(self._slices)
         shuffle(self._probes)
         self._samples: dict[int, dict[str, Samples]] = {place: {} for place in specs}
@@ -259,6 +255,45 @@ class BlockRecorder:
         for place in places if is_base else [error.place]:
             if place != BASE:
                 self._failures[place].append(failure)
+
+
+@dataclass(frozen=True)
+class MeasuredBlock:
+    """The record of one candidate in a block.
+
+    Attributes:
+        block: its samples and failures.
+        said: versions by place, from the workers.
+        steps: of a slice, by workload.
+    """
+
+    block: Block
+    said: Mapping[int, Mapping[str, Any]]
+    steps: Mapping[str, int]
+
+
+def measure_blocks(
+    tasks: Sequence[BlockTask], bench: Bench, sides: Mapping[int, Interpreter]
+) -> Generator[MeasuredBlock, None, None]:
+    """Measures blocks.
+
+    Args:
+        tasks: in the order of their start.
+        bench: folder, cores and limits.
+        sides: interpreter and settings of each place.
+
+    Yields:
+        The record of each candidate; after Ctrl-C that of the unfinished block.
+    """
+    for task in tasks:
+        steps = dict(task.steps)
+        recorder = BlockRecorder(bench, sides, task, steps)
+        try:
+            recorder.measure()
+        finally:
+            for block in recorder.blocks(task.quickest_control):
+                if block.samples or block.failures:
+                    yield MeasuredBlock(block, recorder.versions, steps)
 
 
 def _fixed_steps(spec: Spec, workers: Workers) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,8 +12,7 @@ from typing import Any
 
 from bench.measure.processes import Interpreter, Worker, WorkerError
 from bench.records import ledger
-from bench.records.trainings import Trained
-from lenet5.recipe import Recipe
+from bench.records.trainings import SeedTask, Trained
 
 _START_SECONDS = 300.0
 _EPOCH_SECONDS = 60.0  # ten times what an epoch takes on a slow core
@@ -21,37 +20,33 @@ _TRIES = 2  # a fault is told from an accident by a fresh process
 
 
 @dataclass(frozen=True)
-class Job:
-    """A seed of a recipe to train on a side, and the engine that trains it."""
+class TrainedSeed:
+    """The record of a task; `said` holds the worker's versions."""
 
-    side: str
-    seed: int
-    recipe: Recipe
-    engine: str
-
-
-OnTrained = Callable[[Job, Trained, Mapping[str, Any]], None]
+    task: SeedTask
+    trained: Trained
+    said: Mapping[str, Any]
 
 
 def train_seeds(
-    jobs: Sequence[Job],
-    sides: Mapping[str, Interpreter],
+    tasks: Sequence[SeedTask],
+    sides: Mapping[int, Interpreter],
     folder: Path,
     *,
     processes: int,
-    on_trained: OnTrained,
     epoch_seconds: float = _EPOCH_SECONDS,
-) -> None:
-    """Trains every job; where a process fails twice, its side is left alone with that recipe.
+) -> Generator[TrainedSeed, None, None]:
+    """Runs every task; a place whose task fails in two processes gets no further ones.
 
     Args:
-        jobs: in the order in which they are begun.
-        sides: what each side's processes run with.
+        tasks: in the order of their start.
+        sides: interpreter and settings of each place.
         folder: made by `prepare_training_folder`.
         processes: at a time.
-        on_trained: is told of every seed, with what the process says of its versions; called
-            here, one at a time.
-        epoch_seconds: a training counts as hung after so many for each of its epochs.
+        epoch_seconds: timeout of a training, for each of its epochs.
+
+    Yields:
+        The record of each finished task.
 
     Raises:
         KeyboardInterrupt: after every process has ended.
@@ -59,35 +54,35 @@ def train_seeds(
     live: set[Worker] = set()
     lock = threading.Lock()
     stopping = threading.Event()
-    failed: set[tuple[str, Recipe]] = set()
+    failed: set[int] = set()
 
-    def train(job: Job) -> tuple[Trained, Mapping[str, Any]] | None:
+    def train(task: SeedTask) -> tuple[Trained, Mapping[str, Any]] | None:
         reason, retried, started = "", "", False
         for _ in range(_TRIES):
-            if (job.side, job.recipe) in failed:
+            if task.place in failed:
                 return None
             try:
-                with Worker(sides[job.side], folder) as worker, _listed(worker, live, lock):
+                with Worker(sides[task.place], folder) as worker, _listed(worker, live, lock):
                     if stopping.is_set():  # looked at once listed: nobody would end it otherwise
                         return None
                     said = worker.ask(_START_SECONDS, "start", cores=[], threads=1)["versions"]
                     started = True
-                    limit_seconds = epoch_seconds * (job.recipe.epochs + 1)
+                    limit_seconds = epoch_seconds * (task.recipe.epochs + 1)
                     answer = worker.ask(
                         limit_seconds,
                         "train",
-                        recipe=asdict(job.recipe),
-                        seed=job.seed,
-                        engine=job.engine,
+                        recipe=asdict(task.recipe),
+                        seed=task.seed,
+                        engine=task.engine,
                     )
                     del answer["idle_cpu_seconds"]
                     return replace(_read(answer), retried=retried), said
             except WorkerError as error:
                 reason = error.reason
                 retried = retried or reason
-        failed.add((job.side, job.recipe))
+        failed.add(task.place)
         fault = Trained(
-            *(job.seed, None, 10_000),
+            *(task.seed, None, 10_000),
             problem=reason,
             crashed=True,
             started=started,
@@ -97,10 +92,10 @@ def train_seeds(
 
     with ThreadPoolExecutor(processes) as pool:
         try:
-            futures = {pool.submit(train, job): job for job in jobs}
+            futures = {pool.submit(train, task): task for task in tasks}
             for future in as_completed(futures):
                 if (done := future.result()) is not None:
-                    on_trained(futures[future], *done)
+                    yield TrainedSeed(futures[future], *done)
         except BaseException:
             stopping.set()
             pool.shutdown(wait=False, cancel_futures=True)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.environments.request import Request, parse_request
-from bench.records.trainings import Comparison, identity, read_reference, reference_seeds
-from bench.verdicts.accuracy import LOOKS, margin_points, pairs_seeds
+from bench.records.trainings import (
+    Comparison,
+    SeedTask,
+    Trainings,
+    differs,
+    identity,
+    read_reference,
+    reference_seeds,
+)
+from bench.verdicts.accuracy import LOOKS, decide_all, margin_points, pairs_seeds
+from bench.verdicts.sequential import Verdict
 from lenet5.errors import InputError
 from lenet5.recipe import Recipe
 from lenet5.recipes import find_recipe
@@ -105,9 +114,36 @@ def default_margin(recipe: str, engine: str) -> float:
     return margin_points(reference.seeds)
 
 
-def stages(seeds: int) -> Iterator[tuple[int, int]]:
-    """Seeds from and to of what is trained before each look."""
-    first = 0
-    for last in (look.blocks for look in LOOKS if look.blocks <= seeds):
-        yield first, last
-        first = last
+def next_seeds(sets: Sequence[Trainings], terms: AccuracyTerms) -> list[SeedTask]:
+    """Tasks up to the next look: seeds of undecided candidates, and of the baseline with them."""
+    for look in (look.blocks for look in LOOKS if look.blocks <= terms.seeds):
+        places = _undecided(sets, terms)
+        if terms.baseline is not None and places:
+            places = [0, *places]
+        tasks = [
+            SeedTask(place, seed, terms.recipe, terms.engine)
+            for seed in range(look)
+            for place in places
+            if all(trained.seed != seed for trained in sets[place].seeds)
+        ]
+        if tasks:
+            return tasks
+    return []
+
+
+def seeds_without_record(found: Trainings, seeds: Sequence[int]) -> list[SeedTask]:
+    """Tasks for the missing seeds of a reference."""
+    there = {trained.seed for trained in found.seeds}
+    return [SeedTask(0, seed, found.recipe, found.engine) for seed in seeds if seed not in there]
+
+
+def _undecided(sets: Sequence[Trainings], terms: AccuracyTerms) -> list[int]:
+    if sets[0].problem or any(trained.wrong is None for trained in sets[0].seeds):
+        return []  # more seeds tell nothing where the baseline itself fails
+    decisions = decide_all(sets, terms.comparison)
+    return [
+        place
+        for place, decision in enumerate(decisions, start=1)
+        if decision.verdict is Verdict.INCONCLUSIVE
+        and not (sets[place].problem or differs(sets[0], sets[place]))
+    ]

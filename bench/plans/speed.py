@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bench.environments.request import Request, parse_request
-from bench.records.blocks import Block, Results
+from bench.records.blocks import Block, BlockTask, Results
 from bench.records.catalogue import PAIR_SECONDS, WORKLOADS, Spec, check_margin, select
 from bench.verdicts.sequential import LOOKS
 from bench.verdicts.speed import Decision, decide
@@ -40,7 +40,31 @@ class Plan:
     seed: int = 0
 
 
-def todo(plan: Plan, results: Results, index: int) -> dict[str, Spec]:
+def next_blocks(plan: Plan, results: Results, there: Iterable[int]) -> list[BlockTask]:
+    """The next block of all undecided candidates; empty where the budget reaches no look.
+
+    Args:
+        plan: workloads, budget and seed.
+        results: of all blocks so far.
+        there: places of the candidates with an environment.
+    """
+    places = [*there]
+    specs = {place: [*own.values()] for place in places if (own := _todo(plan, results, place))}
+    if not specs:
+        return []
+    seconds = [w.control_seconds for block in results.blocks for w in block.witnesses]
+    task = BlockTask(
+        specs,
+        numbers={place: _next_number(plan, results, place) for place in specs},
+        turn=max(sum(block.candidate == place for block in results.blocks) for place in places),
+        seed=plan.seed,
+        steps={name: terms.steps for name, terms in results.workloads.items() if terms.steps},
+        quickest_control=min(seconds, default=None),
+    )
+    return [task]
+
+
+def _todo(plan: Plan, results: Results, index: int) -> dict[str, Spec]:
     """The workloads that are still to be decided, if the budget reaches another look."""
     blocks = [block for block in results.blocks if block.candidate == index]
     if not blocks:
@@ -53,7 +77,7 @@ def todo(plan: Plan, results: Results, index: int) -> dict[str, Spec]:
         before = _decisions(replace(results, blocks=_without_last(results, index)), index)
         if any(decisions[name].faults == 1 and not before[name].faults for name in left):
             return left  # a fresh block tells a fault from an accident, whatever the budget
-    number = next_number(plan, results, index)
+    number = _next_number(plan, results, index)
     numbers = {name: {b.number for b in blocks if name in b.samples} for name in left}
     values = min(len(found - {number}) for found in numbers.values())
     share = _LATER_SHARE if len(blocks) == 1 else 1.0
@@ -84,7 +108,7 @@ def _reaches_a_look(
     return look is not None and spent + (look - values) * expected_seconds <= plan.budget_seconds
 
 
-def next_number(plan: Plan, results: Results, index: int) -> int:
+def _next_number(plan: Plan, results: Results, index: int) -> int:
     """The number of a candidate's next block: that of the last one if it is to be repeated.
 
     A disturbed block is better than no verdict: it is not repeated where that would cost the look.

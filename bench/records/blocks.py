@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from bench.records.catalogue import Spec
 from bench.records.sides import Side
 
 BASELINE, CANDIDATE = "baseline", "candidate"
@@ -83,6 +84,27 @@ class Witness:
     load: float
     steal: float | None = None
     others: float | None = None
+
+
+@dataclass(frozen=True)
+class BlockTask:
+    """A task: one block of the baseline and its candidates.
+
+    Attributes:
+        specs: by candidate, the workloads to measure.
+        numbers: by candidate, the number of its next block.
+        turn: of all blocks; each turn another side starts.
+        seed: of the order of the workloads.
+        steps: of a slice by workload, as far as earlier blocks fixed them.
+        quickest_control: seconds of the control kernel in earlier blocks; None: there are none.
+    """
+
+    specs: Mapping[int, Sequence[Spec]]
+    numbers: Mapping[int, int]
+    turn: int = 0
+    seed: int = 0
+    steps: Mapping[str, int] = field(default_factory=dict)
+    quickest_control: float | None = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,16 @@ FOLDER = Path(__file__).parents[1] / "references"
 
 
 @dataclass(frozen=True)
+class SeedTask:
+    """A task: one seed of a recipe, trained by an engine in the environment at a place."""
+
+    place: int
+    seed: int
+    recipe: Recipe
+    engine: str
+
+
+@dataclass(frozen=True)
 class Trained:
     """What became of a seed.
 

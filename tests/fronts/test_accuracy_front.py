@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from bench import __main__ as command
-from bench import reference
-from bench.measure import machine, seeds
+from bench.measure import machine
+from bench.measure.seeds import TrainedSeed, train_seeds
 from bench.records import trainings
 from bench.records.sides import Side
 from bench.records.trainings import (
+    SeedTask,
     Trained,
     Trainings,
     read_trainings,
@@ -244,13 +245,13 @@ def test_a_seed_that_failed_is_not_kept_in_a_reference(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def train(jobs: list[seeds.Job], *_: object, on_trained: Any, **__: object) -> None:
-        for job in jobs:
-            fault = {"wrong": None, "problem": "killed", "crashed": True}
-            answer = fault if job.seed == 1 else {"wrong": 150}
-            on_trained(job, Trained(job.seed, images=10_000, **answer), {})
+    def train(tasks: list[SeedTask], *_: object, **__: object) -> Iterator[TrainedSeed]:
+        for task in tasks:
+            fault: dict[str, Any] = {"wrong": None, "problem": "killed", "crashed": True}
+            answer = fault if task.seed == 1 else {"wrong": 150}
+            yield TrainedSeed(task, Trained(task.seed, images=10_000, **answer), {})
 
-    monkeypatch.setattr(reference, "train_seeds", train)
+    monkeypatch.setattr("bench.seeds.train_seeds", train)
     assert command.main(["reference", "--environment", stub, "--seeds", "3"]) == 1
     assert "seed 1 is missing: killed" in capsys.readouterr().out
     (found,) = read_trainings(references / "fast-keras.jsonl")
@@ -264,13 +265,12 @@ def test_a_reference_goes_on_where_it_was_left(
     reference = ["reference", "--environment", stub, "--seeds"]
     assert command.main([*reference, "3"]) == 0
     trained: list[object] = []
-    train: Any = seeds.train_seeds
 
-    def watched(jobs: list[object], *arguments: Any, **more: Any) -> None:
-        trained.extend(jobs)
-        train(jobs, *arguments, **more)
+    def watched(tasks: list[SeedTask], *more: Any, **options: Any) -> Iterator[TrainedSeed]:
+        trained.extend(tasks)
+        return train_seeds(tasks, *more, **options)
 
-    monkeypatch.setattr("bench.reference.train_seeds", watched)
+    monkeypatch.setattr("bench.seeds.train_seeds", watched)
     assert command.main([*reference, "5"]) == 0
     assert len(trained) == 2
     (found,) = read_trainings(references / "fast-keras.jsonl")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 import bench.__main__ as command
 from bench.environments.builds import default_cache
 from bench.measure import capacity
-from bench.records.trainings import keeping, read_trainings
+from bench.measure.seeds import TrainedSeed
+from bench.records.trainings import SeedTask, Trained, keeping, read_trainings
 from lenet5.recipe import ENGINES
 
 pytestmark = pytest.mark.usefixtures("black_images")
@@ -81,9 +83,13 @@ def test_as_many_train_at_once_as_is_asked(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[int] = []
-    monkeypatch.setattr(
-        "bench.reference.train_seeds", lambda *_, processes, **__: seen.append(processes)
-    )
+
+    def fail(tasks: list[SeedTask], *_: object, processes: int) -> Iterator[TrainedSeed]:
+        seen.append(processes)
+        fault = Trained(tasks[0].seed, None, 10_000, problem="killed", crashed=True)
+        yield TrainedSeed(tasks[0], fault, {})
+
+    monkeypatch.setattr("bench.seeds.train_seeds", fail)
     monkeypatch.setattr(capacity, "default_processes", lambda: 7)
     assert [command.main([*arguments, *more]) for more in ([], ["--processes", "3"])] == [1, 1]
     assert seen == [7, 3]

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from bench import speed
-from bench.measure.blocks import BlockRecorder
+from bench.measure.blocks import BlockRecorder, measure_blocks
 from bench.measure.processes import Interpreter, Worker
 from bench.measure.workers import BASE, Bench, Limits, Workers
 from bench.plans.speed import Plan
 from bench.records import catalogue
-from bench.records.blocks import Block, Results, Witness, WorkloadTerms
+from bench.records.blocks import Block, BlockTask, Results, Witness, WorkloadTerms
 from bench.records.sides import Side
 from bench.report.words import how_measured
 from bench.verdicts.faults import missing
@@ -194,20 +194,11 @@ def test_a_slice_can_be_made_of_interleaved_calls(
 
     monkeypatch.setattr(Workers, "slice", watched)
     calls = {LOOP: {"baseline": (5, 5), "candidate": (6, 5)}}
-    steps: dict[str, int] = {}
-    recorder = BlockRecorder(
-        replace(bench, call_steps=calls),
-        {BASE: Interpreter(python, {}), 0: Interpreter(python, {})},
-        {0: [catalogue.WORKLOADS[LOOP]]},
-        steps,
-        numbers={0: 0},
-        turn=0,
-        seed=0,
-    )
-    recorder.measure()
-    (block,) = recorder.blocks()
-    samples = block.samples[LOOP]
-    assert steps == {LOOP: 10}
+    task = BlockTask({0: [catalogue.WORKLOADS[LOOP]]}, {0: 0})
+    sides = {BASE: Interpreter(python, {}), 0: Interpreter(python, {})}
+    (measured,) = measure_blocks([task], replace(bench, call_steps=calls), sides)
+    samples = measured.block.samples[LOOP]
+    assert measured.steps == {LOOP: 10}
     assert samples.baseline.values == pytest.approx([0.10] * 4)
     assert samples.candidate.values == pytest.approx([0.11] * 4)
     forth = [("baseline", 5), ("candidate", 6), ("baseline", 5), ("candidate", 5)]

@@ -13,9 +13,9 @@ import pytest
 
 from bench.measure import seeds
 from bench.measure.processes import Interpreter, Worker
-from bench.measure.seeds import Job, train_seeds
+from bench.measure.seeds import train_seeds
 from bench.measure.worker_files import prepare_training_folder
-from bench.records.trainings import Trained
+from bench.records.trainings import SeedTask
 from lenet5.data import Dataset, Subset
 from lenet5.recipe import ENGINES
 from lenet5.recipes import find_recipe
@@ -33,21 +33,15 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def side(tmp_path: Path, **settings: str) -> Mapping[str, Interpreter]:
-    return {"": Interpreter(stub_python(tmp_path), settings)}
+def side(tmp_path: Path, **settings: str) -> Mapping[int, Interpreter]:
+    return {0: Interpreter(stub_python(tmp_path), settings)}
 
 
 def test_a_training_that_hangs_twice_is_given_up(folder: Path, tmp_path: Path) -> None:
-    found: list[Trained] = []
-    train_seeds(
-        [Job("", seed, RECIPE, "graph") for seed in range(3)],
-        side(tmp_path, TF_STUB_FAULT="train - hang"),
-        folder,
-        processes=1,
-        on_trained=lambda _, trained, __: found.append(trained),
-        epoch_seconds=0.25,
-    )
-    (hung,) = found  # the others are not tried
+    jobs = [SeedTask(0, seed, RECIPE, "graph") for seed in range(3)]
+    sides = side(tmp_path, TF_STUB_FAULT="train - hang")
+    (done,) = train_seeds(jobs, sides, folder, processes=1, epoch_seconds=0.25)
+    hung = done.trained  # the others are not tried
     assert (hung.wrong, hung.crashed, hung.started) == (None, True, True)
     assert hung.problem == hung.retried == "gave no answer in 0.5 s"
 
@@ -67,14 +61,8 @@ def test_a_training_that_needs_a_second_process_says_why(
             return super().ask(seconds, do, **arguments)
 
     monkeypatch.setattr(seeds, "Worker", Watched)
-    found: list[Trained] = []
-    train_seeds(
-        [Job("", seed, RECIPE, "graph") for seed in range(3)],
-        side(tmp_path),
-        folder,
-        processes=1,
-        on_trained=lambda _, trained, __: found.append(trained),
-    )
+    jobs = [SeedTask(0, seed, RECIPE, "graph") for seed in range(3)]
+    found = [done.trained for done in train_seeds(jobs, side(tmp_path), folder, processes=1)]
     assert [trained.retried for trained in found] == ["", "killed by SIGKILL", ""]
     assert not any(trained.crashed for trained in found)
 
@@ -91,16 +79,8 @@ def test_a_worker_is_told_recipe_seed_and_engine_of_its_job(
             return super().ask(seconds, do, **arguments)
 
     monkeypatch.setattr(seeds, "Worker", Watched)
-    jobs = [Job("", seed, RECIPE, engine) for seed, engine in enumerate(ENGINES)]
-    told: list[Job] = []
-    train_seeds(
-        jobs,
-        side(tmp_path),
-        folder,
-        processes=1,
-        on_trained=lambda job, _, __: told.append(job),
-    )
-    assert told == jobs
+    jobs = [SeedTask(0, seed, RECIPE, engine) for seed, engine in enumerate(ENGINES)]
+    assert [done.task for done in train_seeds(jobs, side(tmp_path), folder, processes=1)] == jobs
     assert asked == [
         {"recipe": asdict(RECIPE), "seed": seed, "engine": engine}
         for seed, engine in enumerate(ENGINES)
@@ -110,7 +90,6 @@ def test_a_worker_is_told_recipe_seed_and_engine_of_its_job(
 def test_ctrl_c_ends_every_process_and_begins_no_other(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[int] = []
     pids: list[int] = []
 
     class Watched(Worker):
@@ -118,15 +97,12 @@ def test_ctrl_c_ends_every_process_and_begins_no_other(
             super().__init__(*arguments)
             pids.append(self.pid)
 
-    def on_trained(job: Job, _: Trained, __: Mapping[str, Any]) -> None:
-        told.append(job.seed)
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(seeds, "Worker", Watched)
-    jobs = [Job("", seed, RECIPE, "graph") for seed in range(40)]
+    jobs = [SeedTask(0, seed, RECIPE, "graph") for seed in range(40)]
+    records = train_seeds(jobs, side(tmp_path), folder, processes=2)
+    next(records)
     with pytest.raises(KeyboardInterrupt):
-        train_seeds(jobs, side(tmp_path), folder, processes=2, on_trained=on_trained)
-    assert len(told) == 1
+        records.throw(KeyboardInterrupt())
     assert 1 <= len(pids) < 40
     for pid in pids:
         with pytest.raises(ProcessLookupError):

@@ -11,11 +11,11 @@ from typing import Any
 import psutil
 import pytest
 
-from bench.measure.blocks import BlockRecorder
+from bench.measure.blocks import measure_blocks
 from bench.measure.processes import Interpreter, Worker, WorkerError, time_running
 from bench.measure.workers import BASE, Bench, Limits, Workers
 from bench.records import catalogue
-from bench.records.blocks import Samples, Witness
+from bench.records.blocks import BlockTask, Samples, Witness
 from tests.measure.stub_worker import stub_python
 
 FIT = "fit[b32]"
@@ -27,18 +27,10 @@ def measured(folder: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> Sampl
     (folder / "home").mkdir()
     limits = Limits(start_seconds=5, prepare_seconds=5, slice_seconds=5)
     side = Interpreter(stub_python(folder), {"TF_STUB_FAULT": f"slice {FIT} {fault}"})
-    recorder = BlockRecorder(
-        Bench(folder, (), ((), ()), (), pair_seconds=0, limits=limits),
-        {BASE: side, 0: side},
-        {0: [catalogue.WORKLOADS[FIT]]},
-        {FIT: 150},
-        numbers={0: 0},
-        turn=0,
-        seed=0,
-    )
-    recorder.measure()
-    (block,) = recorder.blocks()
-    return block.samples[FIT]
+    task = BlockTask({0: [catalogue.WORKLOADS[FIT]]}, {0: 0}, steps={FIT: 150})
+    bench = Bench(folder, (), ((), ()), (), pair_seconds=0, limits=limits)
+    (measured,) = measure_blocks([task], bench, {BASE: side, 0: side})
+    return measured.block.samples[FIT]
 
 
 @pytest.mark.parametrize(

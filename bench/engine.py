@@ -1,0 +1,41 @@
+"""The loop of every experiment: a plan names tasks, an executor runs them, each record is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from typing import TypeVar
+
+State = TypeVar("State")
+Task = TypeVar("Task")
+Record = TypeVar("Record")
+
+
+def pursue(
+    state: State,
+    plan: Callable[[State], Sequence[Task]],
+    execute: Callable[[Sequence[Task]], Generator[Record, None, None]],
+    keep: Callable[[State, Record], State],
+) -> State:
+    """Runs tasks until the plan has none.
+
+    Args:
+        state: all records so far.
+        plan: next tasks for these records; a pure function.
+        execute: runs tasks and yields their records; after Ctrl-C first the finished ones.
+        keep: writes a record, and returns the state with it.
+
+    Returns:
+        The state of all records.
+
+    Raises:
+        RuntimeError: the plan repeats tasks without a record, so the loop would not end.
+    """
+    while tasks := plan(state):
+        before = state
+        with closing(execute(tasks)) as records:
+            for record in records:
+                state = keep(state, record)
+        if state is before:
+            raise RuntimeError(f"no record of {tasks}")
+    return state

@@ -1,0 +1,173 @@
+"""Seeds of comparisons and references: from built environments to sets of trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+
+from bench.engine import pursue
+from bench.environments.builds import Built, EnvironmentProblem
+from bench.environments.request import Request
+from bench.measure import machine
+from bench.measure.processes import interpreter_of, private_folder
+from bench.measure.seeds import TrainedSeed, train_seeds
+from bench.measure.worker_files import prepare_training_folder
+from bench.plans.seeds import AccuracyTerms, next_seeds, seeds_without_record
+from bench.records.sides import difference, named_sides, with_told
+from bench.records.trainings import Trained, Trainings, differs
+from lenet5.data import Dataset, sha256_of
+from lenet5.errors import InputError
+from lenet5.recipe import Recipe
+
+OnSets = Callable[[Sequence[Trainings]], None]
+_ANEW = "remove it to begin a new one"
+
+
+def train_comparison(
+    terms: AccuracyTerms,
+    built: Sequence[Built | EnvironmentProblem],
+    reference: Trainings | None,
+    dataset: Dataset,
+    on_sets: OnSets,
+    *,
+    processes: int,
+) -> list[Trainings]:
+    """Trains seeds up to each look, of the candidates without a decision.
+
+    Args:
+        terms: of the comparison.
+        built: the baseline, unless there is a reference, and the candidates.
+        reference: takes the baseline's place.
+        dataset: MNIST.
+        on_sets: receives all sets at the start and after each seed.
+        processes: trainings at a time.
+
+    Returns:
+        The set of the baseline or reference, then one of each candidate.
+
+    Raises:
+        KeyboardInterrupt: after `on_sets` received the last finished seed.
+    """
+    requests = [*filter(None, [terms.baseline]), *terms.candidates]
+    with private_folder() as folder:
+        code = prepare_training_folder(folder, dataset)
+        sets = _begun(terms.recipe, terms.engine, requests, built, dataset, code)
+        if reference is not None:
+            label = f"the reference ({reference.side.label})"
+            sets.insert(0, replace(reference, side=replace(reference.side, label=label)))
+        on_sets(sets)
+        first = 0 if reference is None else 1
+        sides = {
+            place: interpreter_of(side)
+            for place, side in enumerate(built, start=first)
+            if isinstance(side, Built)
+        }
+
+        def keep(sets: list[Trainings], done: TrainedSeed) -> list[Trainings]:
+            place = done.task.place
+            now = [*sets]
+            if done.trained.started or sets[place].seeds:
+                versions = {**sets[place].side.versions, **done.said}
+                side = replace(sets[place].side, versions=versions)
+                now[place] = replace(sets[place].with_seed(done.trained), side=side)
+            else:
+                problem = f"its worker cannot start: {done.trained.problem}"
+                now[place] = replace(sets[place], problem=problem)
+            on_sets(now)
+            return now
+
+        return pursue(
+            sets,
+            lambda sets: next_seeds(sets, terms),
+            lambda jobs: train_seeds(jobs, sides, folder, processes=processes),
+            keep,
+        )
+
+
+def train_reference(
+    recipe: Recipe,
+    built: Built,
+    dataset: Dataset,
+    before: Trainings | None,
+    on_sets: OnSets,
+    *,
+    engine: str,
+    seeds: Sequence[int],
+    processes: int,
+) -> tuple[Trainings, list[Trained]]:
+    """Trains the missing seeds of a reference.
+
+    Args:
+        recipe: of the reference.
+        built: its environment.
+        dataset: MNIST.
+        before: the reference so far; None: begin a new one.
+        on_sets: receives the reference at the start and after each seed.
+        engine: of the reference.
+        seeds: of the whole reference.
+        processes: trainings at a time.
+
+    Returns:
+        The reference, and the seeds with a failed process. The next call trains these again. A
+        diverged seed belongs to the reference.
+
+    Raises:
+        InputError: `before` has another recipe, engine, environment, machine, split or code.
+        KeyboardInterrupt: after `on_sets` received the last finished seed.
+    """
+    with private_folder() as folder:
+        code = prepare_training_folder(folder, dataset)
+        (found,) = _begun(recipe, engine, [built.request], [built], dataset, code)
+        if before is not None:
+            _check_same(before, found)
+            found = replace(before, recipe=recipe)  # its name or bounds may be new
+        on_sets([found])
+        failed: list[Trained] = []
+
+        def keep(found: Trainings, done: TrainedSeed) -> Trainings:
+            if done.trained.crashed:
+                failed.append(done.trained)
+                return replace(found)
+            side = with_told(found.side, done.said)
+            now = replace(found.with_seed(done.trained), side=side)
+            on_sets([now])
+            return now
+
+        found = pursue(
+            found,
+            lambda found: [] if failed else seeds_without_record(found, seeds),
+            lambda jobs: train_seeds(jobs, {0: interpreter_of(built)}, folder, processes=processes),
+            keep,
+        )
+    return found, failed
+
+
+def _begun(
+    recipe: Recipe,
+    engine: str,
+    requests: Sequence[Request],
+    built: Sequence[Built | EnvironmentProblem],
+    dataset: Dataset,
+    code: str,
+) -> list[Trainings]:
+    """A set without seeds for each environment."""
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    same = recipe, engine, sha256_of(dataset), code
+    return [
+        Trainings(*same, side, machine.describe(), started, problem=side.problem)
+        for side in named_sides(requests, built)
+    ]
+
+
+def _check_same(before: Trainings, now: Trainings) -> None:
+    """Raises InputError unless more seeds may join a reference."""
+    if unlike := difference(before.side, now.side):
+        reason = f"is of another environment: {unlike}"
+    elif before.machine != now.machine:
+        reason = "is of another machine"
+    elif unlike := differs(before, now):
+        reason = f"is not alike: {unlike}"
+    else:
+        return
+    raise InputError(f"what is trained already {reason}: {_ANEW}")
