@@ -1,7 +1,7 @@
-"""LeNet-5 on MNIST in TensorFlow: the canary that shows what a new TensorFlow does to training.
+"""LeNet-5 on MNIST in TensorFlow: a canary for regressions of accuracy and training speed.
 
-A training run goes from left to right through the modules `recipe`, `data`, `model`, `training`,
-`evaluation`, `plots`, `run_directory` and `cli`; importing the package itself imports none of them.
+A training run uses the modules `recipe`, `data`, `model`, `training`, `evaluation`, `plots`,
+`run_directory` and `cli`, in this order. Importing the package imports none of them.
 """
 
 __version__ = "0.1.0"

@@ -1,10 +1,10 @@
-"""`python -m lenet5` is the command `lenet5`."""
+"""Entry point of `python -m lenet5`, equal to the command `lenet5`."""
 
 import sys
 
 
 def main() -> int:
-    """Runs the command; Ctrl-C while its modules are imported ends it as quietly as later."""
+    """Runs the command; exits quietly on Ctrl-C, also during its imports."""
     try:
         from lenet5 import cli
 

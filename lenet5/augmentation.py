@@ -9,20 +9,21 @@ import tensorflow as tf
 
 from lenet5.recipe import AUGMENTATION_STREAM, STREAMS_PER_SEED, Recipe
 
-_CENTRE = 13.5  # of 28 pixels, counted from 0
+_CENTRE = 13.5  # centre of 28 pixels, counted from 0
 
 
 def augment(images: Any, recipe: Recipe, seed: int, step: Any) -> Any:
-    """Distorts each image by amounts of its own, which depend on nothing but seed and step.
+    """Distorts each image by its own random amounts, keyed by seed and step alone.
 
     Args:
         images: float32 tensor (n, 28, 28, 1).
-        recipe: the largest amounts.
-        seed: of the run.
-        step: int64 scalar tensor, the step of the run from 0.
+        recipe: gives the maximum amounts.
+        seed: seed of the run.
+        step: int64 scalar tensor, step of the run from 0.
 
     Returns:
-        The distorted images in the same shape; the very same tensor if the recipe distorts nothing.
+        Distorted images in the same shape; the input tensor itself without distortions in the
+        recipe.
     """
     if not distorts(recipe):
         return images
@@ -31,20 +32,21 @@ def augment(images: Any, recipe: Recipe, seed: int, step: Any) -> Any:
 
 
 def distorts(recipe: Recipe) -> bool:
-    """Whether the recipe distorts its training images at all."""
+    """Whether the recipe distorts its training images."""
     return any(_largest(recipe))
 
 
 def distort_randomly(images: Any, recipe: Recipe, key: Any) -> Any:
-    """Rotates, scales, shears and shifts each image by amounts of its own, as the recipe allows.
+    """Rotates, scales, shears and shifts each image by its own random amounts.
 
     Args:
         images: float32 tensor (n, 28, 28, 1).
-        recipe: the largest amounts; each is drawn uniformly between plus and minus that.
-        key: int64 tensor (2,), of the draw.
+        recipe: gives the maximum amounts; each amount is uniform between plus and minus its
+            maximum.
+        key: int64 tensor (2,), key of the draw.
 
     Returns:
-        The distorted images in the same shape.
+        Distorted images in the same shape.
     """
     largest = _largest(recipe)
     shape = tf.stack([tf.shape(images)[0], len(largest)])
@@ -54,7 +56,7 @@ def distort_randomly(images: Any, recipe: Recipe, key: Any) -> Any:
 
 
 def _largest(recipe: Recipe) -> tuple[float, ...]:
-    """Rotation and shear in radians, scaling of width and height, shift along x and y in pixels."""
+    """Maximum rotation and shear (radians), scaling in x and y, shift in x and y (pixels)."""
     return (
         math.radians(recipe.rotation_degrees),
         math.radians(recipe.shear_degrees),
@@ -66,22 +68,22 @@ def _largest(recipe: Recipe) -> tuple[float, ...]:
 def distort(
     images: Any, rotation: Any, shear: Any, scale_x: Any, scale_y: Any, shift_x: Any, shift_y: Any
 ) -> Any:
-    """Affine transformations about the centre, with bilinear interpolation and black outside.
+    """Applies affine transformations about the centre; bilinear interpolation, black outside.
 
-    A pixel at (x, y) from the centre, y downwards, goes to R S (scale_x x, scale_y y) plus the
-    shift, where S slants by `shear` along x and R rotates clockwise as seen on the screen.
+    A pixel at (x, y) from the centre, y downwards, moves to R S (scale_x x, scale_y y) plus the
+    shift. S shears by `shear` along x, and R rotates clockwise on the screen.
 
     Args:
         images: float32 tensor (n, 28, 28, 1).
-        rotation: radians, float32 tensor (n,), as all that follow.
+        rotation: radians, float32 tensor (n,), like all following amounts.
         shear: radians.
-        scale_x: above 1 makes wider.
-        scale_y: above 1 makes higher.
+        scale_x: above 1 stretches horizontally.
+        scale_y: above 1 stretches vertically.
         shift_x: pixels to the right.
         shift_y: pixels downwards.
     """
     cosine, sine, slant = tf.cos(rotation), tf.sin(rotation), tf.tan(shear)
-    # The operation asks where each output pixel comes from: the inverse, row by row.
+    # The operation maps output pixels to source pixels: the inverse, row by row.
     xx, xy = (cosine + slant * sine) / scale_x, (sine - slant * cosine) / scale_x
     yx, yy = -sine / scale_y, cosine / scale_y
     from_x = -(shift_x + _CENTRE)

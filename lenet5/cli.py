@@ -1,7 +1,7 @@
-"""The command `lenet5`: every argument is checked before TensorFlow is imported.
+"""The command `lenet5`; checks every argument before it imports TensorFlow.
 
-Exit status: 0 done, 1 training diverged, 2 wrong input or a disk that is full, 130 interrupted by
-Ctrl-C, 141 nobody reads the output any more (`| head`).
+Exit status: 0 success, 1 training diverged, 2 invalid input or full disk, 130 interrupted by
+Ctrl-C, 141 broken pipe (`| head`).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
     """Runs one command.
 
     Args:
-        argv: arguments without the program's name; None: those of the process.
-        environment: variables; `LENET5_MNIST_DIR` and `TFDS_DATA_DIR` are read.
+        argv: arguments without the program's name; None: the arguments of the process.
+        environment: environment variables; reads `LENET5_MNIST_DIR` and `TFDS_DATA_DIR`.
 
     Returns:
         Exit status.
@@ -50,11 +50,11 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
     except KeyboardInterrupt as interruption:
         kept = getattr(interruption, "directory", None)
         if sys.stderr.isatty():
-            print(file=sys.stderr)  # the terminal has written ^C
+            print(file=sys.stderr)  # after the terminal's ^C
         _tell("interrupted" + (f"; what was finished is in {kept}" if kept else ""))
         return 130
-    except OSError as error:  # standard output: its disk is full, or its reader has gone
-        with contextlib.suppress(OSError):  # nor can it be written when Python ends
+    except OSError as error:  # standard output: full disk or broken pipe
+        with contextlib.suppress(OSError):  # prevents a second error at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return 141
@@ -63,12 +63,12 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
 
 
 def default_data_dir(environment: Mapping[str, str]) -> Path:
-    """TFDS's data folder: `TFDS_DATA_DIR`, or `tensorflow_datasets` in the home folder."""
+    """Returns TFDS's data folder: `TFDS_DATA_DIR`, or `tensorflow_datasets` in the home folder."""
     return _expanded(environment.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def default_mnist_dir(environment: Mapping[str, str]) -> Path | None:
-    """The folder that `LENET5_MNIST_DIR` names, if it is set."""
+    """Returns the folder in `LENET5_MNIST_DIR`; None if the variable is empty or unset."""
     named = environment.get("LENET5_MNIST_DIR")
     return _expanded(named) if named else None
 
@@ -76,7 +76,7 @@ def default_mnist_dir(environment: Mapping[str, str]) -> Path | None:
 def _expanded(folder: str) -> Path:
     try:
         return Path(folder).expanduser()
-    except RuntimeError as error:  # no such user, or one without a home folder
+    except RuntimeError as error:  # unknown user, or a user without a home folder
         raise InputError(f"{folder}: {error}") from None
 
 
@@ -86,13 +86,13 @@ def _run(argv: Sequence[str] | None, environment: Mapping[str, str]) -> int:
         status: int = options.run(options)
         return status
     finally:
-        sys.stdout.flush()  # a failure to write shows here, and not when Python ends
+        sys.stdout.flush()  # a write error appears here instead of at exit
 
 
 def _prepare_streams() -> None:
-    """Makes sure that there are standard streams, and that every file name can be printed."""
+    """Opens missing standard streams, and makes every file name printable."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:  # closed by the caller: the next file would take its place
+        if getattr(sys, name) is None:  # closed: the next opened file would take its number
             os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
             setattr(sys, name, os.fdopen(descriptor, "r" if name == "stdin" else "w"))
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -192,7 +192,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _dataset_of(saved: SavedModel, options: argparse.Namespace) -> str:
-    """What to score on: the run's dataset, the one asked for, or MNIST."""
+    """Returns the dataset to score on: the run's, the requested one, or MNIST."""
     if saved.run is None:
         return options.dataset or "mnist"
     if options.dataset not in (None, saved.run.dataset):
@@ -258,7 +258,7 @@ def _print_accuracy(evaluation: Evaluation, bar: _ProgressBar | None = None) -> 
 
 
 class _ProgressBar:
-    """A bar over the whole run on a terminal; a line per epoch everywhere."""
+    """Progress bar over the whole run on a terminal; one line per epoch everywhere."""
 
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs
@@ -271,7 +271,7 @@ class _ProgressBar:
                 total=total,
                 unit=" images",
                 unit_scale=True,
-                disable=None,  # off where standard error is no terminal
+                disable=None,  # off if standard error is not a terminal
                 leave=False,
                 dynamic_ncols=True,
             )
@@ -299,7 +299,7 @@ class _ProgressBar:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Answers a wrong argument in one line."""
+    """Argument parser that reports an error in one line."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see {self.prog} --help)")
@@ -360,7 +360,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
 
 
 def _path(text: str) -> Path:
-    if not text:  # Path("") would be the folder that one is in
+    if not text:  # Path("") would be the current folder
         raise argparse.ArgumentTypeError("an empty name")
     return Path(text)
 

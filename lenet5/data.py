@@ -1,14 +1,14 @@
-"""MNIST from TensorFlow Datasets, split once and for all, and scikit-learn's small digits.
+"""MNIST from TensorFlow Datasets with a fixed split, and scikit-learn's small digits.
 
 MNIST (`mnist` 3.0.1): 55,000 training, 5,000 validation and 10,000 test images. The validation
-images are 500 of every class, drawn out of the 60,000 training images with a fixed seed.
+images are 500 of every class, drawn from the 60,000 training images with a fixed seed.
 
 Digits: 1,297 training, 200 validation (20 per class) and 300 test (30 per class) images, resampled
 from 8x8 to 28x28 pixels.
 
-Preparing MNIST takes TensorFlow Datasets and some seconds, once per user. The split arrays are
-then kept in `<TFDS data dir>/lenet5/` and mapped from there, which needs NumPy only. Whatever way
-they come, they are used only if their SHA-256 is the one that stands here.
+Preparing MNIST needs TensorFlow Datasets and takes some seconds, once per user. The split arrays
+are cached in `<TFDS data dir>/lenet5/` and memory-mapped from there, which needs NumPy only.
+Prepared and cached arrays must both have the SHA-256 in `_MNIST_SHA256`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DATASETS = ("mnist", "digits")
 CLASSES = 10
 
 MNIST_VERSION = "3.0.1"
-MNIST_FILES = {  # and their SHA-256, as in TFDS's own registry
+MNIST_FILES = {  # with their SHA-256, as in TFDS's registry
     "train-images-idx3-ubyte.gz": (
         "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
     ),
@@ -51,7 +51,7 @@ MNIST_FILES = {  # and their SHA-256, as in TFDS's own registry
     ),
 }
 _SPLIT_SEED = 5
-_SPLIT_VERSION = 1  # part of the cache's name: a change of the split makes a new cache
+_SPLIT_VERSION = 1  # part of the cache's name: a new split makes a new cache
 _MNIST_SHA256 = (
     "1823338e11f60f1c62333c5ec5b040bdca54e0c0405daa6d4fa89745cdf2134c"  # of the six split arrays
 )
@@ -68,7 +68,7 @@ class Subset:
     """Images and labels of one part of a dataset.
 
     Attributes:
-        images: uint8 array of shape (n, 28, 28, 1), 0 (ground) to 255 (ink).
+        images: uint8 array of shape (n, 28, 28, 1), 0 (background) to 255 (ink).
         labels: uint8 array of shape (n,), 0 to 9.
     """
 
@@ -87,7 +87,7 @@ class Dataset:
 
 
 def normalise(images: np.ndarray) -> np.ndarray:
-    """uint8 images in [0, 255] as float32 in [0, 1]."""
+    """Converts uint8 images in [0, 255] to float32 in [0, 1]."""
     return np.asarray(images, np.float32) / np.float32(255)
 
 
@@ -98,19 +98,19 @@ def load_dataset(
     mnist_dir: Path | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Dataset:
-    """Loads a dataset, and prepares MNIST first where that was not done yet.
+    """Loads a dataset; prepares MNIST first if it is not cached.
 
     Args:
         name: `mnist` or `digits`.
-        data_dir: TFDS's data folder; the cache lies in its folder `lenet5`.
+        data_dir: TFDS's data folder; the cache is in its subfolder `lenet5`.
         mnist_dir: folder with the four original MNIST files; None: TFDS downloads them.
-        report: takes a line about anything out of the ordinary.
+        report: receives one line about each unusual event.
 
     Returns:
         The dataset; MNIST's arrays are read-only memory maps.
 
     Raises:
-        InputError: the name is unknown, or MNIST cannot be had.
+        InputError: the name is unknown, or MNIST is not available.
     """
     if name == "digits":
         return _load_digits()
@@ -124,13 +124,17 @@ def load_dataset(
 
 
 def mnist_cache(data_dir: Path) -> Path:
-    """The folder that holds MNIST's split arrays once they are prepared."""
+    """Returns the cache folder of MNIST's split arrays."""
     return data_dir / "lenet5" / f"mnist-{MNIST_VERSION}-split{_SPLIT_VERSION}"
 
 
 def check_mnist_dir(mnist_dir: Path) -> None:
-    """Raises InputError unless the folder has MNIST's four original files, unaltered."""
-    # TFDS silently downloads a missing file, and finds an altered one only after some seconds.
+    """Checks that the folder has MNIST's four original files.
+
+    Raises:
+        InputError: a file is missing, unreadable or altered.
+    """
+    # TFDS silently downloads a missing file, and detects an altered one only after some seconds.
     try:
         missing = [name for name in MNIST_FILES if not (mnist_dir / name).is_file()]
         if missing:
@@ -157,11 +161,11 @@ def split_mask(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
 
     Args:
         labels: integer array of shape (n,).
-        per_class: items to draw of each class.
-        seed: of the draw, 0 to 2**32 - 1.
+        per_class: number of items per class.
+        seed: seed of the draw, 0 to 2**32 - 1.
 
     Returns:
-        bool array of shape (n,), True for the drawn.
+        bool array of shape (n,), True for drawn items.
     """
     # RandomState's stream is frozen; Generator's may change between NumPy versions (NEP 19).
     random = np.random.RandomState(seed)
@@ -176,7 +180,7 @@ def _take(images: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> Subset:
 
 
 def _load_digits() -> Dataset:
-    from sklearn.datasets import load_digits  # a worker that measures has no scikit-learn
+    from sklearn.datasets import load_digits  # workers have no scikit-learn
 
     from lenet5.images import SIDE, resize
 
@@ -198,7 +202,7 @@ def _load_digits() -> Dataset:
 def _prepare_mnist(
     cache: Path, data_dir: Path, mnist_dir: Path | None, report: Callable[[str], None]
 ) -> Dataset:
-    from filelock import FileLock  # a worker that measures has no filelock
+    from filelock import FileLock  # workers have no filelock
 
     scratch = cache.with_name(f"{cache.name}.partial")
     try:
@@ -209,7 +213,7 @@ def _prepare_mnist(
                 return dataset
             if cache.exists():
                 report(f"{cache}: damaged, prepared again")
-            shutil.rmtree(scratch, ignore_errors=True)  # left by a process that was killed
+            shutil.rmtree(scratch, ignore_errors=True)  # left by a killed process
             scratch.mkdir()
             try:
                 dataset = _split_mnist(*_read_with_tfds(data_dir, mnist_dir, scratch))
@@ -228,7 +232,7 @@ def _prepare_mnist(
 
 
 def _read_with_tfds(data_dir: Path, mnist_dir: Path | None, scratch: Path) -> tuple[Subset, Subset]:
-    """MNIST's training and test images in the order in which TFDS stores them."""
+    """Returns MNIST's training and test images in TFDS's storage order."""
     with _quiet_tfds() as tfds:
         prepared = _tfds_folder(data_dir).exists()
         try:
@@ -240,14 +244,14 @@ def _read_with_tfds(data_dir: Path, mnist_dir: Path | None, scratch: Path) -> tu
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(
                     manual_dir=mnist_dir,
-                    extract_dir=scratch,  # TFDS uses again, unverified, what was extracted before
-                    try_download_gcs=False,  # which would not look into manual_dir
+                    extract_dir=scratch,  # TFDS reuses extracted files without verification
+                    try_download_gcs=False,  # a download from GCS ignores manual_dir
                 )
             )
             return _tfds_subset(tfds, builder, "train"), _tfds_subset(tfds, builder, "test")
         except InputError:
             raise
-        except Exception as error:  # of requests, TensorFlow, protobuf, ...
+        except Exception as error:  # from requests, TensorFlow, protobuf, ...
             if prepared:
                 raise InputError(_damaged(data_dir, _reason(error))) from error
             hint = "" if mnist_dir else f"; {_OFFLINE}"
@@ -256,7 +260,7 @@ def _read_with_tfds(data_dir: Path, mnist_dir: Path | None, scratch: Path) -> tu
 
 @contextlib.contextmanager
 def _quiet_tfds() -> Iterator[Any]:
-    """tensorflow_datasets without its log lines; on a terminal it shows its progress bars."""
+    """Imports tensorflow_datasets without log lines; shows progress bars only on a terminal."""
     terminal = sys.stderr.isatty()
     logging.disable()
     try:
@@ -276,15 +280,15 @@ def _quiet_tfds() -> Iterator[Any]:
 
 
 def _check_network(url: str, downloads: Path) -> None:
-    """Raises InputError if TFDS has to download and nobody answers there."""
-    # TFDS itself tries for four minutes, or for as long as a silent firewall makes it wait.
+    """Raises InputError if TFDS needs a download and the server is unreachable."""
+    # TFDS itself retries for four minutes, or hangs as long as a silent firewall blocks it.
     folders = (downloads, downloads / "mnist", downloads / "manual")
     if any(any(folder.glob("*-ubyte*.gz")) for folder in folders):
         return
     try:
         urllib.request.urlopen(url, timeout=10).close()  # noqa: S310 - TFDS's own URL
     except urllib.error.HTTPError:
-        return  # an answer, though that folder has no page
+        return  # the server answers, although the folder has no page
     except OSError as error:
         reason = getattr(error, "reason", error)
         raise InputError(f"MNIST cannot be downloaded: {reason}; {_OFFLINE}") from error
@@ -311,7 +315,7 @@ def _split_mnist(training: Subset, test: Subset) -> Dataset:
 
 
 def _write_cache(cache: Path, partial: Path, dataset: Dataset) -> None:
-    # Written beside its place and renamed: nobody ever sees half of it.
+    # Written to a temporary folder and renamed: no process sees a partial cache.
     partial.mkdir()
     for name, array in zip(_ARRAYS, _arrays(dataset), strict=True):
         np.save(partial / f"{name}.npy", array, allow_pickle=False)
@@ -321,12 +325,12 @@ def _write_cache(cache: Path, partial: Path, dataset: Dataset) -> None:
 
 
 def _read_cache(cache: Path) -> Dataset | None:
-    """The cached dataset, or None where it is missing or damaged."""
+    """Returns the cached dataset, or None if it is missing or damaged."""
     try:
         arrays = [np.lib.format.open_memmap(cache / f"{name}.npy", mode="r") for name in _ARRAYS]
         dataset = Dataset("mnist", Subset(*arrays[:2]), Subset(*arrays[2:4]), Subset(*arrays[4:]))
         return dataset if sha256_of(dataset) == _MNIST_SHA256 else None
-    except Exception:  # a damaged header leads NumPy into errors of every kind
+    except Exception:  # NumPy raises errors of many kinds for a damaged header
         return None
 
 
@@ -336,7 +340,7 @@ def _arrays(dataset: Dataset) -> list[np.ndarray]:
 
 
 def sha256_of(dataset: Dataset) -> str:
-    """SHA-256 of the six arrays of a dataset, in hexadecimal."""
+    """Returns the SHA-256 of the six arrays of a dataset, in hexadecimal."""
     digest = hashlib.sha256()
     for array in _arrays(dataset):
         digest.update(f"{array.dtype} {array.shape}".encode())
@@ -358,6 +362,6 @@ def _damaged(data_dir: Path, reason: str) -> str:
 def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", str(error), flags=re.DOTALL)  # TensorFlow's frame
+    text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", str(error), flags=re.DOTALL)  # TensorFlow's nodes
     first = (text.strip() or "no message").splitlines()[0]
     return f"{type(error).__name__}: {first.strip()[:300]}"

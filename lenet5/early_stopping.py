@@ -1,4 +1,4 @@
-"""Early stopping: Keras's own callback, which both engines drive."""
+"""Early stopping by Keras's own callback, for both engines."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from lenet5.runtime import restores_best_weights_at_the_end
 
 
 def build_early_stopping(recipe: Recipe) -> Any:
-    """`EarlyStopping` on the validation loss, which keeps the weights of the best epoch.
+    """Builds `EarlyStopping` on the validation loss; it keeps the weights of the best epoch.
 
-    A recipe without patience gets one that never runs out: its best weights are wanted as well.
+    Without patience in the recipe, the patience is all epochs: the best weights are kept as well.
     """
     return tf.keras.callbacks.EarlyStopping(
         monitor="val_loss",
@@ -26,19 +26,20 @@ def build_early_stopping(recipe: Recipe) -> Any:
 def restore_best_weights(
     callback: Any, model: tf.keras.Model, *, interrupted: bool, averaged: bool = False
 ) -> int:
-    """Makes up for what Keras does not restore: an interrupted run, and on Keras 2 a whole one.
+    """Restores the best weights where Keras does not.
 
-    Keras 2 restores the best weights where patience runs out, and not where the epochs do; and
-    `fit` then writes the optimiser's weight averages over them.
+    Keras does not restore them after an interruption. Keras 2 restores them if patience runs out,
+    but not after the last epoch. Its `fit` then overwrites them with the optimiser's weight
+    averages.
 
     Args:
-        callback: made by `build_early_stopping`, after training.
-        model: that was trained.
-        interrupted: whether training was cut off, so that Keras never ended it.
+        callback: callback from `build_early_stopping`, after training.
+        model: trained model.
+        interrupted: whether training was interrupted before Keras finished it.
         averaged: whether `fit` ended with weight averages.
 
     Returns:
-        The best epoch, counted from 1; 0: none was finished.
+        Number of the best epoch, from 1; 0 without a finished epoch.
     """
     if callback.best_weights is None:
         return 0

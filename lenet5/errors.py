@@ -1,10 +1,10 @@
-"""The one exception that a user can mend."""
+"""The exception for errors that a user can fix."""
 
 from __future__ import annotations
 
 
 class InputError(Exception):
-    """Wrong input: the message says in one line what is wrong and what to do.
+    """Invalid input; the one-line message gives problem and remedy.
 
-    The command line prints it and exits with status 2; a traceback would help nobody.
+    The command line prints the message without a traceback and exits with status 2.
     """

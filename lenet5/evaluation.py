@@ -1,4 +1,4 @@
-"""How good a trained model is on a subset, counted over every image of it."""
+"""Evaluation of a trained model on every image of a subset."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SMALLEST_PROBABILITY = 1e-7  # as in Keras's cross-entropy
 
 @dataclass(frozen=True)
 class RocCurve:
-    """One class against all others.
+    """ROC curve of one class against all others.
 
     Attributes:
         false_positive_rate: float array in [0, 1], rising from 0 to 1.
@@ -32,11 +32,11 @@ class RocCurve:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's answers on a subset, and what follows from them.
+    """Output of a model on a subset, with its statistics.
 
     Attributes:
-        labels: uint8 array (n,), the true digits.
-        probabilities: float32 array (n, 10), the model's answers.
+        labels: uint8 array (n,), true digits.
+        probabilities: float32 array (n, 10), output of the model.
         penalty: sum of the model's L2 losses.
     """
 
@@ -46,12 +46,12 @@ class Evaluation:
 
     @cached_property
     def predictions(self) -> np.ndarray:
-        """Digits of the largest probability: int64 array (n,)."""
+        """Digits with the largest probability: int64 array (n,)."""
         return np.asarray(np.argmax(self.probabilities, axis=1))
 
     @cached_property
     def wrong(self) -> np.ndarray:
-        """Indices of the images classified wrong, rising."""
+        """Indices of misclassified images, ascending."""
         return np.flatnonzero(self.predictions != self.labels)
 
     @property
@@ -61,39 +61,39 @@ class Evaluation:
 
     @property
     def errors(self) -> int:
-        """Number of images classified wrong."""
+        """Number of misclassified images."""
         return len(self.wrong)
 
     @property
     def accuracy(self) -> float:
-        """Share of images classified right, in [0, 1]."""
+        """Share of correctly classified images, in [0, 1]."""
         return (self.images - self.errors) / self.images
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy (Wilson)."""
+        """95 % interval of the accuracy by Wilson's score method."""
         return wilson_interval(self.images - self.errors, self.images)
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy plus the L2 penalty, as Keras's loss."""
+        """Mean cross-entropy plus the L2 penalty, as in Keras."""
         right = self.probabilities[np.arange(self.images), self.labels].astype(np.float64)
         entropy = -np.log(np.clip(right, _SMALLEST_PROBABILITY, 1)).mean()
         return float(entropy) + self.penalty
 
     def __str__(self) -> str:
-        """`98.52 % (148 wrong of 10,000; 95 % interval 98.26-98.74 %)`."""
+        """Returns, for example, `98.52 % (148 wrong of 10,000; 95 % interval 98.26-98.74 %)`."""
         return describe_accuracy(self.errors, self.images, self.interval)
 
     @cached_property
     def confusion(self) -> np.ndarray:
-        """Counts, int64 array (10, 10): rows are true digits, columns predicted ones."""
+        """Counts, int64 array (10, 10): true digits in rows, predictions in columns."""
         counts = confusion_matrix(self.labels, self.predictions, labels=np.arange(CLASSES))
         return np.asarray(counts)
 
     @cached_property
     def roc_curves(self) -> tuple[RocCurve | None, ...]:
-        """A curve per digit; None where all images or none show it."""
+        """One curve per digit; None if no image or every image shows the digit."""
         return tuple(self._roc_curve(digit) for digit in range(CLASSES))
 
     def _roc_curve(self, digit: int) -> RocCurve | None:
@@ -105,12 +105,12 @@ class Evaluation:
 
 
 def evaluate(model: tf.keras.Model, subset: Subset, batch_size: int = 500) -> Evaluation:
-    """Runs a model over every image of a subset, also when batches do not divide it.
+    """Evaluates a model on every image of a subset, also in a smaller last batch.
 
     Args:
-        model: gives probabilities (n, 10) for float32 images (n, 28, 28, 1) in [0, 1].
+        model: maps float32 images (n, 28, 28, 1) in [0, 1] to probabilities (n, 10).
         subset: images and labels, at least one.
-        batch_size: images per step of prediction.
+        batch_size: images per prediction step.
 
     Returns:
         The evaluation.

@@ -1,6 +1,6 @@
-"""The engine `graph`: epochs of steps inside the graph, with the same batches in every version.
+"""The engine `graph`: steps inside the graph, with the same batches in every version.
 
-Epochs end as in Keras: its own `EarlyStopping` is told of them.
+Keras's own `EarlyStopping` is called at the end of each epoch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lenet5.model import build_for
 from lenet5.recipe import Recipe
 from lenet5.steps import build_evaluation, build_step_loop, epoch_order
 
-_SECONDS_PER_CALL = 0.25  # Ctrl-C and the progress bar wait for the end of a call into the graph
+_SECONDS_PER_CALL = 0.25  # bounds the delay of Ctrl-C and of the progress bar
 
 
 def train(
@@ -34,7 +34,7 @@ def train(
     on_epoch: Callable[[Epoch], None],
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[tf.keras.Model, History]:
-    """Trains LeNet-5 in the graph; arguments, result and errors are those of `training.train`."""
+    """Trains LeNet-5 in the graph; arguments, result and errors as in `training.train`."""
     trained = model = build_for(recipe, seed)
     if recipe.average_decay > 0:
         model = build_for(recipe, seed)
@@ -44,7 +44,7 @@ def train(
     evaluate = build_evaluation(model, validation, recipe.label_smoothing)
     steps_per_epoch = math.ceil(len(labels) / recipe.batch_size)
     rates = recipe.learning_rates(recipe.epochs * steps_per_epoch)
-    run_steps(np.zeros(0, np.int32), rates, 0, 0)  # trace now: not part of the first epoch's time
+    run_steps(np.zeros(0, np.int32), rates, 0, 0)  # traces outside the first epoch's time
     evaluate()
 
     def train_epoch(epoch: int) -> tuple[float, float]:
@@ -95,23 +95,23 @@ def run_epochs(
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> History:
-    """Trains epoch by epoch, until the epochs run out or Keras's early stopping ends it.
+    """Trains until the epochs run out or Keras's early stopping ends training.
 
     Args:
-        model: whose `get_weights`, `set_weights` and `stop_training` the callback uses.
-        early_stopping: made by `build_early_stopping`.
-        epochs: most epochs.
-        train_epoch: trains the epoch of that number (from 1), returns its loss and accuracy.
-        validate: returns validation loss and accuracy of the model as it is.
-        learning_rate: of an epoch's last step, for the history.
+        model: provides `get_weights`, `set_weights` and `stop_training` for the callback.
+        early_stopping: callback from `build_early_stopping`.
+        epochs: maximum number of epochs.
+        train_epoch: trains the epoch with the given number, from 1; returns its loss and accuracy.
+        validate: returns validation loss and accuracy of the current model.
+        learning_rate: returns the rate of an epoch's last step, for the history.
         on_epoch: called after each epoch.
-        clock: seconds, monotonic.
+        clock: monotonic clock, in seconds.
 
     Returns:
         The history; the model has the weights of the best epoch.
 
     Raises:
-        DivergenceError: the validation loss is not finite, or `train_epoch` raised it.
+        DivergenceError: the validation loss is not finite, or `train_epoch` diverged.
         TrainingInterrupted: Ctrl-C; the model has the best weights of the finished epochs.
     """
     history = History()

@@ -1,4 +1,4 @@
-"""What training reports while it runs and when it ends, whichever engine trains."""
+"""Reports of training, the same for both engines."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to.
+    """Losses, accuracies and time of one epoch.
 
     Attributes:
-        epoch: counted from 1.
-        training_loss: mean over the epoch's images of the loss with dropout, plus L2.
-        training_accuracy: share in [0, 1] of training images right, with dropout.
-        validation_loss: mean loss without dropout after the epoch, plus L2. The loss is the
-            cross-entropy with the recipe's label smoothing, here as in training.
-        validation_accuracy: share in [0, 1] of validation images right after the epoch.
-        learning_rate: of the epoch's last step.
-        train_seconds: wall time of the epoch's steps, without validation; with the engine `keras`
-            the first epoch's contains the tracing of the graph.
+        epoch: number of the epoch, from 1.
+        training_loss: mean loss over the epoch's images, with dropout, plus L2.
+        training_accuracy: share in [0, 1] of correct training images, with dropout.
+        validation_loss: mean loss after the epoch, without dropout, plus L2. As in training, the
+            loss is the cross-entropy with the recipe's label smoothing.
+        validation_accuracy: share in [0, 1] of correct validation images after the epoch.
+        learning_rate: learning rate of the epoch's last step.
+        train_seconds: wall time of the epoch's steps, without validation; with the engine `keras`,
+            the first epoch includes graph tracing.
     """
 
     epoch: int
@@ -37,11 +37,11 @@ class History:
     """The epochs of a run.
 
     Attributes:
-        epochs: in order.
-        best_epoch: the one of the lowest validation loss, whose weights the model has; 0: none.
-        train_seconds: wall time of the run with validation; the engine `graph` traces before.
-        stopped_early: whether patience ran out before the epochs did.
-        interrupted: whether training was cut off; the epochs are those that were finished.
+        epochs: finished epochs, in order.
+        best_epoch: epoch with the lowest validation loss, source of the model's weights; 0: none.
+        train_seconds: wall time of the run with validation; the engine `graph` traces before it.
+        stopped_early: whether patience ended training before the last epoch.
+        interrupted: whether training was interrupted; `epochs` has the finished ones.
     """
 
     epochs: tuple[Epoch, ...] = ()
@@ -53,7 +53,7 @@ class History:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an epoch is: images trained of all, loss and accuracy over those images."""
+    """Progress in an epoch: trained images of all, loss and accuracy over the trained images."""
 
     epoch: int
     epochs: int
@@ -68,12 +68,12 @@ class DivergenceError(Exception):
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C during training; carries what was finished.
+    """Ctrl-C during training, with the results of the finished epochs.
 
     Attributes:
-        model: with the weights of the best epoch that was finished.
-        history: of the finished epochs.
-        directory: where a run has kept them, if it has.
+        model: model with the weights of the best finished epoch.
+        history: history of the finished epochs.
+        directory: folder of the saved results; None if they are not saved.
     """
 
     def __init__(self, model: Any, history: History) -> None:

@@ -1,4 +1,4 @@
-"""Image files and arrays as 28x28 grey images of a light digit on a dark ground, as MNIST's are."""
+"""Conversion of images to MNIST's form: 28x28, grey, light digit on dark background."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from lenet5.errors import InputError
 
 SIDE = 28
-_DIGIT_SIDE = 20  # MNIST digits fill a box of 20x20 pixels within the 28x28
+_DIGIT_SIDE = 20  # MNIST digits fill a box of 20x20 within the 28x28 pixels
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A uint8 image (rows, columns) resampled bilinearly to (height, width), uint8."""
+    """Resamples a uint8 image (rows, columns) bilinearly to (height, width), uint8."""
     size = (width, height)
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 def read_image(path: Path) -> np.ndarray:
-    """One digit from an image file of any size and mode that Pillow reads.
+    """Reads one digit from an image file of any size and mode that Pillow supports.
 
-    Transparent parts count as white, and a camera's note of how it was held is obeyed. A digit
-    darker than the picture's border is inverted. A picture that is not 28x28 is brought into
-    MNIST's form: the digit's bounding box is scaled to fit 20x20 and placed with its centre of mass
-    at the centre (LeCun et al. 1998, section III.A).
+    Transparent parts count as white, and the EXIF orientation is applied. A digit darker than the
+    image's border is inverted. An image of another size than 28x28 is converted to MNIST's form:
+    the digit's bounding box is scaled to fit 20x20. Its centre of mass is placed at the centre
+    (LeCun et al. 1998, section III.A).
 
     Args:
-        path: the file.
+        path: image file.
 
     Returns:
-        uint8 array of shape (28, 28, 1), digit light on dark.
+        uint8 array of shape (28, 28, 1), light digit on dark background.
 
     Raises:
         InputError: the file is missing, unreadable, not an image, or of one colour.
@@ -51,11 +51,11 @@ def _read_grey(path: Path) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # A picture of so many pixels that Pillow warns of it is no scan of one digit.
+            # An image large enough for Pillow's warning is no scan of one digit.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as file:
                 image = ImageOps.exif_transpose(file)
-                if image.mode.startswith(("I", "F")):  # 16 and 32 bits a pixel: keep the contrast
+                if image.mode.startswith(("I", "F")):  # 16 or 32 bits per pixel: keeps the contrast
                     return _stretched(np.asarray(image, np.float64))
                 layered = image.convert("RGBA")
                 white = Image.new("RGBA", layered.size, "white")
@@ -64,7 +64,7 @@ def _read_grey(path: Path) -> np.ndarray:
         raise InputError(f"{path}: not an image that Pillow can read") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise InputError(f"{path}: more pixels than a picture of one digit can have") from None
-    except Exception as error:  # a damaged file leads Pillow's plugins into errors of every kind
+    except Exception as error:  # Pillow's plugins raise errors of many kinds for a damaged file
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read as an image: {reason}") from None
 
@@ -88,7 +88,7 @@ def _centre(grey: np.ndarray) -> np.ndarray:
     scale = _DIGIT_SIDE / max(box.shape)
     height, width = (max(1, round(side * scale)) for side in box.shape)
     digit = resize(box, height, width)
-    mass = digit / max(digit.sum(), 1)  # specks may have been averaged away
+    mass = digit / max(digit.sum(), 1)  # downscaling may remove all specks
     middle = (SIDE - 1) / 2
     row = round(middle - float(mass.sum(axis=1) @ np.arange(height)))
     column = round(middle - float(mass.sum(axis=0) @ np.arange(width)))

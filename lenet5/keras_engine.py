@@ -1,13 +1,13 @@
-"""The engine `keras`: `compile` and `fit`, as users of TensorFlow train.
+"""The engine `keras`: `compile` and `fit`, as most TensorFlow users train.
 
 Optimiser, loss, metrics, dropout, regularisers, early stopping, schedules and weight averages are
-Keras's own. Images come through `tf.data`, which shuffles their indices: with arrays, `fit` of
-Keras 3 visits the images in one and the same order in every epoch once a seed is set
-(findings/keras_fit_repeats_its_order.sh).
+Keras's own. A `tf.data` pipeline shuffles the indices of the images. With arrays, `fit` of Keras 3
+repeats one image order in every epoch once a seed is set (findings/keras_fit_repeats_its_order.sh).
 
-Images a second by what `fit` is given (2 cores of an AMD EPYC with AVX-512, one thread, 19,200
-images an epoch, median of 3 epochs; batch 32 and 128, TensorFlow 2.21.0 with Keras 3.15.1 and
-2.15.1, 2026-11-27, no other TensorFlow beside; single epochs scatter by up to half):
+Images per second by the input of `fit`. Conditions: 2 cores of an AMD EPYC with AVX-512, one
+thread, 19,200 images per epoch, median of 3 epochs, no other TensorFlow process, 2026-11-27.
+Columns: batch 32 and 128, for TensorFlow 2.21.0 with Keras 3.15.1 and for TensorFlow 2.15.1. Single
+epochs vary by up to half.
 
 steps_per_execution                    1                16                64
 2.21.0 arrays              13,606 18,352     14,984 21,501     17,474 21,471
@@ -37,7 +37,7 @@ from lenet5.model import build_for
 from lenet5.recipe import AUGMENTATION_STREAM, STREAMS_PER_SEED, Recipe
 from lenet5.runtime import steps_per_execution, weight_averages_callback
 
-_STEPS_PER_CALL = 16  # Ctrl-C and the progress bar wait for the end of a call into the graph
+_STEPS_PER_CALL = 16  # bounds the delay of Ctrl-C and of the progress bar
 _VALIDATION_BATCH = 1000
 
 
@@ -51,9 +51,9 @@ def train(
     on_epoch: Callable[[Epoch], None],
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[tf.keras.Model, History]:
-    """Trains LeNet-5 by `fit`; arguments, result and errors are those of `training.train`.
+    """Trains LeNet-5 by `fit`; arguments, result and errors as in `training.train`.
 
-    The seeds of Python, NumPy and TensorFlow are set, as `tf.keras.utils.set_random_seed` does.
+    Sets the seeds of Python, NumPy and TensorFlow, like `tf.keras.utils.set_random_seed`.
     """
     tf.keras.utils.set_random_seed(seed)
     steps_per_epoch = math.ceil(len(training.labels) / recipe.batch_size)
@@ -81,10 +81,10 @@ def train(
             epochs=recipe.epochs,
             validation_data=(normalise(validation.images), targets(recipe, validation.labels)),
             validation_batch_size=_VALIDATION_BATCH,
-            # Averages come first: they are what is kept as the best. The recorder comes last: what
-            # it reports is kept already, if Ctrl-C falls into the report.
+            # Averages come first, so that early stopping keeps them. The recorder comes last, so
+            # that an epoch is kept before Ctrl-C can interrupt its report.
             callbacks=[*averages, early_stopping, recorder],
-            shuffle=False,  # the batches are shuffled
+            shuffle=False,  # the batches are shuffled already
             verbose=0,
         )
     except KeyboardInterrupt:
@@ -100,7 +100,7 @@ def train(
         stopped_early=early_stopping.stopped_epoch > 0 and len(epochs) < recipe.epochs,
         interrupted=interrupted,
     )
-    # Without the optimiser, whose schedule would be a class that nobody else's Keras knows.
+    # Without the optimiser: other Keras installations do not know its schedule class.
     plain = build_for(recipe, seed)
     plain.set_weights(model.get_weights())
     if interrupted:
@@ -111,13 +111,13 @@ def train(
 def compile_model(
     model: tf.keras.Model, recipe: Recipe, steps: int, *, steps_per_call: int = 1
 ) -> None:
-    """Compiles a model as a recipe trains it.
+    """Compiles a model for training with a recipe.
 
     Args:
-        model: made by `build_for`.
-        recipe: Adam's settings, schedule, label smoothing, weight averages.
-        steps: of the whole run, over which the schedule stretches.
-        steps_per_call: steps in one call into the graph.
+        model: model from `build_for`.
+        recipe: gives Adam's settings, schedule, label smoothing and weight averages.
+        steps: steps of the whole run, the length of the schedule.
+        steps_per_call: steps per call into the graph.
     """
     average = {"use_ema": True, "ema_momentum": recipe.average_decay}
     model.compile(
@@ -139,9 +139,9 @@ def compile_model(
 
 
 def learning_rate(recipe: Recipe, steps: int) -> Any:
-    """The recipe's learning rate as Keras takes it: a number, or a schedule over all steps.
+    """Returns the recipe's learning rate for Keras: a number, or a schedule over all steps.
 
-    The rates are those of `Recipe.learning_rates`: the warm-up is a `PolynomialDecay` upwards.
+    The rates equal `Recipe.learning_rates`; the warm-up is an ascending `PolynomialDecay`.
     """
     schedules = tf.keras.optimizers.schedules
     peak = recipe.learning_rate
@@ -159,9 +159,9 @@ def learning_rate(recipe: Recipe, steps: int) -> Any:
 
 
 class WarmUp(tf.keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
-    """One schedule for the first steps, and then another one from its beginning.
+    """One schedule for the first steps, then another schedule from its beginning.
 
-    `CosineDecay` has a warm-up of its own since Keras 2.12, which starts at a rate of 0;
+    The warm-up of `CosineDecay`, available since Keras 2.12, starts at a rate of 0;
     `PolynomialDecay` has none.
     """
 
@@ -172,24 +172,23 @@ class WarmUp(tf.keras.optimizers.schedules.LearningRateSchedule):  # type: ignor
         self.then = then
 
     def __call__(self, step: Any) -> Any:
-        """The rate of a step, counted from 0: float32 scalar tensor."""
+        """Returns the rate of a step, counted from 0: float32 scalar tensor."""
         step = tf.cast(step, tf.float32)
         after = tf.maximum(step - float(self.steps), 0.0)
         return tf.where(step < float(self.steps), self.first(step), self.then(after))
 
     def get_config(self) -> dict[str, Any]:
-        """What it consists of; a model with it is never saved."""
+        """Returns the parts of the schedule; a model with it is never saved."""
         return {"first": self.first, "steps": self.steps, "then": self.then}
 
 
 def batches(recipe: Recipe, subset: Subset, seed: int) -> tf.data.Dataset:
-    """A subset's images in batches, each once an epoch, shuffled and distorted anew every time.
+    """Returns a subset's images in batches, each once per epoch, shuffled and distorted anew.
 
     Returns:
-        Batches of float32 images (n, 28, 28, 1) in [0, 1] and targets; the last one is as large
-        as what is left.
+        Batches of float32 images (n, 28, 28, 1) in [0, 1] and targets; the last one may be smaller.
     """
-    # Tensors outside the map: constants of it would be copied into its graph.
+    # Tensors outside the map: constants inside it would be copied into its graph.
     images = tf.convert_to_tensor(normalise(subset.images))
     labels = tf.convert_to_tensor(targets(recipe, subset.labels))
     order = tf.data.Dataset.range(len(subset.labels)).shuffle(len(subset.labels), seed=seed)
@@ -207,10 +206,10 @@ def batches(recipe: Recipe, subset: Subset, seed: int) -> tf.data.Dataset:
 
 
 def targets(recipe: Recipe, labels: np.ndarray) -> np.ndarray:
-    """Labels as the recipe's loss takes them.
+    """Converts labels to targets of the recipe's loss.
 
     Returns:
-        int32 array (n,), or float32 (n, 10) with a one at the label where labels are smoothed.
+        int32 array (n,), or one-hot float32 (n, 10) with label smoothing.
     """
     if recipe.label_smoothing == 0:
         return labels.astype(np.int32)
@@ -222,7 +221,7 @@ def _take(images: Any, labels: Any, batch: Any) -> tuple[Any, Any]:
 
 
 class _Recorder(tf.keras.callbacks.Callback):  # type: ignore[misc]
-    """Reports what `fit` tells, as the engine `graph` does, and ends a run that diverged."""
+    """Reports progress of `fit` like the engine `graph`, and ends a run that diverged."""
 
     def __init__(
         self,
@@ -253,11 +252,11 @@ class _Recorder(tf.keras.callbacks.Callback):  # type: ignore[misc]
         self._started = self._clock()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's
-        self._calls += 1  # `batch` is a call's first step from Keras 3.7 to 3.10, else its last
+        self._calls += 1  # `batch` is a call's first step in Keras 3.7 to 3.10, otherwise its last
         loss, accuracy = float(logs["loss"]), float(logs["accuracy"])
         images = self._blank.images_in_epoch
         steps = self._calls * self._steps_per_call
-        step = min(steps, math.ceil(images / self._batch_size))  # the last call may be cut short
+        step = min(steps, math.ceil(images / self._batch_size))  # the last call may be shorter
         if not math.isfinite(loss):
             raise DivergenceError(f"the loss is {loss} in epoch {self._blank.epoch}, step {step}")
         seen = min(step * self._batch_size, images)

@@ -1,4 +1,4 @@
-"""A saved model: read without running any code from its file, and one that can be scored."""
+"""Loading of saved models for scoring, without running code from the file."""
 
 from __future__ import annotations
 
@@ -18,28 +18,27 @@ from lenet5.runtime import keras_version
 from lenet5.saved_model import checked_copy
 
 _IMAGE = (28, 28, 1)
-_ROUNDING = 1e-2  # of a sum of probabilities, in half precision
-_LEAST_SCALE = 1e-2  # of pixels in [0, 1]; 1/255 and 1/127.5 are of those up to 255
+_ROUNDING = 1e-2  # tolerance for a sum of probabilities in half precision
+_LEAST_SCALE = 1e-2  # for pixels in [0, 1]; 1/255 and 1/127.5 imply pixels up to 255
 
 
 def load_model(path: Path, recipe: Recipe | None = None) -> tf.keras.Model:
-    """Reads a saved model without running any code from the file.
+    """Loads a saved model without running code from the file.
 
-    What the model was compiled with is left out, since it may be anything. So are penalties of
-    activations: they have a value in a training step only.
+    Ignores the compile settings, since they may be arbitrary objects. Ignores activity regularisers
+    as well: they matter only in training steps.
 
     Args:
-        path: a `.keras` file.
-        recipe: that it was trained with; None: not known, any model of Keras's own layers will do
-            that takes float32 images (n, 28, 28, 1) and gives probabilities (n, 10).
+        path: `.keras` file.
+        recipe: recipe of the model; None: unknown, accepts any model of Keras's own layers from
+            float32 images (n, 28, 28, 1) to probabilities (n, 10).
 
     Returns:
         The model, not compiled.
 
     Raises:
-        InputError: the file is missing, damaged, from a Keras that this one cannot read, holds
-            anything that might run code, or is not the model that the recipe describes; without a
-            recipe, the model takes or gives something else.
+        InputError: the file is missing, damaged, unreadable for this Keras, possibly able to run
+            code, or not the recipe's model. Without a recipe: input or output do not fit.
     """
     with tempfile.TemporaryDirectory(prefix="lenet5-") as folder:
         copy = checked_copy(path, Path(folder))
@@ -62,7 +61,7 @@ def load_model(path: Path, recipe: Recipe | None = None) -> tf.keras.Model:
 
 
 def _is_model_of(recipe: Recipe, model: tf.keras.Model) -> bool:
-    if type(model).__name__ != "Sequential":  # a summary does not tell what goes where
+    if type(model).__name__ != "Sequential":  # otherwise a summary does not show connections
         return False
     try:
         found = summarise(model)
@@ -72,7 +71,7 @@ def _is_model_of(recipe: Recipe, model: tf.keras.Model) -> bool:
 
 
 def _shape_complaint(model: tf.keras.Model) -> str | None:
-    """Why the model cannot be scored, by what it takes and gives."""
+    """Returns an error message if the model's inputs or outputs do not fit, else None."""
     takes, gives = _shapes(model, "inputs"), _shapes(model, "outputs")
     if len(takes) != 1 or not _fits(takes[0], _IMAGE):
         return f"takes images of shape {_named(takes)}, a LeNet-5 takes {_IMAGE}"
@@ -88,11 +87,11 @@ def _shape_complaint(model: tf.keras.Model) -> str | None:
 
 
 def _answer_complaint(model: tf.keras.Model) -> str | None:
-    """Why the model cannot be scored, by what it answers to a few images of noise."""
+    """Returns an error message if the model's output for noise is invalid, else None."""
     images = np.random.RandomState(0).uniform(size=(8, *_IMAGE)).astype(np.float32)
     try:
         answers = np.asarray(model(images, training=False), dtype=np.float64)
-    except Exception as error:  # layers that fit in shape, but not in what they compute
+    except Exception as error:  # layers with matching shapes may still fail
         return f"cannot be evaluated: {type(error).__name__}"
     if not np.isfinite(answers).all():
         return "gives NaN or infinity: its weights are damaged, or its training diverged"
@@ -102,7 +101,7 @@ def _answer_complaint(model: tf.keras.Model) -> str | None:
 
 
 def _layers(model: tf.keras.Model) -> Iterator[Any]:
-    """Every layer, those of a model within the model too."""
+    """Yields every layer, including the layers of nested models."""
     for layer in model.layers:
         yield layer
         if hasattr(layer, "layers"):
@@ -110,10 +109,10 @@ def _layers(model: tf.keras.Model) -> Iterator[Any]:
 
 
 def _shapes(model: tf.keras.Model, side: str) -> list[tuple[int | None, ...]]:
-    """Of its inputs or outputs, without the batch dimension; none if it was never built."""
+    """Returns the shapes of inputs or outputs without batch dimension; empty if never built."""
     try:
         return [tuple(tensor.shape)[1:] for tensor in getattr(model, side) or ()]
-    except (AttributeError, ValueError):  # some Keras 3 raise the one, some the other
+    except (AttributeError, ValueError):  # the type depends on the Keras 3 version
         return []
 
 

@@ -12,7 +12,7 @@ C5  dense, tanh                120        30,840    (paper: 48,120 from 5x5x16, 
 F6  dense, tanh                 84        10,164    (paper: 10,164)
     dropout                     84             0    (paper: none)
     dense, softmax              10           850    (paper: radial basis functions)
-in all                                    44,426
+total                                     44,426
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from lenet5.recipe import DROPOUT_STREAM, STREAMS_PER_SEED, Recipe, check_seed
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """What of a layer decides which function it computes, whatever Keras calls the rest.
+    """Properties of a layer that define its function, independent of Keras's other settings.
 
     Attributes:
         kind: class name.
-        output_shape: without the batch dimension.
-        activation: name of the activation function, `linear` if the layer has none.
+        output_shape: shape without the batch dimension.
+        activation: name of the activation function, `linear` for none.
         parameters: number of weights, trainable or not.
-        l2: strength of the kernel's L2 penalty, 0 if it has none.
+        l2: strength of the kernel's L2 penalty, 0 for none.
         rate: dropout rate, 0 for other layers.
     """
 
@@ -47,14 +47,14 @@ class LayerSummary:
 
 
 def build_model(*, l2: float = 1e-3, dropout: float = 0.5, seed: int = 0) -> tf.keras.Model:
-    """LeNet-5 with freshly drawn weights.
+    """Builds LeNet-5 with new random weights.
 
-    Takes float32 images of shape (n, 28, 28, 1) in [0, 1], gives probabilities (n, 10).
+    Maps float32 images of shape (n, 28, 28, 1) in [0, 1] to probabilities (n, 10).
 
     Args:
-        l2: strength of the L2 penalty, l2 * sum(kernel ** 2), of every kernel but the output's.
+        l2: strength of the L2 penalty, l2 * sum(kernel ** 2), of every kernel except the output's.
         dropout: rate of both dropout layers.
-        seed: of the initial weights (Glorot uniform; biases 0) and of the dropout layers, 0 to
+        seed: seed of the initial weights (Glorot uniform; biases 0) and of the dropout layers, 0 to
             `recipe.MAX_SEED`.
 
     Returns:
@@ -111,12 +111,12 @@ def build_model(*, l2: float = 1e-3, dropout: float = 0.5, seed: int = 0) -> tf.
 
 
 def build_for(recipe: Recipe, seed: int) -> tf.keras.Model:
-    """The model that a recipe trains."""
+    """Builds the model of a recipe."""
     return build_model(l2=recipe.l2, dropout=recipe.dropout, seed=seed)
 
 
 def summarise(model: tf.keras.Model) -> list[LayerSummary]:
-    """One summary per layer, in order, without the input layer."""
+    """Returns one summary per layer, in order, without the input layer."""
     return [
         LayerSummary(
             kind=type(layer).__name__,

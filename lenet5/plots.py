@@ -1,8 +1,8 @@
-"""Pictures of a training run: curves, confusion matrix, ROC curves and the misclassified digits.
+"""Plots of a training run: curves, confusion matrix, ROC curves and misclassified digits.
 
-Figures are about 1050 pixels wide, so that their text is readable in a report shown at natural
-size. They are made with matplotlib's object-oriented interface: nothing global is changed, no
-display is needed, and a figure is freed with its last reference.
+Figures are about 1050 pixels wide, so that a report at natural size has readable text. They use
+matplotlib's object-oriented interface: no global state changes, no display is needed, and the last
+reference frees a figure.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ PLOT_FILES = ("curves.png", "confusion_matrix.png", "roc.png", "errors.png")
 
 TRAINING_COLOUR = "#0072B2"  # blue and vermilion of Okabe & Ito (2008)
 VALIDATION_COLOUR = "#D55E00"
-FAINT = "#767676"  # the lightest grey with a contrast of 4.5 to white
-# Nine colours of Paul Tol's "muted" scheme and black; told apart with any colour vision.
+FAINT = "#767676"  # lightest grey with a contrast of 4.5 to white
+# Nine colours of Paul Tol's "muted" scheme and black, distinct for any colour vision.
 DIGIT_COLOURS = (
     *("#332288", "#88CCEE", "#44AA99", "#117733", "#999933"),
     *("#DDCC77", "#CC6677", "#882255", "#AA4499", "#000000"),
@@ -42,8 +42,8 @@ DIGIT_LINES = ("-", "--") * 5
 
 ERROR_COLUMNS = 10
 MOST_ERRORS = 60
-TILE_INCHES = 0.84  # 3 x 28 pixels: every pixel of a digit gets the same size
-TILE_HEIGHT_INCHES = 1.35  # with its text
+TILE_INCHES = 0.84  # 3 x 28 pixels: all pixels of a digit have the same size
+TILE_HEIGHT_INCHES = 1.35  # including its text
 
 
 def save_plots(
@@ -52,19 +52,19 @@ def save_plots(
     """Draws the four plots of a run and writes them as `PLOT_FILES`.
 
     Args:
-        directory: Folder to write into; made if missing. Plots in it are replaced.
-        history: What training went through.
-        evaluation: What the trained model does on `images`.
-        images: uint8 (n, 28, 28, 1), the images of `evaluation`, in its order.
+        directory: output folder, created if missing; existing plots are replaced.
+        history: history of the training.
+        evaluation: evaluation of the trained model on `images`.
+        images: uint8 (n, 28, 28, 1), in the order of `evaluation`.
 
     Returns:
-        The paths written, in the order of `PLOT_FILES`.
+        The written paths, in the order of `PLOT_FILES`.
 
     Raises:
-        OSError: A file cannot be written. Each file is then whole, or as it was before.
-        ValueError: `images` are not as many as `evaluation` has.
+        OSError: a file cannot be written; each file is then complete or unchanged.
+        ValueError: the number of `images` differs from `evaluation`.
     """
-    # A user's matplotlibrc must not change what a report looks like.
+    # A user's matplotlibrc must not change the plots.
     with matplotlib.style.context("default"):
         figures = (
             curves_figure(history),
@@ -80,9 +80,9 @@ def save_plots(
 
 
 def curves_figure(history: History) -> Figure:
-    """Accuracy (%) and loss over the epochs, for training and validation images.
+    """Plots accuracy (%) and loss of training and validation images over the epochs.
 
-    A history in which no epoch was finished gives a figure that says so.
+    Without a finished epoch, the figure is a message.
     """
     if not history.best_epoch:
         return _message_figure("No epoch was finished")
@@ -118,14 +118,14 @@ def curves_figure(history: History) -> Figure:
 
 
 def confusion_matrix_figure(evaluation: Evaluation) -> Figure:
-    """Counts of images by true (row) and predicted (column) class; colour shows the errors.
+    """Plots image counts by true (row) and predicted (column) digit; colour shows the errors.
 
-    The right margin has the recall of each class with its counts, the top its precision.
+    The right margin has the recall of each class with its counts, the top margin its precision.
     """
     confusion = np.asarray(evaluation.confusion)
-    # Coloured by count, the diagonal would swamp the errors a hundredfold.
+    # On a common colour scale, the hundredfold larger diagonal would hide the errors.
     errors = confusion * ~np.eye(10, dtype=bool)
-    norm = Normalize(0, max(5, errors.max()))  # one or two errors are never a dark cell
+    norm = Normalize(0, max(5, errors.max()))  # one or two errors never give a dark cell
 
     figure = _figure(9.0)
     axes = figure.subplots()
@@ -160,7 +160,7 @@ def confusion_matrix_figure(evaluation: Evaluation) -> Figure:
 
 
 def roc_figure(evaluation: Evaluation) -> Figure:
-    """ROC curves of each digit against the rest: the whole square, and its top left corner.
+    """Plots each digit's ROC curve against the rest: whole square and top left corner.
 
     The corner's side is twice the worst class's equal error rate, rounded up to 1, 2, 5, ... 50 %.
     """
@@ -198,14 +198,14 @@ def roc_figure(evaluation: Evaluation) -> Figure:
 
 
 def errors_figure(evaluation: Evaluation, images: NDArray[np.uint8]) -> Figure:
-    """The misclassified digits, most confident mistakes first, at most `MOST_ERRORS`.
+    """Plots at most `MOST_ERRORS` misclassified digits, most confident errors first.
 
     Args:
-        evaluation: What the model does on `images`.
-        images: uint8 (n, 28, 28, 1), the images of `evaluation`, in its order.
+        evaluation: evaluation of the model on `images`.
+        images: uint8 (n, 28, 28, 1), in the order of `evaluation`.
 
     Raises:
-        ValueError: `images` are not as many as `evaluation` has.
+        ValueError: the number of `images` differs from `evaluation`.
     """
     if len(images) != evaluation.images:
         raise ValueError(f"{len(images):,} images for an evaluation of {evaluation.images:,}")
@@ -219,7 +219,7 @@ def errors_figure(evaluation: Evaluation, images: NDArray[np.uint8]) -> Figure:
     rows = -(-len(shown) // ERROR_COLUMNS)
     height = 0.65 + TILE_HEIGHT_INCHES * rows
     figure = Figure(figsize=(WIDTH_INCHES, height), dpi=DPI)
-    # One axes in inches, y downwards: sixty axes would take seconds.
+    # One axes object in inches, y downwards: sixty axes would take seconds.
     axes = figure.add_axes((0, 0, 1, 1), frameon=False)
     for position, index in enumerate(shown):
         row, column = divmod(position, ERROR_COLUMNS)
@@ -244,7 +244,7 @@ def _message_figure(message: str) -> Figure:
 
 
 def _write_png(figure: Figure, path: Path) -> None:
-    """Writes a PNG whole or not at all; the same figure gives the same bytes."""
+    """Writes a PNG atomically; equal figures give equal bytes."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         figure.savefig(temporary, format="png", metadata={"Software": None})
@@ -256,10 +256,10 @@ def _write_png(figure: Figure, path: Path) -> None:
 def _draw_curves(
     axes: Axes, history: History, training: list[float], validation: list[float]
 ) -> None:
-    """Draws one quantity of both image sets, and marks the best epoch's validation value."""
+    """Plots one quantity of both image sets, and marks the best epoch's validation value."""
     epochs = [epoch.epoch for epoch in history.epochs]
     best = epochs.index(history.best_epoch)
-    # The upper line's name stands above its end and the other's below: they never collide.
+    # The upper curve's label is above its end, the lower curve's below: they never overlap.
     training_va, validation_va = (
         ("bottom", "top") if training[-1] > validation[-1] else ("top", "bottom")
     )
@@ -293,7 +293,7 @@ def _draw_curves(
 
 
 def _draw_tile(axes: Axes, image: NDArray[np.uint8], left: float, top: float, text: str) -> None:
-    """Draws one digit, dark on white, with its text above; `left` and `top` are in inches."""
+    """Draws one digit, dark on white, with its text above; `left` and `top` in inches."""
     right, bottom = left + TILE_INCHES, top + TILE_INCHES
     axes.imshow(
         image[..., 0],
@@ -308,7 +308,7 @@ def _draw_tile(axes: Axes, image: NDArray[np.uint8], left: float, top: float, te
 
 
 def _corner_percent(curves: list[RocCurve]) -> float:
-    """Side (%) of the corner in which the curves differ: 1, 2, 5, 10, 20 or 50."""
+    """Side (%) of the corner that shows the curves' differences: 1, 2, 5, 10, 20 or 50."""
     equal_error = 0.0
     for curve in curves:
         false_positive = np.asarray(curve.false_positive_rate)

@@ -1,4 +1,4 @@
-"""What a training run is: everything that determines it but the seed, the data and TensorFlow."""
+"""The recipe of a training run: all settings except seed, engine, data and environment."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lenet5.errors import InputError
 
 SCHEDULES = ("constant", "linear", "cosine")
 
-# What trains a recipe: `compile` and `fit`, or a loop inside the graph through the same layers.
+# Training by `compile` and `fit`, or by a loop inside the graph with the same layers.
 ENGINES = ("keras", "graph")
 DEFAULT_ENGINE = "keras"
 
-# Every seed has eight streams of random numbers of its own: five kernels, two dropout layers, and
-# the distortions of the training images.
+# Every seed has eight separate random streams: five kernels, two dropout layers, and the
+# distortions of the training images.
 STREAMS_PER_SEED = 8
 DROPOUT_STREAM = 5
 AUGMENTATION_STREAM = 7
@@ -33,36 +33,37 @@ _SHARES = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained, and between which accuracies its result is believed.
+    """Settings of a training run, and bounds for its accuracy.
 
-    The optimiser is Adam (Kingma and Ba 2015, in the form of its section 2's last paragraph, as in
-    Keras). Attributes that need words:
+    The optimiser is Adam (Kingma and Ba 2015, in the form of the last paragraph of section 2, as in
+    Keras).
 
     Attributes:
-        name: short name, as `--recipe` takes it.
+        name: short name, the value of `--recipe`.
         batch_size: training images per step; the last batch of an epoch may be smaller.
-        epochs: most epochs to train; `patience` may end training earlier.
-        learning_rate: the constant rate, or the peak of another schedule.
-        schedule: `constant`, or a linear warm-up to the peak over the first `warmup_fraction` of
-            all steps, then a decay to 0: `linear`, or `cosine` (half a wave: Loshchilov and
-            Hutter 2017).
+        epochs: maximum number of epochs; `patience` may end training earlier.
+        learning_rate: constant rate, or peak of another schedule.
+        schedule: `constant`, `linear` or `cosine`. The last two rise linearly to the peak over the
+            first `warmup_fraction` of all steps. They then decay to 0, linearly or by half a cosine
+            wave (Loshchilov and Hutter 2017).
         warmup_fraction: share of all steps in [0, 1).
-        patience: epochs without a lower validation loss after which training stops; None: never.
-        l2: strength of the L2 penalty, l2 * sum(kernel ** 2), on every kernel but the output's.
+        patience: number of epochs without a lower validation loss that ends training; None: never.
+        l2: strength of the L2 penalty, l2 * sum(kernel ** 2), on every kernel except the output's.
         dropout: rate of both dropout layers in [0, 1).
-        label_smoothing: share in [0, 1) of each training label that is spread evenly over all ten
-            classes (Szegedy et al. 2016).
-        average_decay: of the exponential moving average of the weights that the model ends with,
-            in [0, 1), the optimiser's `ema_momentum`; 0: none.
-        rotation_degrees: largest rotation of a training image, either way; drawn anew each time.
-        shear_degrees: largest slant.
-        scaling: largest share in [0, 1) by which width and height, each by itself, change.
-        shift_pixels: largest shift along each axis.
-        min_accuracy: test accuracy in [0, 1] below which the accuracy gate fails.
-        max_accuracy: test accuracy in [0, 1] above which it fails: too good to be true.
+        label_smoothing: share in [0, 1) of each training label, spread evenly over all ten classes
+            (Szegedy et al. 2016).
+        average_decay: decay in [0, 1) of the exponential moving average of the weights, the model's
+            final weights; the optimiser's `ema_momentum`; 0: no average.
+        rotation_degrees: maximum rotation of a training image in either direction; drawn anew each
+            time.
+        shear_degrees: maximum slant.
+        scaling: maximum relative change in [0, 1) of width and of height, drawn separately.
+        shift_pixels: maximum shift along each axis.
+        min_accuracy: lower bound of the accuracy gate, a test accuracy in [0, 1].
+        max_accuracy: upper bound of the accuracy gate in [0, 1]; a higher accuracy is implausible.
 
     Raises:
-        InputError: a value is out of its range.
+        InputError: a value is out of range.
     """
 
     name: str
@@ -119,15 +120,15 @@ class Recipe:
         )
 
     def learning_rates(self, steps: int) -> np.ndarray:
-        """Learning rate of every step of a run of `steps` steps.
+        """Returns the learning rate of every step of a run of `steps` steps.
 
         Args:
             steps: number of steps of the whole run, epochs * steps per epoch.
 
         Returns:
-            float32 array of shape (steps,). Step k (from 0) of w warm-up steps has
-            peak * (k + 1) / w. After them, with the share r = (steps - k) / (steps - w) left, step
-            k has peak * r in the linear schedule and peak * (1 - cos(pi * r)) / 2 in the cosine's.
+            float32 array of shape (steps,). Step k (from 0) of w warm-up steps has the rate
+            peak * (k + 1) / w. After the warm-up, let r = (steps - k) / (steps - w). Step k has
+            peak * r in the linear schedule, and peak * (1 - cos(pi * r)) / 2 in the cosine's.
         """
         if self.schedule == "constant":
             return np.full(steps, self.learning_rate, np.float32)
@@ -140,7 +141,7 @@ class Recipe:
         return (self.learning_rate * np.where(step < warmup, rising, falling)).astype(np.float32)
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> Recipe:
-        """The same recipe with some fields replaced; the schedule stretches over new `epochs`.
+        """Returns the recipe with some fields replaced; the schedule adapts to new `epochs`.
 
         Raises:
             InputError: a name is not a field of a recipe, or its value is out of range.
@@ -153,14 +154,14 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """The recipe that `dataclasses.asdict` wrote.
+        """Returns the recipe from the output of `dataclasses.asdict`.
 
         Raises:
             InputError: a field is missing, unknown or out of range.
         """
         fields = {field.name: field.default for field in dataclasses.fields(cls)}
         needed = {name for name, default in fields.items() if default is dataclasses.MISSING}
-        # An older run's recipe lacks what was not thought of yet, and had the default's effect.
+        # An older run's recipe lacks newer fields; their defaults keep its behaviour.
         if not needed <= set(values) <= set(fields):
             wrong = ", ".join(sorted((needed - set(values)) | (set(values) - set(fields))))
             raise InputError(f"the recipe lacks or does not know the field(s) {wrong}")
@@ -174,7 +175,7 @@ def check_seed(seed: object) -> None:
 
 
 def check_engine(engine: object) -> None:
-    """Raises InputError unless it is the name of an engine."""
+    """Raises InputError unless the value is the name of an engine."""
     if engine not in ENGINES:
         raise InputError(f"unknown engine {engine!r}: choose {' or '.join(ENGINES)}")
 

@@ -54,10 +54,10 @@ RECIPES: dict[str, Recipe] = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """The named recipe.
+    """Returns the recipe of this name.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: no recipe has this name.
     """
     try:
         return RECIPES[name]

@@ -1,4 +1,4 @@
-"""A whole training run: recipe, seed and data in, run directory out."""
+"""A complete training run, from recipe, seed and data to run directory."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def train_run(
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     on_evaluation: Callable[[Evaluation], None] = lambda _: None,
 ) -> tuple[Evaluation, History]:
-    """Trains, scores the test images once, and fills a directory that `create` has made.
+    """Trains, scores the test images once, and fills a directory made by `create`.
 
-    An older run there is replaced once the new one is whole, not before. An interrupted run is
-    kept without test scores; beside an older run, in the directory's folder `unfinished`.
+    The new run replaces an older run only when it is complete. An interrupted run is saved without
+    test scores; next to an older run, in the subfolder `unfinished`.
 
     Args:
-        run: what to train.
-        dataset: what to train on.
-        directory: made by `run_directory.create`.
-        on_progress: called several times a second while training.
+        run: run to train.
+        dataset: data to train and score on.
+        directory: directory made by `run_directory.create`.
+        on_progress: called several times per second during training.
         on_epoch: called after each epoch.
-        on_evaluation: called with the test scores before anything is written.
+        on_evaluation: called with the test scores before any file is written.
 
     Returns:
         The evaluation on the test images and the history.
@@ -48,7 +48,7 @@ def train_run(
     Raises:
         InputError: a file could not be written.
         DivergenceError: the loss became NaN or infinite.
-        TrainingInterrupted: Ctrl-C; what was finished is written.
+        TrainingInterrupted: Ctrl-C; the results of the finished epochs are saved.
     """
     place = run_directory.place_to_write(directory)
     try:
@@ -63,7 +63,7 @@ def train_run(
         )
         try:
             evaluation = evaluate(model, dataset.test)
-            on_evaluation(evaluation)  # now: a full disk must not cost the result
+            on_evaluation(evaluation)  # before writing: a full disk must not lose the result
             _write_training(run, place, model, history)
             _write_scores(run, place, dataset, evaluation, history)
         except KeyboardInterrupt:
@@ -82,7 +82,7 @@ def _write_training(run: Run, place: Path, model: tf.keras.Model, history: Histo
     run_directory.write_json(place / run_directory.RECIPE, run_directory.run_content(run))
     run_directory.write_json(place / run_directory.ENVIRONMENT, environment)
     run_directory.write_json(place / run_directory.HISTORY, asdict(history))
-    if history.best_epoch:  # fresh weights are no result
+    if history.best_epoch:  # untrained weights are no result
         with run_directory.written_whole(place / run_directory.MODEL) as partial:
             save_model(model, partial)
 

@@ -1,12 +1,12 @@
-"""The folder that a training run leaves behind, each file written whole or not at all.
+"""The directory of a training run; each file is written atomically.
 
 recipe.json       recipe, overrides, seed, dataset, engine
 environment.json  versions, processor, threads, git commit
 history.json      every epoch's losses and accuracies
 model.keras       the model with the weights of its best epoch
 plots/            curves.png, confusion_matrix.png, roc.png, errors.png
-metrics.json      the test images' verdict; written last, and not by an interrupted run
-unfinished/       a newer run of the same form, until it is whole and takes this one's place
+metrics.json      scores of the test images; written last, missing in an interrupted run
+unfinished/       a newer run in the same form, until it is complete and replaces this one
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ MODEL = "model.keras"
 METRICS = "metrics.json"
 PLOTS = "plots"
 UNFINISHED = "unfinished"
-EARLIER_ENGINE = "products"  # of runs without an entry: convolutions as matrix products
+EARLIER_ENGINE = "products"  # older runs without an entry: convolutions as matrix products
 
 
 @dataclass(frozen=True)
 class Run:
-    """What `recipe.json` says of a run: the recipe with its overrides applied, and what it is of.
+    """Content of `recipe.json`, with the overrides applied to the recipe.
 
     Attributes:
-        recipe: that is trained.
-        overrides: fields that differ from the named recipe's.
-        seed: of weights, order and dropout.
+        recipe: trained recipe.
+        overrides: fields that differ from the named recipe.
+        seed: seed of weights, order and dropout.
         dataset: one of `data.DATASETS`.
-        engine: one of `recipe.ENGINES`, or `products`, which trained before there were engines.
+        engine: one of `recipe.ENGINES`, or `products` for a run older than these engines.
     """
 
     recipe: Recipe
@@ -66,13 +66,13 @@ class Run:
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A model file, and what is known of the run that it comes from.
+    """A model file and its run.
 
     Attributes:
-        path: the `.keras` file.
-        run: what the `recipe.json` beside it says; None: the recipe, the seed and the rest are not
-            known, since the model was trained elsewhere or by other means.
-        directory: of the run; None without one.
+        path: `.keras` file.
+        run: run from the `recipe.json` in the same folder; None: recipe, seed and other facts are
+            unknown, for a model trained elsewhere or by other means.
+        directory: run directory; None without a run.
     """
 
     path: Path
@@ -81,14 +81,14 @@ class SavedModel:
 
 
 def create(directory: Path, *, force: bool) -> None:
-    """Makes a run directory, before anything is trained, and sees that it can be written.
+    """Creates a run directory before training, and checks that it is writable.
 
     Args:
-        directory: made with its parents.
-        force: whether a run that is there already may be overwritten.
+        directory: created with its parents.
+        force: whether an existing run may be overwritten.
 
     Raises:
-        InputError: something is there already, or the place cannot be written.
+        InputError: the directory has content already, or cannot be written.
     """
     with writing(directory):
         if directory.exists() and any(directory.iterdir()):
@@ -102,15 +102,15 @@ def create(directory: Path, *, force: bool) -> None:
 
 
 def place_to_write(directory: Path) -> Path:
-    """Where a new run is written: in `directory`, or in a folder of it if a run is there already.
+    """Returns the folder for a new run: `directory`, or a subfolder if it has a run already.
 
-    That folder lies within, since what is beside `directory` may be another disk or read-only.
+    A subfolder, since a sibling of `directory` may be on another disk or read-only.
     """
     return directory / UNFINISHED if (directory / RECIPE).is_file() else directory
 
 
 def clear(place: Path) -> None:
-    """Makes a place to write, and removes a run's files, and nothing else, that are there."""
+    """Creates a folder for writing; removes a run's files from it, and no others."""
     with writing(place):
         place.mkdir(parents=True, exist_ok=True)
         for name in _files():
@@ -118,22 +118,22 @@ def clear(place: Path) -> None:
 
 
 def publish(place: Path, directory: Path) -> None:
-    """Moves a run that is whole from its place to write over the older run in its directory."""
+    """Moves a complete run from its place of writing over the older run in its directory."""
     if place == directory:
         return
     with writing(directory):
-        (directory / METRICS).unlink(missing_ok=True)  # no mixture of two runs passes for whole
+        (directory / METRICS).unlink(missing_ok=True)  # a mixture of two runs must look incomplete
         (directory / PLOTS).mkdir(exist_ok=True)
         for name in _files():
             os.replace(place / name, directory / name)
-    with contextlib.suppress(OSError):  # somebody's own files are in there
+    with contextlib.suppress(OSError):  # a user's own files are in there
         (place / PLOTS).rmdir()
         place.rmdir()
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns a failure to write, for example on a full disk, into InputError with the path."""
+    """Converts a write error, for example on a full disk, to InputError with the path."""
     try:
         yield
     except OSError as error:
@@ -141,13 +141,13 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _reason(error: OSError) -> str:
-    number = re.search(r"errno = (\d+)", str(error))  # h5py has it in its text only
+    number = re.search(r"errno = (\d+)", str(error))  # h5py has it only in its text
     return os.strerror(int(number[1])) if number else error.strerror or str(error)
 
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Gives a name beside `path` to write to, and moves it there once the block has ended well.
+    """Yields a temporary path next to `path`, and moves it to `path` if the block succeeds.
 
     Raises:
         InputError: the file could not be written, for example because the disk is full.
@@ -162,7 +162,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file whole or not at all."""
+    """Writes a JSON file atomically."""
     with written_whole(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -171,7 +171,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        InputError: the file is missing, unreadable or holds something else.
+        InputError: the file is missing, unreadable or not a JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -185,7 +185,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_history(directory: Path) -> History:
-    """The epochs of a run, as `history.json` has them.
+    """Reads the epochs of a run from `history.json`.
 
     Raises:
         InputError: the file is missing or damaged, or no epoch was finished.
@@ -207,7 +207,7 @@ def read_history(directory: Path) -> History:
 
 
 def run_content(run: Run) -> dict[str, Any]:
-    """The content of `recipe.json`."""
+    """Returns the content of `recipe.json`."""
     return {
         "dataset": run.dataset,
         "seed": run.seed,
@@ -218,10 +218,10 @@ def run_content(run: Run) -> dict[str, Any]:
 
 
 def read_run(directory: Path) -> Run:
-    """What a run directory says of its run.
+    """Reads the run of a run directory.
 
     Raises:
-        InputError: it is not a run directory, or its `recipe.json` is damaged.
+        InputError: the folder is not a run directory, or its `recipe.json` is damaged.
     """
     path = directory / RECIPE
     if not path.is_file():
@@ -244,10 +244,10 @@ def read_run(directory: Path) -> Run:
 
 
 def model_file(directory: Path) -> Path:
-    """The run's saved model.
+    """Returns the path of the run's saved model.
 
     Raises:
-        InputError: there is none.
+        InputError: the run has no model.
     """
     path = directory / MODEL
     if not path.is_file():
@@ -256,14 +256,14 @@ def model_file(directory: Path) -> Path:
 
 
 def find_model(path: Path) -> SavedModel:
-    """The model that is meant by a run directory, by a folder with a model, or by a model file.
+    """Finds the model of a run directory, of a folder with one model, or of a model file.
 
     Args:
-        path: a run directory; a folder without `recipe.json` that holds one `.keras` file; or a
-            `.keras` file, which is a run's if it is the model of a run directory.
+        path: run directory, folder without `recipe.json` and with one `.keras` file, or `.keras`
+            file. The model file of a run directory gives its run.
 
     Raises:
-        InputError: there is no model or several; or the run directory is damaged.
+        InputError: there is no model or more than one, or the run directory is damaged.
     """
     try:
         if (path / RECIPE).is_file():
@@ -289,7 +289,7 @@ def _only_model(folder: Path) -> Path:
     found = sorted(
         path
         for path in folder.glob(f"*{Path(MODEL).suffix}")
-        if path.is_file() and not path.name.startswith(".")  # one that is being written
+        if path.is_file() and not path.name.startswith(".")  # temporary file of a write
     )
     if not found:
         raise InputError(f"{folder}: not a run directory, it has no {RECIPE}, nor any .keras file")
@@ -300,7 +300,7 @@ def _only_model(folder: Path) -> Path:
 
 
 def metrics_content(evaluation: Evaluation, history: History, engine: str) -> dict[str, Any]:
-    """The content of `metrics.json`; accuracies are shares in [0, 1]."""
+    """Returns the content of `metrics.json`; accuracies are shares in [0, 1]."""
     per_class = [
         {
             "digit": digit,
@@ -328,17 +328,17 @@ def metrics_content(evaluation: Evaluation, history: History, engine: str) -> di
 
 
 def describe_environment(threads: int, keras_version: str) -> dict[str, Any]:
-    """Versions, processor, threads and git commit: the content of `environment.json`.
+    """Returns versions, processor, threads and git commit: the content of `environment.json`.
 
-    Versions are those of the modules that run here: distributions have many names (`tf-nightly`,
+    Versions come from the imported modules: distributions have many names (`tf-nightly`,
     `keras-nightly`, a vendor's), and other versions than their modules.
 
     Args:
-        threads: TensorFlow's.
-        keras_version: of the Keras behind `tf.keras`.
+        threads: TensorFlow's number of threads.
+        keras_version: version of the Keras behind `tf.keras`.
 
     Returns:
-        What JSON can hold; `tensorflow` is None where it does not run.
+        JSON values; `tensorflow` is None if it is not imported.
     """
     return {
         "tensorflow": getattr(sys.modules.get("tensorflow"), "__version__", None),
@@ -356,9 +356,9 @@ def describe_environment(threads: int, keras_version: str) -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """Commit of this project's checkout, with `+changes` where tracked files differ from it.
+    """Returns the commit of this project's checkout; `+changes` marks changed tracked files.
 
-    That is the checkout that the package lies in or, for an installed package, the one worked in.
+    The checkout contains the package or, for an installed package, is the current folder.
     """
     for folder in (Path(__file__).parent.parent, Path.cwd()):
         if (folder / "pyproject.toml").is_file() and (folder / "lenet5").is_dir():
@@ -370,7 +370,7 @@ def git_commit() -> str | None:
 
 
 def _files() -> list[str]:
-    """A run's files, the last to be written last."""
+    """Names of a run's files, in the order of writing."""
     from lenet5.plots import PLOT_FILES  # matplotlib is slow to import
 
     plots = [f"{PLOTS}/{name}" for name in PLOT_FILES]
@@ -388,7 +388,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def cpu_model() -> str:
-    """The processor's name, as the system gives it."""
+    """Returns the processor's name from the operating system."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -397,7 +397,7 @@ def cpu_model() -> str:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+    """Returns the number of cores available to this process."""
+    if hasattr(os, "sched_getaffinity"):  # missing on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

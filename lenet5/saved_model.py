@@ -1,16 +1,16 @@
-"""A model file is looked into before Keras is, and Keras is given a copy that can run no code.
+"""Checks a model file before Keras loads it, and gives Keras a copy that cannot run code.
 
-Keras makes whatever object a file names, in the Keras of this process or in any module that can be
-imported. Reading only what is known to be harmless, and writing that anew, leaves nothing to it:
+Keras creates any object that a file names, from its own modules or any importable module. The copy
+therefore has only content known to be harmless, written anew:
 
-- Layers, initialisers, regularisers, constraints and policies of data types: those listed below.
-- Activations: names listed below; a function that TensorFlow or Keras has is given by its name.
-- `compile_config` (optimiser, loss, metrics): left out. A score needs nothing of it, and Keras 2.12
-  to 3.16 would make that of a model within a model even for `compile=False`. `activity_regularizer`
-  too: what it adds to the loss has a value in a training step only.
-- Members of the archive: config.json, metadata.json, model.weights.h5. Keras 2.12 to 3.4 at least
-  unpickle a model.weights.npz, and unpack to disk whatever else there is.
-- HDF5, which Keras 2.12 writes under the name `.keras`: Keras 2 reads it without a safe mode.
+- Layers, initialisers, regularisers, constraints and dtype policies: only those listed below.
+- Activations: only names listed below; a function of TensorFlow or Keras becomes its name.
+- `compile_config` (optimiser, loss, metrics): omitted. Scoring does not need it, and Keras 2.12 to
+3.16 creates it for a nested model even with `compile=False`. `activity_regularizer` is omitted too:
+its loss matters only in training steps.
+- Members of the archive: config.json, metadata.json, model.weights.h5. At least Keras 2.12 to 3.4
+unpickle a model.weights.npz, and unpack all other members to disk.
+- HDF5, written by Keras 2.12 under the name `.keras`: Keras 2 reads it without a safe mode.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import IO, Any
 from lenet5.errors import InputError
 from lenet5.runtime import keras_version
 
-LARGEST_FILE = 2**30  # bytes, unpacked; LeNet-5 with two averages per weight takes half a million
+LARGEST_FILE = 2**30  # bytes, unpacked; LeNet-5 with two averages per weight has half a million
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -52,7 +52,7 @@ _PARTS_OF_LAYERS = (
     *("L1", "L2", "L1L2", "OrthogonalRegularizer"),
     *("MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm"),
     *("DTypePolicy", "FloatDTypePolicy", "Policy", "SeedGenerator"),
-    "__keras_tensor__",  # where a functional model of Keras 3 goes on from
+    "__keras_tensor__",  # input of a layer in a functional model of Keras 3
 )
 _LOADABLE = frozenset(_LAYERS + _PARTS_OF_LAYERS)
 _ACTIVATIONS = frozenset(
@@ -72,7 +72,7 @@ class CheckedModel:
     """A copy of a model file that Keras may load.
 
     Attributes:
-        path: the copy.
+        path: path of the copy.
         written_by: version of the Keras that wrote the model.
     """
 
@@ -81,18 +81,18 @@ class CheckedModel:
 
 
 def checked_copy(path: Path, folder: Path) -> CheckedModel:
-    """Copies what is harmless of a model file, if nothing else is needed to make the model.
+    """Copies the harmless content of a model file, if the model needs nothing else.
 
     Args:
-        path: a `.keras` file.
-        folder: an empty one, which the copy is written to.
+        path: `.keras` file.
+        folder: empty folder for the copy.
 
     Returns:
         The copy.
 
     Raises:
-        InputError: the file is missing, damaged or large, or the model consists of anything that is
-            not known to run no code.
+        InputError: the file is missing, damaged or too large, or the model has content that is not
+            known to be harmless.
     """
     try:
         with path.open("rb") as file:
@@ -102,10 +102,10 @@ def checked_copy(path: Path, folder: Path) -> CheckedModel:
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except OSError as error:
-        if error.strerror is None or error.errno is None:  # h5py's: not of the system
+        if error.strerror is None or error.errno is None:  # raised by h5py, not by the system
             raise InputError(f"{path}: not a whole Keras model file") from None
         raise InputError(f"{path}: {error.strerror}") from None
-    except Exception:  # zipfile, zlib, json and h5py raise a dozen kinds
+    except Exception:  # zipfile, zlib, json and h5py raise many kinds
         raise InputError(f"{path}: not a whole Keras model file") from None
 
 
@@ -126,11 +126,11 @@ def _copy_of_archive(file: IO[bytes], folder: Path) -> CheckedModel:
 
 
 def _copy_of_hdf5(file: IO[bytes], folder: Path) -> CheckedModel:
-    import h5py  # part of every TensorFlow, and slow to import
+    import h5py  # part of every TensorFlow; slow to import
 
     _check_size(file.seek(0, 2))
     file.seek(0)
-    path = folder / "model.h5"  # Keras 3 reads HDF5 under this name only
+    path = folder / "model.h5"  # Keras 3 reads HDF5 only under this name
     with path.open("wb") as target:
         shutil.copyfileobj(file, target)
     with h5py.File(path, "r+") as copy:
@@ -138,7 +138,7 @@ def _copy_of_hdf5(file: IO[bytes], folder: Path) -> CheckedModel:
             raise InputError("HDF5 with weights alone, without the model's layers")
         config = _checked(json.loads(copy.attrs["model_config"]))
         copy.attrs["model_config"] = json.dumps(config)
-        copy.attrs.pop("training_config", None)  # as compile_config
+        copy.attrs.pop("training_config", None)  # like compile_config
         written_by = copy.attrs.get("keras_version")
     return CheckedModel(path, _version(written_by))
 
@@ -149,13 +149,13 @@ def _check_size(size: int) -> None:
 
 
 def _version(text: Any) -> str:
-    """Anything else that stands there is not printed."""
+    """Returns a valid version; any other text is not printed."""
     known = isinstance(text, str) and re.fullmatch(r"[0-9A-Za-z.+-]{1,40}", text)
     return text if known else "of an unknown version"
 
 
 def _checked(config: Any) -> Any:
-    """A Keras configuration without what compiles, or InputError with what may not be made."""
+    """Returns a Keras configuration without compile settings; rejects unsafe content."""
     if isinstance(config, list):
         return [_checked(item) for item in config]
     if not isinstance(config, dict):
@@ -168,7 +168,7 @@ def _checked(config: Any) -> Any:
             _check_order(config["config"]["layers"])
     for key, value in config.items():
         if key.endswith("activation") and isinstance(value, str) and value not in _ACTIVATIONS:
-            raise _refusal(value)  # Keras 2 takes any function of its module
+            raise _refusal(value)  # Keras 2 accepts any function of its module
     return {key: _checked(value) for key, value in config.items() if key not in _OF_TRAINING}
 
 
@@ -176,18 +176,19 @@ def _check_class(config: dict[str, Any]) -> None:
     name = config["class_name"]
     if name not in _LOADABLE:
         raise _refusal(name)
-    # Keras imports what `module` names, whatever the class is called.
+    # Keras imports the named `module` for any class name.
     module = config.get("module") or "keras"
     if str(module).split(".")[0] not in ("keras", "tf_keras"):
         raise _refusal(module)
-    # A class that was registered under a name of its own comes before Keras's.
+    # A class registered under its own name takes precedence over Keras's.
     if config.get("registered_name") not in (None, name):
         raise _refusal(config["registered_name"])
 
 
 def _check_order(layers: list[dict[str, Any]]) -> None:
-    """Refuses layers that wait for each other: Keras 2.12 to 3.11 would try without end."""
-    # Keras 2 counts a model's making as its first call, and Keras 3 waits for one more then.
+    """Rejects layers that wait for each other: Keras 2.12 to 3.11 would never finish."""
+    # Keras 2 counts the creation of a nested model as its first call; Keras 3 would then wait for
+    # one more call.
     own = 1 if keras_version().startswith("2.") else 0
     kinds = {layer["name"]: layer["class_name"] for layer in layers}
     calls = dict.fromkeys(kinds, 0)
@@ -210,7 +211,7 @@ def _check_order(layers: list[dict[str, Any]]) -> None:
 
 
 def _calls_in(node: Any, names: Container[str]) -> list[tuple[str, int]]:
-    """The calls of other layers, by name and number, whose results a call takes."""
+    """Returns the calls of other layers, by name and number, that provide a call's inputs."""
     if isinstance(node, dict):
         node = list(node.values())
     if not isinstance(node, list):
@@ -221,7 +222,7 @@ def _calls_in(node: Any, names: Container[str]) -> list[tuple[str, int]]:
 
 
 def _function_name(config: dict[str, Any]) -> str:
-    """An activation that was given as a function: its name, which Keras finds among its own."""
+    """Returns the name of an activation that is a function; Keras finds its own by name."""
     given = str(config.get("config"))
     name = _TENSORFLOWS_NAMES.get(given, given)
     package = str(config.get("module") or "builtins").split(".")[0]

@@ -1,7 +1,7 @@
-"""The engine `graph`'s steps: a loop inside the graph, through Keras's layers and losses.
+"""Steps of the engine `graph`: a loop inside the graph, with Keras's layers and losses.
 
-Every random number is keyed by seed and step, so that all versions see the same batches and masks.
-Two things are not Keras's: the keyed dropout masks, and TensorFlow's fused kernel of Adam.
+Seed and step key every random number, so that all versions use the same batches and masks. Two
+parts are not Keras's: the keyed dropout masks, and TensorFlow's fused kernel of Adam.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ RunSteps = Callable[[np.ndarray, np.ndarray, int, int], tuple[np.ndarray, int]]
 
 
 def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
-    """The order in which an epoch visits the training images: int32 permutation of 0..images-1."""
+    """Returns an epoch's order of the training images: int32 permutation of 0..images-1."""
     # RandomState's stream is frozen; Generator's may change between NumPy versions (NEP 19).
     return np.random.RandomState([seed, epoch]).permutation(images).astype(np.int32)
 
 
 def forward(model: tf.keras.Model, images: Any, seed: int, step: Any) -> Any:
-    """The model's output in training, with dropout masks keyed by seed and step.
+    """Returns the model's output in training, with dropout masks keyed by seed and step.
 
-    Keras's Dropout draws from a stream that no checkpoint restores; here each Dropout layer's
-    rate is applied with a mask that depends on nothing but (seed, step, which dropout layer).
+    Keras's Dropout draws from a stream that no checkpoint restores. Here, each Dropout layer's mask
+    depends only on seed, step and the layer's index.
 
     Args:
-        model: made by `build_model`.
+        model: model from `build_model`.
         images: float32 tensor (n, 28, 28, 1).
-        seed: of the run.
-        step: int64 scalar tensor, the step of the run from 0.
+        seed: seed of the run.
+        step: int64 scalar tensor, step of the run from 0.
 
     Returns:
         Probabilities, float32 tensor (n, 10).
@@ -61,7 +61,7 @@ def forward(model: tf.keras.Model, images: Any, seed: int, step: Any) -> Any:
 def total_loss(
     model: tf.keras.Model, labels: Any, probabilities: Any, label_smoothing: float = 0.0
 ) -> Any:
-    """Mean cross-entropy plus the model's L2 penalties: the scalar that training minimises."""
+    """Returns the training loss: scalar, mean cross-entropy plus the model's L2 penalties."""
     losses = _cross_entropies(labels, probabilities, label_smoothing)
     return tf.reduce_mean(losses) + _penalty(model)
 
@@ -74,38 +74,38 @@ def build_step_loop(
     seed: int,
     average: tf.keras.Model | None = None,
 ) -> RunSteps:
-    """Makes the function that trains many steps in one call into the graph.
+    """Builds the function that trains many steps in one call into the graph.
 
-    Adam is TensorFlow's fused kernel with Keras's formula: lr_t = lr * sqrt(1 - beta_2 ** t) /
-    (1 - beta_1 ** t), w -= lr_t * m / (sqrt(v) + epsilon); one operation per weight, and
-    the same state under Keras 2 and 3.
+    Adam is TensorFlow's fused kernel with Keras's formula:
+    lr_t = lr * sqrt(1 - beta_2 ** t) / (1 - beta_1 ** t), w -= lr_t * m / (sqrt(v) + epsilon).
+    It is one operation per weight, with the same state in Keras 2 and 3.
 
     Args:
-        model: whose weights the loop changes.
-        recipe: batch size and Adam's settings.
+        model: model to train.
+        recipe: gives batch size and Adam's settings.
         images: float32 (n, 28, 28, 1) in [0, 1].
         labels: int32 (n,).
-        seed: of the dropout masks and the distortions of images.
-        average: model that is given the moving average of the weights, if the recipe has one.
+        seed: seed of the dropout masks and of the distortions.
+        average: model that receives the moving average of the weights, if the recipe has one.
 
     Returns:
-        run_steps(order, rates, first_step, steps): trains `steps` steps on the images whose
-        indices `order` (int32) holds, in batches of `recipe.batch_size`, the last one as large
-        as what is left; `rates` holds the learning rate of every step of the run and
-        `first_step` counts from 0 over the whole run. Gives each step's loss, float32 (steps,),
-        and the number of images classified right.
+        run_steps(order, rates, first_step, steps): trains `steps` steps in batches of
+        `recipe.batch_size`; the last batch may be smaller. `order` (int32) has the indices of the
+        images, and `rates` the learning rate of every step of the run. `first_step` counts from 0
+        over the whole run. Returns each step's loss, float32 (steps,), and the number of correct
+        images.
     """
     weights = trainable_tensors(model)
     means = [tf.Variable(tf.zeros_like(weight), trainable=False) for weight in weights]
     squares = [tf.Variable(tf.zeros_like(weight), trainable=False) for weight in weights]
-    # Constants would be copied into the graph; these tensors are captured.
+    # These tensors are captured; constants would be copied into the graph.
     all_images, all_labels = tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
     batch_size = recipe.batch_size
     averages = tf.train.ExponentialMovingAverage(recipe.average_decay)
     if average is not None:
-        averages.apply(weights)  # makes its variables, which start as the weights do
+        averages.apply(weights)  # creates its variables, equal to the weights
 
-    @tf.autograph.experimental.do_not_convert  # 2.12's AutoGraph has no zip(strict=True)
+    @tf.autograph.experimental.do_not_convert  # 2.12's AutoGraph lacks zip(strict=True)
     def train_step(batch: Any, rate: Any, step: Any) -> tuple[Any, Any]:
         batch_labels = tf.gather(all_labels, batch)
         with tf.GradientTape() as tape:
@@ -169,7 +169,7 @@ def build_step_loop(
 def build_evaluation(
     model: tf.keras.Model, subset: Subset, label_smoothing: float = 0.0
 ) -> Callable[[], tuple[float, float]]:
-    """Makes the function that gives the model's loss (with L2) and accuracy on a subset."""
+    """Builds the function that returns the model's loss (with L2) and accuracy on a subset."""
     images = tf.convert_to_tensor(normalise(subset.images))
     labels = tf.convert_to_tensor(subset.labels.astype(np.int32))
     count = len(subset.labels)
@@ -194,13 +194,13 @@ def build_evaluation(
 
 
 def count_correct(labels: Any, probabilities: Any) -> Any:
-    """How many rows have their largest probability at the label: int32 scalar tensor."""
+    """Counts the rows with the largest probability at the label: int32 scalar tensor."""
     predictions = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
     return tf.reduce_sum(tf.cast(tf.equal(predictions, labels), tf.int32))
 
 
 def _cross_entropies(labels: Any, probabilities: Any, label_smoothing: float) -> Any:
-    """Keras's cross-entropy of each image: float32 tensor (n,)."""
+    """Returns Keras's cross-entropy of each image: float32 tensor (n,)."""
     losses = tf.keras.losses
     if label_smoothing == 0:
         return losses.sparse_categorical_crossentropy(labels, probabilities)

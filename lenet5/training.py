@@ -1,4 +1,4 @@
-"""Training: a recipe, data and a seed in, a trained model and its history out."""
+"""Training by either engine, from recipe, data and seed to model and history."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ def train(
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[tf.keras.Model, History]:
-    """Trains LeNet-5 from fresh weights.
+    """Trains LeNet-5 from new weights.
 
     The same recipe, data, seed, engine, thread count, TensorFlow, Keras and machine give
     bit-identical weights.
 
     Args:
-        recipe: how.
-        training: images that the weights are fitted to, each once an epoch.
-        validation: images that early stopping and the choice of the best epoch see.
-        seed: of weights, order and dropout, 0 to `recipe.MAX_SEED`.
-        engine: `keras` or `graph`: what trains.
-        on_progress: called several times a second.
+        recipe: settings of the training.
+        training: training images, each used once per epoch.
+        validation: images for early stopping and the choice of the best epoch.
+        seed: seed of weights, order and dropout, 0 to `recipe.MAX_SEED`.
+        engine: training engine, `keras` or `graph`.
+        on_progress: called several times per second.
         on_epoch: called after each epoch.
-        clock: seconds, monotonic.
+        clock: monotonic clock, in seconds.
 
     Returns:
-        The model with the weights of its best epoch (their moving average, if the recipe has
-        one, by which epochs are judged too), not compiled, and the history.
+        The model with the weights of its best epoch, not compiled, and the history. If the recipe
+        averages weights, the model has the averages, and these also decide about the best epoch.
 
     Raises:
-        InputError: there is no such engine.
+        InputError: the engine is unknown.
         DivergenceError: the loss is not finite.
         TrainingInterrupted: Ctrl-C.
     """

@@ -1,1 +1,1 @@
-"""The suite of the package, and in `bench` that of the measuring machinery."""
+"""Tests of the packages `lenet5` and `bench`."""

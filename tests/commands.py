@@ -1,4 +1,4 @@
-"""What the tests of commands share: answers, folders, processes apart, a disk that fills up."""
+"""Helpers for tests of commands: answers, folders, subprocesses and a full disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command came to."""
+    """Exit status and output of a command."""
 
     status: int
     out: str
@@ -26,14 +26,14 @@ class Answer:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
+    """Returns the content of every file below a folder."""
     files = (path for path in directory.rglob("*") if path.is_file())
     return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
 
 def run_apart(argv: list[str], folder: Path, **options: Any) -> Answer:
-    """Runs a program that runs `lenet5`, in a process of its own."""
-    # Python must not write at once, as it may do in a container: most output fails at the end.
+    """Runs a program that uses `lenet5` in a subprocess."""
+    # Python must buffer its output, unlike in some containers: most write errors occur at exit.
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
     done = subprocess.run(
         argv,
@@ -55,7 +55,7 @@ INTERRUPTED_RUN = ["environment.json", "history.json", "model.keras", "recipe.js
 
 @contextlib.contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """No file can grow beyond this size, as on a disk that fills up."""
+    """Limits the size of files, like a disk that becomes full."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:

@@ -1,6 +1,6 @@
-"""Fixtures of the tests of commands.
+"""Fixtures for tests of commands.
 
-Nothing here may import TensorFlow: the root conftest.py starts it, later than this is read.
+This module must not import TensorFlow: the root conftest.py starts it later.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.commands import Answer
 def lenet5(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., Answer]:
-    """Runs a command in this process, in a folder of its own, away from anybody's data."""
+    """Runs a command in this process, in a temporary folder without the user's data."""
     monkeypatch.chdir(tmp_path)
 
     def run(*argv: object, **environment: str) -> Answer:
@@ -35,7 +35,7 @@ def lenet5(
 
 @pytest.fixture
 def train(lenet5: Callable[..., Answer]) -> Callable[..., Answer]:
-    """Runs `lenet5 train` on the digits, into the folder `run`."""
+    """Runs `lenet5 train` on the digits; writes to the folder `run`."""
 
     def run(*argv: object) -> Answer:
         digits = ("--dataset", "digits", "--threads", threads_in_use(), "--out", "run")
@@ -46,7 +46,7 @@ def train(lenet5: Callable[..., Answer]) -> Callable[..., Answer]:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A run that was really trained, and what the command printed."""
+    """A run directory from real training, and the command's output."""
     directory = tmp_path_factory.mktemp("trained") / "run"
     argv = ["train", "--dataset", "digits", "--epochs", "2", "--out", str(directory)]
     with contextlib.redirect_stdout(io.StringIO()) as out:
@@ -56,7 +56,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 @pytest.fixture
 def trained_copy(trained: tuple[Path, str], tmp_path: Path) -> Path:
-    """A copy of the trained run, to be damaged."""
+    """A copy of the trained run for tests that damage it."""
     copy = tmp_path / "copy"
     copy.mkdir()
     for path in trained[0].glob("*.*"):
@@ -66,7 +66,7 @@ def trained_copy(trained: tuple[Path, str], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def scripted(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training, scores and plots by script: with figures that are known, and at once."""
+    """Replaces training, scores and plots by fast stand-ins with known values."""
     from tests import scripted_training
 
     scripted_training.install(monkeypatch, digits.test.labels)

@@ -1,7 +1,7 @@
-"""What the tests that look through `fit` share: problems, and their solutions in NumPy float64.
+"""Problems for tests of `fit`, with their solutions in NumPy float64.
 
-Two models: LeNet-5, whose truth is `bench.numpy_lenet5`, and a softmax regression, which is small
-enough to try every option on it, with its truth below.
+The models are LeNet-5, with `bench.verdicts.numpy_lenet5` as its solution, and a softmax
+regression, with its solution below. The regression is small enough to test every option.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ FEATURES, CLASSES = 6, 4  # of the softmax regression
 
 
 def draw_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images of uneven brightness and contrast, float32 (n, 28, 28, 1), and labels, int32 (n,)."""
+    """Draws images of uneven brightness and contrast, and labels.
+
+    Returns:
+        float32 array (n, 28, 28, 1) and int32 array (n,).
+    """
     random = np.random.RandomState(seed)
     coarse = random.rand(count, 7, 7, 1).repeat(4, axis=1).repeat(4, axis=2)
     images = (0.6 * coarse + 0.4 * random.rand(count, 28, 28, 1)) ** 2
@@ -36,7 +40,7 @@ def draw_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_weights(seed: int, scale: float = 1.0) -> Weights:
-    """Float32 weights of LeNet-5, Glorot's spread times a scale, with biases that are not 0."""
+    """Draws float32 weights of LeNet-5: Glorot's spread times `scale`, nonzero biases."""
     random = np.random.RandomState(seed)
     shapes = ((5, 5, 1, 6), (6,), (5, 5, 6, 16), (16,), (256, 120), (120,))
     weights = []
@@ -50,47 +54,48 @@ def draw_weights(seed: int, scale: float = 1.0) -> Weights:
 
 
 def draw_features(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs of the softmax regression, float32 (n, FEATURES), and labels, int32 (n,)."""
+    """Draws inputs of the softmax regression, float32 (n, FEATURES), and labels, int32 (n,)."""
     random = np.random.RandomState(seed)
     features = random.randn(count, FEATURES).astype(np.float32)
     return features, random.randint(0, CLASSES, count).astype(np.int32)
 
 
 def one_hot(labels: np.ndarray, classes: int, smoothing: float = 0.0) -> np.ndarray:
-    """Float64 targets (n, classes); smoothing spreads its share evenly over all classes."""
+    """Returns float64 targets (n, classes); smoothing spreads its share evenly over all classes."""
     return np.asarray(np.eye(classes)[labels] * (1 - smoothing) + smoothing / classes)
 
 
 def split(inputs: np.ndarray, targets: np.ndarray, size: int, epochs: int = 1) -> Iterator[Batch]:
-    """Batches in order, epoch after epoch; an epoch's last one is as large as what is left."""
+    """Yields batches in order, epoch after epoch; an epoch's last batch may be smaller."""
     for _ in range(epochs):
         for first in range(0, len(inputs), size):
             yield inputs[first : first + size], targets[first : first + size]
 
 
 def cross_entropies(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Of every image, float64 (n,)."""
+    """Returns the cross-entropy of every image, float64 (n,)."""
     return np.asarray(-(targets * np.log(probabilities)).sum(axis=1))
 
 
 def lenet5_losses(weights: Weights, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """LeNet-5's cross-entropy of every image, without the penalty."""
+    """Returns LeNet-5's cross-entropy of every image, without the penalty."""
     return cross_entropies(numpy_lenet5.forward(weights, images).probabilities, targets)
 
 
 def lenet5_penalty(weights: Weights, l2: float) -> float:
-    """LeNet-5's L2 penalty."""
+    """Returns LeNet-5's L2 penalty."""
     kernels = (weights[kernel].astype(np.float64) for kernel in numpy_lenet5.L2_KERNELS)
     return float(l2 * sum((kernel**2).sum() for kernel in kernels))
 
 
 def lenet5_gradients(l2: float) -> Gradients:
-    """LeNet-5's gradients for targets that need not be all of one class."""
+    """Returns the function for LeNet-5's gradients, for any soft targets."""
 
     def gradients(weights: Weights, images: np.ndarray, targets: np.ndarray) -> Weights:
         labels = targets.argmax(axis=1)
         activations = numpy_lenet5.forward(weights, images)
-        # The function takes 1 off at the label; what the targets take off more goes on before.
+        # `gradients` subtracts a one-hot label; adding `excess` first gives the soft target
+        # instead.
         excess = np.eye(10)[labels] - targets
         moved = replace(activations, probabilities=activations.probabilities + excess)
         return numpy_lenet5.gradients(weights, moved, labels, l2)
@@ -99,13 +104,13 @@ def lenet5_gradients(l2: float) -> Gradients:
 
 
 def regression_probabilities(weights: Weights, features: np.ndarray) -> np.ndarray:
-    """The softmax regression's output, float64 (n, CLASSES)."""
+    """Returns the softmax regression's output, float64 (n, CLASSES)."""
     powers = np.exp(features.astype(np.float64) @ weights[0] + weights[1])
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def regression_gradients(l2: float) -> Gradients:
-    """The softmax regression's gradients, with an L2 penalty of its kernel."""
+    """Returns the function for the softmax regression's gradients, with L2 on its kernel."""
 
     def gradients(weights: Weights, features: np.ndarray, targets: np.ndarray) -> Weights:
         error = (regression_probabilities(weights, features) - targets) / len(targets)
@@ -117,7 +122,7 @@ def regression_gradients(l2: float) -> Gradients:
 def descend(
     weights: Weights, batches: Iterator[Batch], gradients: Gradients, rate: float
 ) -> Iterator[Weights]:
-    """Plain gradient descent: the weights after every step."""
+    """Yields the weights after every step of plain gradient descent."""
     now = [np.asarray(weight, np.float64) for weight in weights]
     for inputs, targets in batches:
         grads = gradients(now, inputs, targets)
@@ -132,7 +137,7 @@ def adapt(
     rates: Sequence[float] | np.ndarray,
     adam: numpy_lenet5.Adam,
 ) -> Iterator[Weights]:
-    """Adam: the weights after every step, whose rates are given."""
+    """Yields the weights after every step of Adam at the given rates."""
     now = [np.asarray(weight, np.float64) for weight in weights]
     moments = adam.start(now)
     for step, ((inputs, targets), rate) in enumerate(zip(batches, rates, strict=True)):
@@ -142,9 +147,9 @@ def adapt(
 
 
 def averages(weights: Weights, steps: Sequence[Weights], momentum: float) -> list[Weights]:
-    """An optimiser's moving averages after every step, from the weights before and after them.
+    """Returns an optimiser's moving averages after every step.
 
-    Keras 2's start as the weights that training begins with, Keras 3's as those after step 1.
+    Keras 2's averages start at the initial weights, Keras 3's at the weights after step 1.
     """
     starts_before = keras_version().startswith("2.")
     average = [np.asarray(w, np.float64) for w in (weights if starts_before else steps[0])]
@@ -157,12 +162,12 @@ def averages(weights: Weights, steps: Sequence[Weights], momentum: float) -> lis
 
 
 def lenet5_recipe(**fields: Any) -> Recipe:
-    """A recipe without dropout, schedule and patience, but for what is given."""
+    """Returns a recipe with the given fields, otherwise without dropout, schedule and patience."""
     return RECIPES["original"].with_overrides({"dropout": 0.0, "patience": None, **fields})
 
 
 def build_lenet5(recipe: Recipe, steps: int, weights: Weights) -> tf.keras.Model:
-    """LeNet-5 with these weights, compiled as the engine does for a run of so many steps."""
+    """Returns LeNet-5 with these weights, compiled by the engine for a run of `steps` steps."""
     model = build_for(recipe, seed=0)
     compile_model(model, recipe, steps)
     model.set_weights(weights)
@@ -172,7 +177,7 @@ def build_lenet5(recipe: Recipe, steps: int, weights: Weights) -> tf.keras.Model
 def build_regression(
     *, l2: float = 0.0, activation: str = "softmax", seed: int = 1
 ) -> tf.keras.Model:
-    """The softmax regression with weights that are not 0, not compiled."""
+    """Returns the softmax regression with nonzero weights, not compiled."""
     layer = tf.keras.layers.Dense(
         CLASSES, activation=activation, kernel_regularizer=tf.keras.regularizers.L2(l2)
     )
@@ -185,7 +190,7 @@ def build_regression(
 def assert_weights(
     computed: Sequence[np.ndarray], exact: Weights, *, largest: float, mean: float
 ) -> None:
-    """Every weight deviates by at most `largest`, and each array's on average by at most `mean`."""
+    """Asserts a maximum error of `largest` per weight and a mean error of `mean` per array."""
     for place, (ours, truth) in enumerate(zip(computed, exact, strict=True)):
         error = np.abs(ours - truth)
         assert error.max() <= largest, f"weight {place}: {error.max()}"
@@ -193,7 +198,7 @@ def assert_weights(
 
 
 class Recorder(tf.keras.callbacks.Callback):  # type: ignore[misc]  # TensorFlow has no types
-    """Notes what `fit` says and the weights, after every step and every epoch."""
+    """Records weights and logs of `fit` after every step, and logs after every epoch."""
 
     def __init__(self) -> None:
         super().__init__()

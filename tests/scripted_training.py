@@ -1,4 +1,4 @@
-"""Training, scores and plots by script: with figures that are known, and at once."""
+"""Fast stand-ins for training, scores and plots, with known values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HISTORY = History(EPOCHS, best_epoch=2, train_seconds=7.0)
 
 
 def install(monkeypatch: pytest.MonkeyPatch, labels: np.ndarray) -> None:
-    """Puts the script in the place of what `lenet5 train` calls; of the `labels`, 3 are missed."""
+    """Replaces the functions that `lenet5 train` calls; 3 of the `labels` are misclassified."""
     probabilities = np.full((len(labels), 10), 0.01, np.float32)
     probabilities[np.arange(len(labels)), (labels + (np.arange(len(labels)) < 3)) % 10] = 0.91
 

@@ -1,7 +1,7 @@
-"""Runs the unit tests in two processes: this one, and a second pytest that takes modules as well.
+"""Runs the unit tests in two processes: this one, and a second pytest that shares modules.
 
-What trains for the gate and what lies in `bench/` stays in this process. Benchmarks come last,
-when the second process has ended. With pytest-xdist pytest-benchmark would measure nothing.
+Gate trainings and tests in `bench/` stay in this process. Benchmarks run last, after the end of the
+second process. With pytest-xdist, pytest-benchmark would measure nothing.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FEWEST_SHARED = 200  # fewer tests take less time than a second TensorFlow takes to start
-_USUAL = {  # otherwise somebody looks at tests, or picks a few
+FEWEST_SHARED = 200  # fewer tests take less time than a second start of TensorFlow
+_USUAL = {  # other values: a user debugs or selects tests
     **dict.fromkeys(("usepdb", "trace", "setupshow", "setuponly", "setupplan"), False),
     **dict.fromkeys(("lf", "failedfirst", "newfirst", "stepwise", "one_process"), False),
     "collectonly": False,
@@ -38,7 +38,7 @@ Module = Sequence[pytest.Item]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Whether to share."""
+    """Adds the option for a single process."""
     group = parser.getgroup("lenet5")
     group.addoption("--one-process", action="store_true", help="run all tests in one process")
 
@@ -51,7 +51,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     shared = [module for module in modules if _may_be_shared(module, tests)]
     is_second = hasattr(session.config, "workerinput")
     if is_second or session.testsfailed or not _is_usual(session.config, sum(map(len, shared))):
-        return None  # pytest's own loop does it
+        return None  # pytest's own loop runs the tests
     alone = [module for module in modules if _uses(module, {"benchmark"})]
     own = [module for module in modules if module not in shared and module not in alone]
     queue = deque(shared)
@@ -78,11 +78,11 @@ def _uses(module: Module, fixtures: set[str]) -> bool:
 
 
 def _drawn(own: Sequence[Module], queue: deque[Module]) -> Iterator[Module]:
-    """The modules of this process, then shared ones for as long as there are any."""
+    """Yields the modules of this process, then shared modules until none are left."""
     yield from own
     while True:
         try:
-            yield queue.popleft()  # the other process draws in another thread
+            yield queue.popleft()  # another thread serves the other process
         except IndexError:
             return
 
@@ -90,10 +90,10 @@ def _drawn(own: Sequence[Module], queue: deque[Module]) -> Iterator[Module]:
 def _run(
     session: pytest.Session, modules: Iterator[Module], after_each: Callable[[], None]
 ) -> None:
-    """Runs tests as pytest's own loop does."""
+    """Runs tests like pytest's own loop."""
     module = next(modules, None)
     while module is not None:
-        following = next(modules, None)  # so that what it needs as well is not torn down
+        following = next(modules, None)  # keeps fixtures that the next module shares
         coming = [*module[1:], *(following or ())[:1], None]
         for item, nextitem in zip(module, coming, strict=False):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
@@ -106,7 +106,7 @@ def _run(
 
 
 class _Sharing:
-    """The second process as this one sees it: what it was given, and what it told."""
+    """The second process as seen from this one: its modules and its reports."""
 
     def __init__(self, session: pytest.Session, queue: deque[Module]) -> None:
         self._session = session
@@ -122,7 +122,7 @@ class _Sharing:
         self._output = tempfile.TemporaryFile()
         command = [sys.executable, "-c", _START, str(ROOT), str(theirs.fileno())]
         command += map(str, config.invocation_params.args)
-        if config.option.basetemp:  # pytest empties it
+        if config.option.basetemp:  # pytest empties this folder
             command += [f"--basetemp={config.option.basetemp}-second"]
         self._process = subprocess.Popen(
             command,
@@ -150,7 +150,7 @@ class _Sharing:
         self._output.close()
 
     def _serve(self) -> None:
-        """Hands out modules and takes what is told, until the other end closes."""
+        """Sends modules and receives reports until the other end closes."""
         try:
             while True:
                 kind, content = self._channel.recv()
@@ -167,7 +167,7 @@ class _Sharing:
             return
 
     def log(self) -> None:
-        """Hands on what was told, in the main thread: reporters expect it there."""
+        """Forwards received reports in the main thread, as reporters expect."""
         hook = self._session.config.hook
         while self._told:
             kind, content = self._told.popleft()
@@ -184,7 +184,7 @@ class _Sharing:
                     self._ended.add(content[0])
 
     def wait(self) -> None:
-        """Logs what is told until the second process has ended."""
+        """Forwards reports until the second process ends."""
         while self._thread.is_alive() and not self._session.shouldfail:
             self._thread.join(0.1)
             self.log()
@@ -192,7 +192,7 @@ class _Sharing:
             raise self._session.Failed(self._session.shouldfail)
 
     def left_over(self) -> list[Module]:
-        """What the second process was given and did not run: what it died of fails."""
+        """Returns the tests that the second process did not finish; the crashing test fails."""
         left = [self._items[nodeid] for nodeid in self._given if nodeid not in self._ended]
         status = self._process.wait()
         if not left and status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
@@ -219,12 +219,12 @@ sys.exit(second_process.main(int(descriptor), arguments))
 
 
 def main(descriptor: int, arguments: list[str]) -> int | pytest.ExitCode:
-    """Runs the second process; gives its exit status."""
+    """Runs the second process and returns its exit status."""
     return pytest.main(arguments, plugins=[_Second(Connection(descriptor))])
 
 
 class _Second:
-    """The plugin of the second process: it runs what it is given, and tells what comes of it."""
+    """Plugin of the second process: runs its modules, and sends their reports."""
 
     def __init__(self, channel: Connection) -> None:
         self._channel = channel
@@ -232,7 +232,7 @@ class _Second:
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config: pytest.Config) -> None:
         self._config = config
-        config.workerinput = {}  # type: ignore[attr-defined]  # so, as with pytest-xdist, no files
+        config.workerinput = {}  # type: ignore[attr-defined]  # no report files, as with pytest-xdist
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -263,10 +263,10 @@ class _Second:
     def pytest_warning_recorded(
         self, warning_message: Any, when: str, nodeid: str, location: object
     ) -> None:
-        if when != "runtest":  # the others are told by the first process as well
+        if when != "runtest":  # the first process sees all others itself
             return
         text = f"{warning_message.category.__name__}: {warning_message.message}"
         place = warning_message.filename, warning_message.lineno
-        message = warnings.WarningMessage(text, Warning, *place)  # its own may hold anything
+        message = warnings.WarningMessage(text, Warning, *place)  # the original may hold any object
         content = {"warning_message": message, "when": when, "nodeid": nodeid}
         self._channel.send(("warning", {**content, "location": location}))

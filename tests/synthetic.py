@@ -1,4 +1,4 @@
-"""Results of comparisons that never ran: values as given, or drawn from a known truth."""
+"""Synthetic results of comparisons: given values, or values drawn from a known truth."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ CHECKS = (2.3, 2.2, 2.0)  # losses of the first steps
 def terms(
     margin: float = 1.03, *, gated: bool = True, unit: str = "s", is_difference: bool = False
 ) -> WorkloadTerms:
-    """On what terms a workload was measured."""
+    """Returns the terms of a workload."""
     return WorkloadTerms(1, unit, margin, gated, is_difference, steps=4)
 
 
 def growth_terms(margin: float = 0.05) -> WorkloadTerms:
-    """Those of `memory_growth`, here gated."""
+    """Returns the terms of `memory_growth`, here gated."""
     return terms(margin, unit="MiB", is_difference=True)
 
 
 def exactly(mean: float, deviation: float, count: int) -> list[float]:
-    """Numbers with exactly this mean and sample standard deviation, ascending."""
+    """Returns ascending numbers with exactly this mean and sample standard deviation."""
     raw = np.linspace(-1, 1, count)
     return [float(x) for x in mean + deviation * raw / raw.std(ddof=1)]
 
 
 def samples_of(values: Sequence[float], on: WorkloadTerms) -> Samples:
-    """A workload's pairs in a block, with these log-ratios or differences.
+    """Returns a workload's pairs in a block, with these log-ratios or differences.
 
-    The baseline always takes 0.03 s or 300 MiB, or does not grow; both compute the same.
+    The baseline always takes 0.03 s or 300 MiB, or does not grow; both sides compute the same.
     """
     if on.is_difference:
         return Samples(SideSamples((0.0,) * len(values)), SideSamples(tuple(values)))
@@ -66,7 +66,7 @@ def block_of(
     candidate: int = 0,
     disturbed: tuple[str, ...] = (),
 ) -> Block:
-    """A block of 20 seconds on a quiet machine."""
+    """Returns a block of 20 seconds on a quiet machine."""
     return Block(
         candidate,
         number,
@@ -87,7 +87,7 @@ def results_of(
     candidates: Sequence[Side] = (Side("tensorflow-cpu==2.21.0", "2.21.0"),),
     **more: Any,
 ) -> Results:
-    """A comparison of 2.21.0 with 2.15.1 that came to these blocks."""
+    """Returns a comparison of 2.21.0 with 2.15.1 from these blocks."""
     return Results(
         **{
             "machine": {"cpu": "a processor", "cores": 2},
@@ -113,16 +113,16 @@ def results(
     seed: int = 0,
     **more: Any,
 ) -> Results:
-    """A comparison whose blocks have these values.
+    """Returns a comparison whose blocks have these values.
 
     Args:
-        values: by workload the true log-ratio, or difference, of each block; `None` where the
-            workload was not measured.
-        workloads: their terms; a gated ratio with a margin of 1.03 where nothing is said.
-        pairs: of each block.
-        pair_deviation: standard deviation of a pair about its block's value; with 0 the block's
+        values: by workload, the true log-ratio or difference of each block; `None` for an
+            unmeasured workload.
+        workloads: terms of the workloads; by default a gated ratio with a margin of 1.03.
+        pairs: pairs per block.
+        pair_deviation: standard deviation of a pair around its block's value; with 0 the block's
             value is exact.
-        seed: of the pairs.
+        seed: seed of the pairs.
         more: other fields of `Results`.
     """
     all_terms = {name: (workloads or {}).get(name, terms()) for name in values}
@@ -140,7 +140,7 @@ def results(
 
 
 def decided(measured: Results) -> dict[str, Decision]:
-    """The decisions of a comparison with one candidate, by workload."""
+    """Returns the decisions of a comparison with one candidate, by workload."""
     return {decision.workload: decision for decision in decide(measured)}
 
 
@@ -154,16 +154,16 @@ def simulated(
     blocks: int = 6,
     seed: int = 0,
 ) -> Results:
-    """A comparison drawn at random: every workload of a candidate with this true ratio.
+    """Returns a random comparison with one candidate and this true ratio for every workload.
 
     Args:
-        ratio: candidate's true time over the baseline's.
+        ratio: candidate's true time divided by the baseline's.
         block_deviation: standard deviation of the true log-ratio between blocks.
         pair_deviation: standard deviation of a pair's log-ratio within a block.
-        pairs: of each block.
+        pairs: pairs per block.
         workloads: names.
-        blocks: to measure.
-        seed: of all of it.
+        blocks: number of blocks.
+        seed: seed of all draws.
     """
     random = np.random.RandomState(seed)
     drawn = math.log(ratio) + block_deviation * random.standard_normal((len(workloads), blocks))

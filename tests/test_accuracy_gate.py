@@ -1,9 +1,9 @@
-"""The accuracy gate: models trained in this session, or an existing one, are good enough.
+"""The accuracy gate: models from this session, or an existing model, are accurate enough.
 
 Both engines train, unless `--engine` names one. `--run-dir` gates an existing run and `--model` a
-model file; `--recipe`, `--seed`, `--dataset` and `--min-accuracy` set the terms. Where the data
-cannot be had the gate fails: it is never skipped. What is not known of a model that was trained
-elsewhere is said in one line by the test that would need it.
+model file; `--recipe`, `--seed`, `--dataset` and `--min-accuracy` set the terms. Without data, the
+gate fails and is never skipped. For a model trained elsewhere, tests that need unknown facts report
+them in one line.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from lenet5.recipes import RECIPES, find_recipe
 from lenet5.run import train_run
 from lenet5.run_directory import Run, SavedModel
 
-GIVEN = "given"  # instead of an engine: the model that --run-dir or --model names
+GIVEN = "given"  # replaces the engine: a model from --run-dir or --model
 
 
 @dataclass(frozen=True)
 class GatedModel:
-    """A model scored on the test images in this session, and the bounds of its accuracy."""
+    """A model scored on the test images in this session, with the bounds of its accuracy."""
 
     saved: SavedModel
     dataset: Dataset
@@ -45,13 +45,13 @@ class GatedModel:
     max_accuracy: float
 
     def run(self) -> Run:
-        """The run that it comes from; says in one line where that is not known."""
+        """Returns the model's run; skips the test with one line if it is unknown."""
         if self.saved.run is None:
             pytest.skip(f"{self.saved.path}: trained elsewhere, its recipe and curves are unknown")
         return self.saved.run
 
     def history(self) -> History:
-        """The run's epochs."""
+        """Returns the run's epochs."""
         self.run()
         assert self.saved.directory is not None
         try:
@@ -64,7 +64,7 @@ Gate = Callable[[], GatedModel]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each test of the gate once for each engine, or once for what is given."""
+    """Parametrises each gate test by engine, or once for a given model."""
     if "gated" in metafunc.fixturenames:
         option = metafunc.config.option
         given = option.run_dir or option.model
@@ -79,7 +79,7 @@ def gated(
     tmp_path_factory: pytest.TempPathFactory,
     load_dataset: Callable[[str], Dataset],
 ) -> Gate:
-    """Gives the model, or fails the test that asks for it: an error in a fixture is no failure."""
+    """Returns the model by a function, so that bad input is a failed test, not a fixture error."""
     option = pytestconfig.option
     try:
         dataset = load_dataset(option.dataset)
@@ -92,14 +92,14 @@ def gated(
             run_directory.create(directory, force=False)
             train_run(run, dataset, directory)
             saved = run_directory.find_model(directory)
-        # Scored from the file, so that what is gated is what was saved.
+        # Loads the saved file, so that the gate covers saving.
         model = load_model(saved.path, None if saved.run is None else saved.run.recipe)
     except (InputError, DivergenceError) as error:
         return lambda reason=str(error): pytest.fail(reason, pytrace=False)  # type: ignore[misc]
     recipe = RECIPES["fast"] if saved.run is None else saved.run.recipe
     low = recipe.min_accuracy if option.min_accuracy is None else option.min_accuracy
-    high = recipe.max_accuracy if option.dataset == "mnist" else 1.0  # its bounds are MNIST's
-    if saved.run is None:  # trained by other means: better than any recipe is no fault of it
+    high = recipe.max_accuracy if option.dataset == "mnist" else 1.0  # its bounds are for MNIST
+    if saved.run is None:  # trained elsewhere: may exceed every recipe
         high = 1.0
     found = GatedModel(
         saved,
@@ -146,8 +146,8 @@ def test_accuracy_is_at_least_the_lower_bound(
         )
 
 
-def test_accuracy_is_not_too_good_to_be_true(gated: Gate) -> None:
-    """Above the upper bound the evaluation is broken, or training has seen the test images."""
+def test_accuracy_is_at_most_the_upper_bound(gated: Gate) -> None:
+    """An accuracy above the upper bound means a broken evaluation or training on test images."""
     model = gated()
     if model.evaluation.accuracy > model.max_accuracy:
         pytest.fail(
@@ -160,7 +160,7 @@ def test_accuracy_is_not_too_good_to_be_true(gated: Gate) -> None:
 def test_training_went_as_in_the_reference(
     gated: Gate, pytestconfig: pytest.Config, record_property: Callable[[str, object], None]
 ) -> None:
-    """Wrong test images, every epoch's curves and the sizes of the weights are as its seeds'."""
+    """Test errors, curves of all epochs and weight norms agree with the reference's seeds."""
     model = gated()
     run = model.run()
     named = RECIPES.get(run.recipe.name)
@@ -202,11 +202,11 @@ def _reference(run: Run) -> Trainings:
         return read_reference(run.recipe.name, run.engine, else_give="--dataset")
     except InputError as error:
         reason = str(error)
-    pytest.fail(reason, pytrace=False)  # here, since within `except` both would be shown
+    pytest.fail(reason, pytrace=False)  # outside `except`, which would show both errors
 
 
-def test_run_directory_tells_what_its_model_scores(gated: Gate) -> None:
-    """To the image for a run of this session; another machine's rounding may turn a few."""
+def test_stored_metrics_match_the_saved_model(gated: Gate) -> None:
+    """The match is exact for a run of this session; another machine's rounding may change a few."""
     model = gated()
     model.run()
     directory = model.saved.directory
@@ -223,8 +223,8 @@ def test_run_directory_tells_what_its_model_scores(gated: Gate) -> None:
     assert abs(own[0] - model.evaluation.errors) <= few
 
 
-def test_the_best_epoch_was_chosen_by_the_validation_images(gated: Gate) -> None:
-    """The saved model scores on the validation images what history says of its best epoch."""
+def test_the_best_epoch_has_the_lowest_validation_loss(gated: Gate) -> None:
+    """The saved model has the validation scores of the best epoch in the history."""
     model = gated()
     recipe = model.run().recipe
     history = model.history()
@@ -236,7 +236,7 @@ def test_the_best_epoch_was_chosen_by_the_validation_images(gated: Gate) -> None
 
 
 def _smoothed_loss(evaluation: Evaluation, label_smoothing: float) -> float:
-    """Keras's loss of a recipe, in NumPy: the entropy to smoothed labels, plus L2."""
+    """Returns Keras's loss of a recipe in NumPy: cross-entropy with smoothed labels, plus L2."""
     of_all = -np.log(np.clip(evaluation.probabilities.astype(np.float64), 1e-7, 1)).mean()
     own = evaluation.loss - evaluation.penalty
     return (1 - label_smoothing) * own + label_smoothing * float(of_all) + evaluation.penalty

@@ -1,4 +1,4 @@
-"""The model is LeNet-5 to the last layer, shape, activation and parameter."""
+"""The model has LeNet-5's layers, shapes, activations and parameters."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def model() -> tf.keras.Model:
     return build_model(seed=3)
 
 
-def test_every_layer_is_as_in_the_table(model: tf.keras.Model) -> None:
+def test_every_layer_matches_the_table(model: tf.keras.Model) -> None:
     summaries = [
         (layer.kind, layer.output_shape, layer.activation, layer.parameters, layer.l2, layer.rate)
         for layer in summarise(model)
@@ -40,20 +40,20 @@ def test_every_layer_is_as_in_the_table(model: tf.keras.Model) -> None:
     assert summaries == LAYERS
 
 
-def test_takes_28x28_images_and_has_44426_parameters(model: tf.keras.Model) -> None:
+def test_the_model_takes_28x28_images_and_has_44426_parameters(model: tf.keras.Model) -> None:
     assert model.input_shape == (None, 28, 28, 1)
     assert model.output_shape == (None, 10)
     assert model.count_params() == 44_426
     assert sum(int(np.prod(w.shape)) for w in model.trainable_variables) == 44_426
 
 
-def test_is_a_plain_keras_model(model: tf.keras.Model) -> None:
+def test_the_model_is_a_plain_keras_model(model: tf.keras.Model) -> None:
     assert type(model) is tf.keras.Sequential
     assert {type(layer).__module__.split(".")[0] for layer in model.layers} <= {"keras", "tf_keras"}
 
 
-def test_agrees_with_numpy_layer_by_layer(model: tf.keras.Model) -> None:
-    """Convolution and pooling are NumPy's, so is everything after them, to float32's precision."""
+def test_every_layer_agrees_with_numpy(model: tf.keras.Model) -> None:
+    """Convolution, pooling and dense layers agree with NumPy to float32 precision."""
     images = np.random.RandomState(0).rand(7, 28, 28, 1).astype(np.float32)
     truth = numpy_lenet5.forward(model.get_weights(), images)
     outputs = {}
@@ -79,14 +79,14 @@ def test_probabilities_sum_to_one(model: tf.keras.Model) -> None:
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
 
 
-def test_initial_weights_are_the_same_under_every_version(model: tf.keras.Model) -> None:
+def test_initial_weights_are_the_same_in_every_version(model: tf.keras.Model) -> None:
     """Versions are compared from the same start: a change of this digest is a finding."""
     digest = hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights()))
     assert digest.hexdigest()[:16] == "6aad4374a866027e"
 
 
 def test_initial_kernels_are_glorot_uniform_and_biases_zero(model: tf.keras.Model) -> None:
-    """Within +-sqrt(6 / (fan in + fan out)) (Glorot and Bengio 2010), and near the limit too."""
+    """Kernels are within, and close to, +-sqrt(6 / (fan in + fan out)) (Glorot and Bengio 2010)."""
     for kernel, bias in zip(model.get_weights()[::2], model.get_weights()[1::2], strict=True):
         receptive = int(np.prod(kernel.shape[:-2]))
         limit = np.sqrt(6 / (receptive * (kernel.shape[-2] + kernel.shape[-1])))
@@ -94,7 +94,7 @@ def test_initial_kernels_are_glorot_uniform_and_biases_zero(model: tf.keras.Mode
         assert not bias.any()
 
 
-def test_seeds_give_different_weights_and_the_same_seed_the_same() -> None:
+def test_weights_depend_on_the_seed() -> None:
     first, again, other = (build_model(seed=seed).get_weights()[0] for seed in (1, 1, 2))
     assert (first == again).all()
     assert (first != other).all()

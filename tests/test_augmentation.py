@@ -1,4 +1,4 @@
-"""Distortions of training images by hand-made images whose transforms are known exactly."""
+"""Distortions of hand-made training images with exactly known transformations."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lenet5.augmentation import augment, distort, distort_randomly, distorts
 from lenet5.recipes import RECIPES
 
 PLAIN = RECIPES["fast"]
-INNER = slice(8, 20)  # pixels that no border reaches in these tests
-ROWS, COLUMNS = np.mgrid[0:28, 0:28] - 13.5  # from the centre
+INNER = slice(8, 20)  # pixels without influence of the border in these tests
+ROWS, COLUMNS = np.mgrid[0:28, 0:28] - 13.5  # relative to the centre
 
 
 def distorted(image: np.ndarray, **amounts: float) -> np.ndarray:
-    """One image (28, 28), transformed by these amounts."""
+    """Returns one image (28, 28), transformed by these amounts."""
     usual = {"rotation": 0.0, "shear": 0.0, "scale_x": 1.0, "scale_y": 1.0}
     usual |= {"shift_x": 0.0, "shift_y": 0.0}
     each = {name: tf.constant([value], tf.float32) for name, value in (usual | amounts).items()}
@@ -34,18 +34,18 @@ def step(number: int) -> Any:
     return tf.constant(number, tf.int64)
 
 
-def test_no_amounts_change_nothing() -> None:
+def test_zero_amounts_change_nothing() -> None:
     image = noise(1).numpy()[0, :, :, 0]
     np.testing.assert_array_equal(distorted(image), image)
 
 
-def test_a_recipe_without_distortions_hands_the_images_on() -> None:
+def test_a_recipe_without_distortions_returns_the_same_images() -> None:
     images = noise()
     assert not distorts(PLAIN)
     assert augment(images, PLAIN, seed=0, step=step(0)) is images
 
 
-def test_a_shift_moves_to_the_right_and_down_and_leaves_black() -> None:
+def test_a_shift_moves_right_and_down_and_leaves_black() -> None:
     image = noise(1).numpy()[0, :, :, 0] + 0.5
     moved = distorted(image, shift_x=3.0, shift_y=2.0)
     np.testing.assert_allclose(moved[2:, 3:], image[:-2, :-3], atol=1e-6)
@@ -53,7 +53,7 @@ def test_a_shift_moves_to_the_right_and_down_and_leaves_black() -> None:
     assert not moved[:, :3].any()
 
 
-def test_half_a_pixel_is_the_mean_of_two() -> None:
+def test_a_shift_by_half_a_pixel_averages_two_pixels() -> None:
     image = np.zeros((28, 28))
     image[10, 10] = 1.0
     moved = distorted(image, shift_x=0.5)
@@ -74,23 +74,23 @@ def test_a_quarter_turn_is_clockwise() -> None:
         ({"scale_y": 0.8}, COLUMNS, ROWS / 0.8),
         ({"shear": np.arctan(0.25)}, COLUMNS - 0.25 * ROWS, ROWS),
         (
-            {"rotation": np.pi / 2, "scale_x": 2.0, "shift_x": 1.0},  # scaled, turned, shifted
+            {"rotation": np.pi / 2, "scale_x": 2.0, "shift_x": 1.0},  # scaled, rotated, shifted
             ROWS / 2,
             -(COLUMNS - 1),
         ),
     ],
 )
-def test_pixels_come_from_where_they_should(
+def test_pixels_come_from_their_expected_positions(
     amounts: dict[str, float], source_x: np.ndarray, source_y: np.ndarray
 ) -> None:
-    """Bilinear interpolation is exact on a ramp, whose values tell where a pixel came from."""
+    """Bilinear interpolation is exact on a ramp, whose values encode the source of a pixel."""
     for ramp, expected in ((COLUMNS, source_x), (ROWS, source_y)):
         found = distorted(ramp, **amounts)
         np.testing.assert_allclose(found[INNER, INNER], expected[INNER, INNER], atol=1e-4)
 
 
 @pytest.mark.parametrize("amount", ["rotation_degrees", "shear_degrees", "scaling", "shift_pixels"])
-def test_amounts_are_keyed_by_seed_and_step_and_each_image_has_its_own(amount: str) -> None:
+def test_amounts_depend_on_seed_step_and_image(amount: str) -> None:
     recipe = PLAIN.with_overrides({amount: 0.2 if amount == "scaling" else 5.0})
     assert distorts(recipe)
     same = tf.repeat(noise(1), 4, axis=0)
@@ -101,16 +101,16 @@ def test_amounts_are_keyed_by_seed_and_step_and_each_image_has_its_own(amount: s
         assert not np.array_equal(first, augment(same, recipe, seed, step(number)).numpy())
 
 
-def test_the_stream_of_a_seed_is_the_last_of_its_eight() -> None:
-    """So that neither another seed nor a kernel or dropout layer of this one draws the same."""
+def test_distortions_use_the_last_of_a_seeds_eight_streams() -> None:
+    """No other seed, kernel or dropout layer draws from this stream."""
     recipe = PLAIN.with_overrides({"shift_pixels": 3.0})
     key = tf.constant([5 * 8 + 7, 9], tf.int64)
     expected = distort_randomly(noise(), recipe, key).numpy()
     np.testing.assert_array_equal(augment(noise(), recipe, 5, step(9)).numpy(), expected)
 
 
-def test_amounts_stay_within_the_recipes() -> None:
-    """A dot shifted by at most 2 pixels along each axis, in 300 draws that nearly reach both."""
+def test_amounts_stay_within_the_recipes_maximum() -> None:
+    """A dot moves by at most 2 pixels along each axis; 300 draws nearly reach both limits."""
     recipe = PLAIN.with_overrides({"shift_pixels": 2.0})
     dots = np.zeros((300, 28, 28, 1), np.float32)
     dots[:, 14, 14] = 1.0

@@ -1,4 +1,4 @@
-"""The command `lenet5` as such: tables, wrong arguments, standard streams."""
+"""The command `lenet5`: tables, invalid arguments, standard streams."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ WRONG_ARGUMENTS = [
 
 
 @pytest.mark.parametrize(("argv", "message"), WRONG_ARGUMENTS, ids=lambda value: str(value)[:40])
-def test_a_wrong_argument_is_answered_in_one_line(
+def test_an_invalid_argument_gives_a_one_line_error(
     argv: list[str], message: str, lenet5: Callable[..., Answer], tmp_path: Path
 ) -> None:
     assert lenet5(*argv) == Answer(2, "", f"lenet5: error: {message}\n")
@@ -126,20 +126,20 @@ def test_a_wrong_argument_is_answered_in_one_line(
         ),
     ],
 )
-def test_a_wrong_choice_is_answered_in_one_line(
+def test_an_invalid_choice_gives_a_one_line_error(
     argv: list[str], beginning: str, lenet5: Callable[..., Answer]
 ) -> None:
-    """The list of choices is printed by argparse, a little differently in each Python."""
+    """The format of argparse's list of choices differs between Python versions."""
     answer = lenet5(*argv)
     assert (answer.status, answer.out) == (2, "")
     assert answer.err.startswith(f"lenet5: error: {beginning}")
     assert answer.err.count("\n") == 1
 
 
-def test_wrong_arguments_are_answered_before_anything_heavy_is_imported(
+def test_invalid_arguments_are_reported_before_heavy_imports(
     trained: tuple[Path, str], trained_copy: Path, tmp_path: Path
 ) -> None:
-    """Also what needs a look at files: a run, an image, the settings of Keras."""
+    """This includes checks of files and settings: a run, an image, Keras's variables."""
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty").mkdir()
     run = str(trained[0])
@@ -169,7 +169,7 @@ print([name for name in heavy if name in sys.modules])
     assert answer.out.splitlines()[-1] == "[]"
 
 
-def test_settings_of_keras_that_cannot_work_are_answered_in_one_line(
+def test_invalid_keras_settings_give_a_one_line_error(
     train: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
@@ -184,7 +184,7 @@ def test_settings_of_keras_that_cannot_work_are_answered_in_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_number_of_threads_than_tensorflow_runs_with_is_refused(
+def test_a_different_number_of_threads_is_refused(
     trained: tuple[Path, str], lenet5: Callable[..., Answer]
 ) -> None:
     running = threads_in_use()
@@ -196,7 +196,7 @@ def test_another_number_of_threads_than_tensorflow_runs_with_is_refused(
     )
 
 
-def test_folders_of_data_are_named_by_variables() -> None:
+def test_data_folders_come_from_environment_variables() -> None:
     home = Path.home()
     assert default_data_dir({}) == home / "tensorflow_datasets"
     assert default_data_dir({"TFDS_DATA_DIR": "~/sets"}) == home / "sets"
@@ -205,13 +205,13 @@ def test_folders_of_data_are_named_by_variables() -> None:
     assert default_mnist_dir({"LENET5_MNIST_DIR": "/mnist"}) == Path("/mnist")
 
 
-def test_a_folder_of_nobodys_home_is_told(lenet5: Callable[..., Answer]) -> None:
+def test_an_unknown_home_folder_gives_an_error(lenet5: Callable[..., Answer]) -> None:
     answer = lenet5("recipes", LENET5_MNIST_DIR="~nobody-of-that-name/mnist")
     assert (answer.status, answer.out) == (2, "")
     assert answer.err.startswith("lenet5: error: ~nobody-of-that-name/mnist: ")
 
 
-def test_a_reader_that_has_gone_gets_no_traceback(tmp_path: Path) -> None:
+def test_a_closed_pipe_gives_no_traceback(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     argv = [sys.executable, "-m", "lenet5", "recipes"]
@@ -227,7 +227,7 @@ def test_a_reader_that_has_gone_gets_no_traceback(tmp_path: Path) -> None:
         (">/dev/full", 2, "lenet5: error: [Errno 28] No space left on device\n"),
     ],
 )
-def test_output_that_cannot_be_written_gives_no_traceback(
+def test_unwritable_output_gives_no_traceback(
     redirection: str, status: int, err: str, tmp_path: Path
 ) -> None:
     argv = ["/bin/sh", "-c", f'"$0" -m lenet5 recipes {redirection}', sys.executable]

@@ -1,4 +1,4 @@
-"""The data are the same in every process and under every version, split, whole and in range."""
+"""The data are the same in every process and version; split, size and range are correct."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def digests(dataset: Dataset) -> dict[str, str]:
 
 
 def pairs(*subsets: Subset) -> list[bytes]:
-    """Image and label of every item as bytes, sorted."""
+    """Returns image and label of every item as bytes, sorted."""
     return sorted(
         image.tobytes() + label.tobytes()
         for subset in subsets
@@ -64,7 +64,7 @@ def classes(subset: Subset) -> list[int]:
 # The real MNIST
 
 
-def test_mnist_is_the_same_under_every_version(mnist: Dataset) -> None:
+def test_mnist_is_the_same_in_every_version(mnist: Dataset) -> None:
     assert digests(mnist) == MNIST_SHA256
 
 
@@ -78,14 +78,14 @@ def test_mnist_sizes_types_and_range(mnist: Dataset) -> None:
         assert set(subset.labels.tolist()) == set(range(10))
 
 
-def test_mnist_validation_has_500_of_every_class_and_no_class_is_lost(mnist: Dataset) -> None:
+def test_mnist_validation_has_500_of_every_class_and_the_rest_is_training(mnist: Dataset) -> None:
     assert classes(mnist.validation) == [500] * 10
     assert classes(mnist.training) == [count - 500 for count in TRAINING_CLASSES]
     assert classes(mnist.test) == TEST_CLASSES
 
 
-def test_mnist_training_and_validation_make_up_the_original_training_set(mnist: Dataset) -> None:
-    """Each of its 60,000 images once, with its label."""
+def test_mnist_training_and_validation_form_the_original_training_set(mnist: Dataset) -> None:
+    """Each of the 60,000 original images occurs once, with its label."""
     items = pairs(mnist.training, mnist.validation)
     assert hashlib.sha256(b"".join(items)).hexdigest() == ORIGINAL_TRAINING_SHA256
 
@@ -95,7 +95,7 @@ def test_mnist_test_set_is_the_original_test_set(mnist: Dataset) -> None:
 
 
 def test_mnist_parts_are_disjoint(mnist: Dataset) -> None:
-    """MNIST has no image twice, so 70,000 different ones are left."""
+    """MNIST has no duplicates, so the parts have 70,000 different images."""
     images = {image.tobytes() for subset in parts(mnist).values() for image in subset.images}
     assert len(images) == 70_000
 
@@ -108,7 +108,7 @@ def test_mnist_is_mapped_read_only(mnist: Dataset) -> None:
                 array[0] = 1
 
 
-# Normalising and splitting
+# Normalisation and split
 
 
 def test_normalised_images_are_float32_from_0_to_1() -> None:
@@ -119,27 +119,27 @@ def test_normalised_images_are_float32_from_0_to_1() -> None:
     np.testing.assert_allclose(normalised, np.arange(256) / 255, rtol=1e-7)
 
 
-def test_normalising_leaves_the_stored_images_alone() -> None:
+def test_normalising_does_not_change_the_stored_images() -> None:
     values = np.full((2, 28, 28, 1), 255, np.uint8)
     data.normalise(values)
     assert values.max() == 255
 
 
-def test_split_draws_so_many_of_every_class() -> None:
+def test_split_draws_the_same_number_of_every_class() -> None:
     labels = np.repeat(np.arange(10), np.arange(5, 15))
     mask = data.split_mask(labels, 4, seed=1)
     assert mask.dtype == bool
     assert np.bincount(labels[mask]).tolist() == [4] * 10
 
 
-def test_split_is_frozen() -> None:
-    """The stream is RandomState's, which no NumPy may change; these are its draws."""
+def test_split_never_changes() -> None:
+    """RandomState's stream is frozen in every NumPy; these are its draws."""
     mask = data.split_mask(np.arange(60) % 10, 2, seed=5)
     drawn = [3, 4, 5, 8, 9, 11, 17, 20, 22, 32, 34, 35, 36, 37, 46, 50, 51, 53, 58, 59]
     assert np.flatnonzero(mask).tolist() == drawn
 
 
-def test_split_depends_on_the_seed_alone() -> None:
+def test_split_depends_only_on_the_seed() -> None:
     labels = np.arange(100) % 10
     np.random.seed(0)
     first = data.split_mask(labels, 3, seed=7)
@@ -151,12 +151,12 @@ def test_split_depends_on_the_seed_alone() -> None:
 # The built-in digits
 
 
-def test_digits_are_the_same_under_every_version(digits: Dataset) -> None:
+def test_digits_are_the_same_in_every_version(digits: Dataset) -> None:
     assert digests(digits) == DIGITS_SHA256
 
 
 def test_digits_split(digits: Dataset) -> None:
-    """1,797 images, none twice: 30 per class to test, 20 to validate, the rest to train."""
+    """1,797 different images: 30 per class for test, 20 for validation, the rest for training."""
     assert classes(digits.test) == [30] * 10
     assert classes(digits.validation) == [20] * 10
     assert len(digits.training.labels) == 1_297
@@ -164,7 +164,7 @@ def test_digits_split(digits: Dataset) -> None:
     assert len(images) == 1_797
 
 
-def test_digits_look_like_mnist(digits: Dataset) -> None:
+def test_digits_have_the_form_of_mnist(digits: Dataset) -> None:
     for subset in parts(digits).values():
         assert subset.images.shape[1:] == (28, 28, 1)
         assert subset.images.dtype == subset.labels.dtype == np.uint8
@@ -172,7 +172,7 @@ def test_digits_look_like_mnist(digits: Dataset) -> None:
         assert np.median(subset.images) < 64  # light on dark
 
 
-# What is asked for
+# Dataset and MNIST folder
 
 
 def test_an_unknown_dataset_is_refused(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_an_unknown_dataset_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def mnist_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with four files that stand for the originals."""
+    """A folder with stand-ins for the four original files."""
     for name in data.MNIST_FILES:
         (tmp_path / name).write_bytes(name.encode())
     stand_ins = {name: hashlib.sha256(name.encode()).hexdigest() for name in data.MNIST_FILES}
@@ -200,7 +200,7 @@ def test_four_unaltered_files_are_accepted(mnist_dir: Path) -> None:
     data.check_mnist_dir(mnist_dir)
 
 
-def test_files_missing_in_the_mnist_folder_are_named(mnist_dir: Path) -> None:
+def test_missing_mnist_files_are_named(mnist_dir: Path) -> None:
     (mnist_dir / "t10k-labels-idx1-ubyte.gz").unlink()
     (mnist_dir / "train-images-idx3-ubyte.gz").unlink()
     assert refusal(mnist_dir) == (
@@ -209,13 +209,13 @@ def test_files_missing_in_the_mnist_folder_are_named(mnist_dir: Path) -> None:
     )
 
 
-def test_a_folder_is_no_mnist_file(mnist_dir: Path) -> None:
+def test_a_folder_is_not_an_mnist_file(mnist_dir: Path) -> None:
     (mnist_dir / "t10k-labels-idx1-ubyte.gz").unlink()
     (mnist_dir / "t10k-labels-idx1-ubyte.gz").mkdir()
     assert "not there: t10k-labels-idx1-ubyte.gz;" in refusal(mnist_dir)
 
 
-def test_an_mnist_folder_that_is_none_is_refused(mnist_dir: Path) -> None:
+def test_a_missing_mnist_folder_is_refused(mnist_dir: Path) -> None:
     for path in (mnist_dir / "nowhere", mnist_dir / "t10k-labels-idx1-ubyte.gz"):
         assert refusal(path).startswith(f"{path}: not there: ")
 
@@ -249,7 +249,7 @@ def test_an_unreadable_mnist_file_is_refused(
     assert refusal(mnist_dir) == f"{mnist_dir}: cannot be read: Permission denied"
 
 
-def test_a_wrong_mnist_folder_is_refused_before_anything_is_prepared(tmp_path: Path) -> None:
+def test_an_invalid_mnist_folder_is_refused_before_preparation(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere: not there: "):
         data.load_dataset("mnist", data_dir=tmp_path / "data", mnist_dir=tmp_path / "nowhere")
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Early stopping: Keras's callback is asked for what a recipe means, by both engines."""
+"""Early stopping: both engines use Keras's callback with the recipe's settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lenet5.training import train
 
 
 class Scripted:
-    """A model whose only weight is the number of the last epoch, with scripted losses."""
+    """A model with the number of the last epoch as its only weight, and scripted losses."""
 
     def __init__(self, validation_losses: list[float]) -> None:
         self.losses = validation_losses
@@ -32,7 +32,7 @@ class Scripted:
 
     def train_epoch(self, epoch: int) -> tuple[float, float]:
         self.weight = epoch
-        return 1 / epoch, 0.5  # the training loss improves all the time
+        return 1 / epoch, 0.5  # the training loss always improves
 
     def validate(self) -> tuple[float, float]:
         return self.losses[self.weight - 1], 0.5
@@ -62,51 +62,51 @@ def test_a_new_best_resets_the_count() -> None:
     assert history.best_epoch == 7
 
 
-def test_an_equal_loss_is_no_improvement() -> None:
+def test_an_equal_loss_is_not_an_improvement() -> None:
     history = Scripted([5, 5, 5, 5, 1]).run()
     assert len(history.epochs) == 4
     assert history.best_epoch == 1
 
 
-def test_restores_the_best_weights_when_it_stops() -> None:
+def test_restores_the_best_weights_after_stopping() -> None:
     model = Scripted([5, 4, 6, 7, 8])
     assert model.run().stopped_early
     assert model.weight == 2
 
 
-def test_restores_the_best_weights_when_the_epochs_run_out() -> None:
+def test_restores_the_best_weights_after_the_last_epoch() -> None:
     model = Scripted([5, 3, 4, 3.5])
     history = model.run(epochs=4)
     assert not history.stopped_early
     assert (model.weight, history.best_epoch) == (2, 2)
 
 
-def test_runs_through_all_twenty_epochs_while_it_improves() -> None:
+def test_trains_all_twenty_epochs_while_the_loss_improves() -> None:
     model = Scripted([1 / epoch for epoch in range(1, 21)])
     history = model.run()
     assert [epoch.epoch for epoch in history.epochs] == list(range(1, 21))
     assert (history.best_epoch, model.weight, history.stopped_early) == (20, 20, False)
 
 
-def test_patience_that_ends_with_the_last_epoch_is_not_stopping_early() -> None:
+def test_patience_that_ends_with_the_last_epoch_is_not_early_stopping() -> None:
     assert not Scripted([1, 2, 2, 2]).run(epochs=4).stopped_early
 
 
-def test_without_patience_it_never_stops() -> None:
+def test_never_stops_without_patience() -> None:
     model = Scripted([1.0] + [2.0] * 19)
     assert len(model.run(patience=None).epochs) == 20
     assert model.weight == 1
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_validation_loss_that_is_not_finite_ends_training_with_an_error(loss: float) -> None:
+def test_a_validation_loss_that_is_not_finite_raises_an_error(loss: float) -> None:
     model = Scripted([5, 4, loss, 1])
     with pytest.raises(DivergenceError, match=f"validation loss is {loss} after epoch 3"):
         model.run()
     assert [epoch.epoch for epoch in model.told] == [1, 2]
 
 
-def test_an_interrupted_run_keeps_the_best_of_what_was_finished() -> None:
+def test_an_interrupted_run_keeps_the_best_finished_epoch() -> None:
     model = Scripted([5, 4, 6])
     train_epoch = model.train_epoch
 
@@ -129,7 +129,7 @@ MISLED = RECIPES["original"].with_overrides({"batch_size": 8, "epochs": 40})
 
 @pytest.fixture(scope="module")
 def bars() -> Subset:
-    """64 images of a bar whose place tells the digit, which is learnt at once."""
+    """64 images of a bar at a place given by the digit, learnt almost at once."""
     labels = np.arange(64, dtype=np.uint8) % 10
     images = np.zeros((64, 28, 28, 1), np.uint8)
     for image, label in zip(images, labels, strict=True):
@@ -139,13 +139,13 @@ def bars() -> Subset:
 
 @pytest.fixture(scope="module")
 def misleading(bars: Subset) -> Subset:
-    """The same images with wrong labels, of which the loss rises while those are learnt."""
+    """The same images with wrong labels, so that training raises their loss."""
     wrong = np.random.RandomState(0).randint(0, 9, 64).astype(np.uint8)
     return Subset(bars.images, (bars.labels + 1 + wrong) % 10)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_training_watches_the_validation_loss_and_not_the_training_loss(
+def test_early_stopping_monitors_the_validation_loss(
     bars: Subset, misleading: Subset, engine: str
 ) -> None:
     recipe = MISLED.with_overrides({"epochs": 12})
@@ -161,12 +161,12 @@ def test_training_watches_the_validation_loss_and_not_the_training_loss(
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("patience", "decay"), [(2, 0.0), (None, 0.0), (2, 0.5)])
-def test_the_model_is_that_of_the_best_epoch_whatever_ends_training(
+def test_the_model_has_the_weights_of_the_best_epoch(
     bars: Subset, misleading: Subset, engine: str, patience: int | None, decay: float
 ) -> None:
-    """Patience or the last epoch: its bits are those of a run that ended with the best one.
+    """After patience or the last epoch, its bits equal a run that ends with the best epoch.
 
-    Also where the weights are averages, which `fit` of Keras 2 writes over those that it restored.
+    This includes weight averages, which `fit` of Keras 2 writes over the restored weights.
     """
     changes = {"epochs": 12, "patience": patience, "average_decay": decay}
     recipe = MISLED.with_overrides(changes)

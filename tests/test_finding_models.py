@@ -1,4 +1,4 @@
-"""Which model a path means, and what is known of it."""
+"""The model and the run of a path."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def complaint(path: Path) -> str:
     return message.removeprefix(f"{path}: ")
 
 
-def test_a_run_directory_means_its_model(run: Path) -> None:
+def test_a_run_directory_gives_its_model(run: Path) -> None:
     assert find_model(run) == SavedModel(run / "model.keras", RUN, run)
 
 
-def test_the_model_of_a_run_directory_means_the_run(run: Path) -> None:
+def test_the_model_of_a_run_directory_gives_the_run(run: Path) -> None:
     assert find_model(run / "model.keras") == find_model(run)
 
 
-def test_the_model_of_the_run_that_one_is_in_means_the_run(
+def test_the_model_of_a_run_in_the_current_folder_gives_the_run(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(run)
@@ -49,17 +49,17 @@ def test_the_model_of_the_run_that_one_is_in_means_the_run(
     assert find_model(Path()).path == Path("model.keras")
 
 
-def test_other_models_beside_a_run_are_not_the_runs(run: Path) -> None:
+def test_other_models_in_a_run_directory_have_no_run(run: Path) -> None:
     (run / "other.keras").touch()
     assert find_model(run).path == run / "model.keras"
     assert find_model(run / "other.keras") == SavedModel(run / "other.keras", None, None)
 
 
 @pytest.mark.parametrize("name", ["model.keras", "mine.keras"])
-def test_a_folder_with_nothing_but_a_model_means_it(tmp_path: Path, name: str) -> None:
+def test_a_folder_with_one_model_gives_this_model(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.touch()
-    (tmp_path / "metrics.json").touch()  # of whatever: without a recipe it is no run
+    (tmp_path / "metrics.json").touch()  # any content: without a recipe it is no run
     (tmp_path / ".x.1.partial.keras").touch()
     (tmp_path / "folder.keras").mkdir()
     expected = SavedModel(path, None, None)
@@ -67,7 +67,7 @@ def test_a_folder_with_nothing_but_a_model_means_it(tmp_path: Path, name: str) -
     assert find_model(path) == expected
 
 
-def test_a_damaged_run_is_not_taken_for_a_model_without_one(run: Path) -> None:
+def test_a_damaged_run_is_not_loaded_as_a_model_without_a_run(run: Path) -> None:
     (run / "recipe.json").write_text("{")
     for path in (run, run / "model.keras"):
         with pytest.raises(InputError) as caught:
@@ -75,12 +75,12 @@ def test_a_damaged_run_is_not_taken_for_a_model_without_one(run: Path) -> None:
         assert str(caught.value) == f"{run}/recipe.json: damaged, not JSON"
 
 
-def test_a_run_without_model_is_told(run: Path) -> None:
+def test_a_run_without_a_model_gives_an_error(run: Path) -> None:
     (run / "model.keras").rename(run / "other.keras")
     assert complaint(run) == "has no model.keras; the run ended before it was written"
 
 
-def test_a_folder_without_model_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_gives_an_error(tmp_path: Path) -> None:
     (tmp_path / "model.h5").touch()
     assert complaint(tmp_path) == (
         "not a run directory, it has no recipe.json, nor any .keras file"
@@ -94,7 +94,7 @@ def test_a_folder_without_model_is_told(tmp_path: Path) -> None:
         ("abcd", "has 4 .keras files, name one of them: a.keras, b.keras, c.keras, ..."),
     ],
 )
-def test_several_models_are_told(tmp_path: Path, names: str, told: str) -> None:
+def test_several_models_give_an_error(tmp_path: Path, names: str, told: str) -> None:
     for name in names:
         (tmp_path / f"{name}.keras").touch()
     assert complaint(tmp_path) == told
@@ -108,10 +108,10 @@ def test_several_models_are_told(tmp_path: Path, names: str, told: str) -> None:
         ("model.h5", "not a run directory, it has no recipe.json"),
     ],
 )
-def test_what_is_neither_run_nor_model_is_told(tmp_path: Path, name: str, told: str) -> None:
+def test_a_path_without_run_or_model_gives_an_error(tmp_path: Path, name: str, told: str) -> None:
     (tmp_path / "model.h5").touch()
     assert complaint(tmp_path / name) == told
 
 
-def test_a_path_that_no_file_can_have_is_told(tmp_path: Path) -> None:
+def test_an_impossible_path_gives_an_error(tmp_path: Path) -> None:
     assert complaint(tmp_path / ("x" * 300 + ".keras")) == "File name too long"

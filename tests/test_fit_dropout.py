@@ -1,4 +1,4 @@
-"""Dropout inside `fit`: its share, its scale, fresh masks, and none where nothing is trained."""
+"""Dropout inside `fit`: rate, scale, new masks for each step, and none outside training."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ each_rate = pytest.mark.parametrize("rate", [0.5, 0.2])
 
 @dataclass(frozen=True)
 class Filmed:
-    """A model of Dropout and a kernel of ones that stays, and what came out of Dropout.
+    """A model of Dropout and a constant kernel of ones, with Dropout's output.
 
     Attributes:
-        dropped: float32 (epochs * steps, rows, units), of training on ones.
-        validated: the batches of validation.
+        dropped: float32 (epochs * steps, rows, units), output in training on ones.
+        validated: output for the batches of validation.
     """
 
     model: tf.keras.Model
@@ -73,7 +73,7 @@ def films() -> dict[float, Filmed]:
 def test_the_stated_share_is_dropped_and_the_rest_scaled(
     films: dict[float, Filmed], rate: float
 ) -> None:
-    """What is kept is 1 / (1 - rate) of what it was, exactly to float32."""
+    """Kept values are multiplied by 1 / (1 - rate), exactly to float32."""
     dropped = films[rate].dropped
     assert dropped.shape == (EPOCHS * STEPS, ROWS, UNITS)
     kept = dropped != 0
@@ -81,7 +81,7 @@ def test_the_stated_share_is_dropped_and_the_rest_scaled(
     assert abs(kept.mean() - (1 - rate)) < 5 * np.sqrt(rate * (1 - rate) / kept.size)
 
 
-def test_a_rate_of_0_hands_everything_on(films: dict[float, Filmed]) -> None:
+def test_a_rate_of_0_keeps_everything(films: dict[float, Filmed]) -> None:
     assert (films[0.0].dropped == 1).all()
 
 
@@ -89,15 +89,15 @@ def test_a_rate_of_0_hands_everything_on(films: dict[float, Filmed]) -> None:
 def test_every_step_epoch_and_row_has_a_mask_of_its_own(
     films: dict[float, Filmed], rate: float
 ) -> None:
-    """Any two agree in as many units as chance lets them, and none is a part of the other."""
+    """Any two masks agree in as many units as expected by chance, and none contains the other."""
     rows = (films[rate].dropped != 0).reshape(-1, UNITS)
     for one, other in itertools.combinations(rows, 2):
-        assert _agrees_by_chance(one, other, rate, sigmas=6)  # of 4,560 pairs
+        assert _agrees_by_chance(one, other, rate, sigmas=6)  # over 4,560 pairs
 
 
 @each_rate
-def test_every_unit_is_drawn_by_itself(films: dict[float, Filmed], rate: float) -> None:
-    """Neighbours within 20 agree as chance lets them; none is always dropped, or always kept."""
+def test_units_are_drawn_independently(films: dict[float, Filmed], rate: float) -> None:
+    """Units up to 20 apart agree as expected by chance; none is always dropped or always kept."""
     rows = (films[rate].dropped != 0).reshape(-1, UNITS)
     for lag in range(1, 21):
         assert _agrees_by_chance(rows[:, lag:], rows[:, :-lag], rate)
@@ -110,7 +110,7 @@ def test_every_unit_is_drawn_by_itself(films: dict[float, Filmed], rate: float) 
 def test_nothing_is_dropped_where_nothing_is_trained(
     films: dict[float, Filmed], rate: float
 ) -> None:
-    """Not in validation within `fit`, evaluation, prediction, nor a call of the model."""
+    """Validation in `fit`, evaluation, prediction and calls of the model drop nothing."""
     filmed = films[rate]
     assert [batch.tolist() for batch in filmed.validated] == [VALIDATION.tolist()] * EPOCHS
     images = np.arange(7 * UNITS, dtype=np.float32).reshape(7, UNITS) % 7  # sums are exact
@@ -129,7 +129,7 @@ def test_nothing_is_dropped_where_nothing_is_trained(
     np.testing.assert_array_equal(np.concatenate(filmed.tape.tested), np.tile(images, (5, 1)))
 
 
-def test_a_call_that_trains_drops(films: dict[float, Filmed]) -> None:
+def test_a_training_call_drops(films: dict[float, Filmed]) -> None:
     filmed = films[0.5]
     filmed.tape.clear()
     filmed.model(np.ones((ROWS, UNITS), np.float32), training=True)
@@ -137,7 +137,7 @@ def test_a_call_that_trains_drops(films: dict[float, Filmed]) -> None:
     assert abs((dropped != 0).mean() - 0.5) < 5 * np.sqrt(0.25 / dropped.size)
 
 
-def test_the_same_seed_gives_the_same_masks_and_another_gives_others(
+def test_masks_depend_on_the_seed(
     films: dict[float, Filmed],
 ) -> None:
     np.testing.assert_array_equal(film(0.5, seed=7).dropped, films[0.5].dropped)
@@ -176,13 +176,13 @@ def test_gradients_go_through_what_is_kept_and_nowhere_else() -> None:
 
 @dataclass(frozen=True)
 class Around:
-    """What went into and came out of a dropout layer."""
+    """Input and output of a dropout layer."""
 
     before: Tape
     after: Tape
 
     def kept(self) -> np.ndarray:
-        """Of all images of training, bool (images, units)."""
+        """Returns the kept units of all training images, bool (images, units)."""
         return np.asarray(np.concatenate(self.after.trained) != 0)
 
 
@@ -195,7 +195,7 @@ def noise() -> Subset:
 
 @pytest.fixture(scope="module")
 def lenet(noise: Subset) -> tuple[Around, Around]:
-    """Both dropout layers of LeNet-5, compiled and fed as the engine does: 2 epochs of 72."""
+    """Both dropout layers of LeNet-5 in the engine's setup: 2 epochs of 72 images."""
     around = Around(Tape(), Tape()), Around(Tape(), Tape())
     tf.keras.utils.set_random_seed(2)
     unwatched = build_for(LENET, seed=2)
@@ -234,7 +234,7 @@ def test_both_layers_of_lenet5_drop_half_and_double_the_rest(
         assert _agrees_by_chance(one, other, 0.5, sigmas=6)
 
 
-def test_both_layers_of_lenet5_have_masks_of_their_own(lenet: tuple[Around, Around]) -> None:
+def test_both_layers_of_lenet5_have_separate_masks(lenet: tuple[Around, Around]) -> None:
     assert _agrees_by_chance(lenet[0].kept()[:, :84], lenet[1].kept(), 0.5)
 
 
@@ -249,7 +249,7 @@ def test_neither_layer_of_lenet5_drops_in_validation(
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_recipes_rate_is_in_force_in_both_layers(noise: Subset, engine: str) -> None:
-    """After one step on one image, what follows a dropped unit has the weights it began with."""
+    """After one step on one image, weights from a dropped unit have their initial values."""
     rate = 0.2
     changes = {"batch_size": 1, "epochs": 1, "dropout": rate, "l2": 0.0}
     recipe: Recipe = LENET.with_overrides(changes)
@@ -265,7 +265,7 @@ def test_the_recipes_rate_is_in_force_in_both_layers(noise: Subset, engine: str)
 def _agrees_by_chance(
     one: np.ndarray, other: np.ndarray, rate: float, *, sigmas: float = 5
 ) -> bool:
-    """Whether two masks agree in as many places as independent ones would."""
+    """Whether two masks agree in as many places as independent ones."""
     chance = rate**2 + (1 - rate) ** 2
     deviation = abs((one == other).mean() - chance)
     return bool(deviation < sigmas * np.sqrt(chance * (1 - chance) / one.size))

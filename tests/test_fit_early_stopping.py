@@ -1,4 +1,4 @@
-"""Keras's early stopping inside `fit`, driven by scripted losses, and through both engines."""
+"""Keras's early stopping inside `fit`, with scripted losses, and in both engines."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ RISING = [5.0, 4.0, 6.0, 7.0, 8.0, 9.0, 9.5]  # the second epoch is the best
 
 
 class Script(tf.keras.callbacks.Callback):  # type: ignore[misc]  # TensorFlow has no types
-    """Makes the weight the epoch's number, and the validation loss the script's.
+    """Sets the weight to the epoch's number, and the validation loss to the script's.
 
-    The loss and the accuracy of training improve all the time.
+    Loss and accuracy of training always improve.
     """
 
     def __init__(self, losses: Sequence[float]) -> None:
         super().__init__()
         self.losses = losses
-        self.epochs = 0  # that were trained
+        self.epochs = 0  # number of trained epochs
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.epochs = epoch + 1
@@ -42,7 +42,7 @@ class Script(tf.keras.callbacks.Callback):  # type: ignore[misc]  # TensorFlow h
 
 @pytest.fixture(scope="module")
 def model() -> tf.keras.Model:
-    """Its only weight is that of the script, since it learns nothing by itself."""
+    """A model whose only weight comes from the script, since its learning rate is 0."""
     model = tf.keras.Sequential(
         [tf.keras.Input((1,)), tf.keras.layers.Dense(1, use_bias=False)], name="scripted"
     )
@@ -53,10 +53,10 @@ def model() -> tf.keras.Model:
 def scripted_fit(
     model: tf.keras.Model, callback: Any, losses: Sequence[float], epochs: int | None = None
 ) -> tuple[int, int]:
-    """A `fit` with these validation losses.
+    """Runs `fit` with these validation losses.
 
     Returns:
-        How many epochs were trained, and from which one the weights are.
+        The number of trained epochs, and the epoch of the final weights.
     """
     script = Script(losses)
     one = np.ones((1, 1), np.float32)
@@ -72,14 +72,14 @@ def weight_of(model: tf.keras.Model) -> int:
 
 
 def stopping(patience: int | None, epochs: int = 20) -> Any:
-    """The callback of a recipe."""
+    """Returns the callback of a recipe."""
     return build_early_stopping(
         RECIPES["original"].with_overrides({"patience": patience, "epochs": epochs})
     )
 
 
 def by_hand(losses: Sequence[float], patience: int) -> tuple[int, int]:
-    """How many epochs are trained, and which is the best."""
+    """Returns the number of trained epochs, and the best epoch."""
     best, lowest = 0, math.inf
     for epoch, loss in enumerate(losses, start=1):
         if loss < lowest:
@@ -107,7 +107,9 @@ def test_a_new_best_resets_the_count(model: tf.keras.Model) -> None:
 
 
 @pytest.mark.parametrize("later", [5.0, 6.0, math.inf, math.nan])
-def test_a_loss_that_is_not_lower_is_no_improvement(model: tf.keras.Model, later: float) -> None:
+def test_a_loss_that_is_not_lower_is_not_an_improvement(
+    model: tf.keras.Model, later: float
+) -> None:
     assert scripted_fit(model, stopping(3), [5.0, later, later, later, 1.0]) == (4, 1)
 
 
@@ -118,10 +120,10 @@ def test_the_smallest_decrease_is_an_improvement(model: tf.keras.Model) -> None:
 
 
 @pytest.mark.parametrize("patience", [10, None])
-def test_when_the_epochs_run_out_the_best_weights_are_restored(
+def test_the_best_weights_are_restored_after_the_last_epoch(
     model: tf.keras.Model, patience: int | None
 ) -> None:
-    """By Keras 3 itself; Keras 2 keeps the last ones, for which `restore_best_weights` makes up."""
+    """Keras 3 restores them; for Keras 2, `restore_best_weights` replaces the last weights."""
     callback = stopping(patience)
     last = 2 if restores_best_weights_at_the_end() else 7
     assert scripted_fit(model, callback, RISING) == (7, last)
@@ -130,7 +132,7 @@ def test_when_the_epochs_run_out_the_best_weights_are_restored(
     assert weight_of(model) == 2
 
 
-def test_an_interrupted_fit_is_given_its_best_weights(model: tf.keras.Model) -> None:
+def test_an_interrupted_fit_gets_its_best_weights(model: tf.keras.Model) -> None:
     class Interrupt(tf.keras.callbacks.Callback):  # type: ignore[misc]  # TensorFlow has no types
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002  # Keras's
             if epoch == 4:
@@ -146,7 +148,7 @@ def test_an_interrupted_fit_is_given_its_best_weights(model: tf.keras.Model) -> 
 
 
 @pytest.mark.parametrize(("losses", "epochs"), [(RISING, 5), ([4.0, 3.0, 2.0, 1.0], 4)])
-def test_without_restoring_the_last_weights_stay(
+def test_the_last_weights_stay_without_restoring(
     model: tf.keras.Model, losses: list[float], epochs: int
 ) -> None:
     callback = tf.keras.callbacks.EarlyStopping(monitor="val_loss", patience=3)
@@ -157,22 +159,22 @@ def test_without_restoring_the_last_weights_stay(
     ("monitor", "mode"), [("loss", "min"), ("loss", "auto"), ("accuracy", "max")]
 )
 def test_the_monitored_value_decides(model: tf.keras.Model, monitor: str, mode: str) -> None:
-    """Those of training improve all the time, so nothing stops."""
+    """Training loss and accuracy always improve, so training never stops early."""
     callback = tf.keras.callbacks.EarlyStopping(
         monitor=monitor, mode=mode, patience=1, restore_best_weights=True
     )
     assert scripted_fit(model, callback, RISING) == (7, 7)
 
 
-def test_the_mode_max_wants_more(model: tf.keras.Model) -> None:
+def test_the_mode_max_prefers_higher_values(model: tf.keras.Model) -> None:
     callback = tf.keras.callbacks.EarlyStopping(
         monitor="val_loss", mode="max", patience=2, restore_best_weights=True
     )
     assert scripted_fit(model, callback, [1, 2, 8, 7, 8, 9]) == (5, 3)
 
 
-def test_less_than_min_delta_is_no_improvement(model: tf.keras.Model) -> None:
-    """The steps of 0.5 below the best add up until they come to more than 0.75."""
+def test_a_decrease_below_min_delta_is_not_an_improvement(model: tf.keras.Model) -> None:
+    """Steps of 0.5 below the best loss add up until they exceed 0.75."""
     callback = tf.keras.callbacks.EarlyStopping(
         monitor="val_loss", min_delta=0.75, patience=2, restore_best_weights=True
     )
@@ -186,20 +188,20 @@ def test_a_baseline_that_is_not_reached_ends_training(model: tf.keras.Model) -> 
     assert scripted_fit(model, callback, [9, 9, 9, 9, 9, 1])[0] in (3, 4)
 
 
-def test_epochs_before_the_start_do_not_count(model: tf.keras.Model) -> None:
+def test_epochs_before_start_from_epoch_do_not_count(model: tf.keras.Model) -> None:
     callback = tf.keras.callbacks.EarlyStopping(
         monitor="val_loss", patience=2, start_from_epoch=3, restore_best_weights=True
     )
     assert scripted_fit(model, callback, [1, 2, 3, 9, 10, 10, 1]) == (6, 4)
 
 
-def test_a_second_fit_with_a_new_callback_is_as_the_first(model: tf.keras.Model) -> None:
+def test_a_second_fit_with_a_new_callback_gives_the_same_result(model: tf.keras.Model) -> None:
     for _ in range(2):
         assert scripted_fit(model, stopping(2), RISING) == (4, 2)
 
 
-def test_a_second_fit_with_the_same_callback_waits_anew(model: tf.keras.Model) -> None:
-    """Its worst epochs are better than the first fit's best, so that the first is not felt."""
+def test_a_second_fit_with_the_same_callback_resets_the_patience(model: tf.keras.Model) -> None:
+    """All its losses are below the first fit's best, so that this best has no influence."""
     callback = stopping(2)
     assert scripted_fit(model, callback, RISING) == (4, 2)
     assert callback.stopped_epoch == 3
@@ -208,10 +210,10 @@ def test_a_second_fit_with_the_same_callback_waits_anew(model: tf.keras.Model) -
     assert scripted_fit(model, callback, [0.5, 0.6, 0.4, 0.5, 0.6, 0.1]) == (5, 3)
 
 
-def test_a_second_fit_forgets_the_first_ones_best_where_keras_promises_it(
+def test_a_second_fit_resets_the_best_loss_if_keras_promises_it(
     model: tf.keras.Model,
 ) -> None:
-    """Keras 3.0 to 3.6 and 3.11 to 3.14 keep the lowest loss, and forget weights and wait alone."""
+    """Keras 3.0 to 3.6 and 3.11 to 3.14 keep the lowest loss; they reset only weights and wait."""
     callback = stopping(2)
     assert scripted_fit(model, callback, RISING) == (4, 2)
     version = tuple(int(part) for part in keras_version().split(".")[:2])
@@ -225,10 +227,8 @@ SCRIPTS = [np.round(np.cumsum(np.random.RandomState(seed).randn(12)) / 2) / 4 fo
 
 
 @pytest.mark.parametrize("losses", SCRIPTS, ids=range(len(SCRIPTS)))
-def test_both_engines_and_a_count_by_hand_end_alike(
-    model: tf.keras.Model, losses: np.ndarray
-) -> None:
-    """Random walks with equal losses: the epochs that are trained, and the best one."""
+def test_both_engines_and_a_manual_count_agree(model: tf.keras.Model, losses: np.ndarray) -> None:
+    """Random walks with equal losses: number of trained epochs, and best epoch."""
     callback = stopping(3)
     epochs, _ = scripted_fit(model, callback, list(losses))
     best = restore_best_weights(callback, model, interrupted=False)
@@ -250,7 +250,7 @@ def test_both_engines_and_a_count_by_hand_end_alike(
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_averages_that_are_returned_have_the_loss_of_the_best_epoch(engine: str) -> None:
-    """Where the epochs run out: not that of the last one; the loss is by NumPy."""
+    """The last epoch is not the best one; NumPy gives the expected loss."""
     labels = np.arange(32, dtype=np.uint8) % 10
     images = np.zeros((32, 28, 28, 1), np.uint8)
     for image, label in zip(images, labels, strict=True):

@@ -1,4 +1,4 @@
-"""The engine `keras` as a whole: what it trains, tells, repeats to the bit, and ends with."""
+"""The engine `keras` as a whole: training, reports, reproducibility and results."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from lenet5.runtime import keras_version, steps_per_execution
 from lenet5.training import train
 from tests.watching import bits
 
-COUNT, SIZE = 182, 10  # 19 steps an epoch, of which the last one has 2 images
+COUNT, SIZE = 182, 10  # 19 steps per epoch; the last one has 2 images
 SHORT = RECIPES["original"].with_overrides({"batch_size": SIZE, "epochs": 3})
 STEPS = 19
-CALL = steps_per_execution(16)  # steps in one call into the graph
+CALL = steps_per_execution(16)  # steps per call into the graph
 
 schedules = tf.keras.optimizers.schedules
 
 
 def draw(count: int, seed: int) -> Subset:
-    """Images of a bar in noise, whose place tells the digit."""
+    """Draws images of a bar in noise, at a place given by the digit."""
     random = np.random.RandomState(seed)
     labels = random.randint(0, 10, count).astype(np.uint8)
     images = random.randint(0, 128, (count, 28, 28, 1)).astype(np.uint8)
@@ -46,7 +46,7 @@ TRAINING, VALIDATION = draw(COUNT, seed=1), draw(40, seed=2)
 
 @dataclass(frozen=True)
 class Trained:
-    """A run, and everything that it told, in order."""
+    """A run with all its reports, in order."""
 
     model: tf.keras.Model
     history: History
@@ -73,10 +73,10 @@ def trained() -> Trained:
     return run()
 
 
-def test_progress_counts_images_up_to_the_whole_epoch_and_epochs_follow_in_order(
+def test_progress_and_epochs_are_reported_in_order(
     trained: Trained,
 ) -> None:
-    """After each call into the graph, and after each epoch its record, all of them in order."""
+    """Each call into the graph reports its progress, and each epoch its record."""
     ends = [*range(CALL, STEPS, CALL), STEPS]
     expected: list[tuple[int, int | None]] = []
     for epoch in (1, 2, 3):
@@ -94,8 +94,8 @@ def test_progress_counts_images_up_to_the_whole_epoch_and_epochs_follow_in_order
             )
 
 
-def test_the_history_tells_what_evaluation_and_numpy_find(trained: Trained) -> None:
-    """Of the model that is returned, which is that of the best epoch."""
+def test_history_agrees_with_evaluation_and_numpy(trained: Trained) -> None:
+    """The returned model is that of the best epoch."""
     losses = [epoch.validation_loss for epoch in trained.history.epochs]
     best = trained.history.epochs[trained.history.best_epoch - 1]
     assert best.validation_loss == min(losses)
@@ -122,8 +122,8 @@ def test_the_returned_model_is_not_compiled_and_predicts(trained: Trained) -> No
     np.testing.assert_allclose(answers, truth.probabilities, rtol=1e-4, atol=1e-6)
 
 
-def test_the_same_seed_gives_the_same_bits_whatever_was_computed_before(trained: Trained) -> None:
-    """Random numbers, other models and their training do not reach the run."""
+def test_the_same_seed_gives_the_same_bits(trained: Trained) -> None:
+    """Earlier random numbers, other models and their training have no influence."""
     tf.keras.utils.set_random_seed(99)
     tf.random.normal([3])
     other = tf.keras.Sequential([tf.keras.Input((2,)), tf.keras.layers.Dense(1)])
@@ -135,14 +135,14 @@ def test_the_same_seed_gives_the_same_bits_whatever_was_computed_before(trained:
     assert again.told == trained.told
 
 
-def test_another_seed_gives_other_bits(trained: Trained) -> None:
+def test_another_seed_gives_different_bits(trained: Trained) -> None:
     other = run(SHORT.with_overrides({"epochs": 1}), seed=6)
     for ours, theirs in zip(other.model.get_weights(), trained.model.get_weights(), strict=True):
         assert (ours != theirs).mean() > 0.9
 
 
-def test_ctrl_c_in_the_second_epoch_gives_the_averages_of_the_first() -> None:
-    """Not what was trained since, nor the weights that were averaged; the loss is by NumPy."""
+def test_ctrl_c_in_the_second_epoch_returns_the_averages_of_the_first() -> None:
+    """Later weights and the unaveraged weights are discarded; NumPy gives the expected loss."""
 
     def interrupt(progress: Progress) -> None:
         if progress.epoch == 2:
@@ -163,7 +163,7 @@ def test_ctrl_c_in_the_second_epoch_gives_the_averages_of_the_first() -> None:
 def test_a_loss_that_is_not_finite_is_told_with_its_epoch_and_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The weights burst in the second epoch's first step; the call into the graph is finished."""
+    """The weights diverge in the second epoch's first step; the call into the graph completes."""
     monkeypatch.setattr(
         keras_engine,
         "learning_rate",
@@ -178,9 +178,9 @@ def test_a_loss_that_is_not_finite_is_told_with_its_epoch_and_step(
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_whole_run_is_numpys(engine: str) -> None:
-    """One batch an epoch: Adam in float64 by its formulas, and the averages of its weights.
+    """One batch per epoch: Adam in float64 by its formulas, and the averages of its weights.
 
-    By the averages epochs are validated, and they are what is returned.
+    The averages are validated in each epoch, and returned.
     """
     changes = {
         "batch_size": 40,
@@ -190,7 +190,7 @@ def test_a_whole_run_is_numpys(engine: str) -> None:
         "schedule": "cosine",
         "warmup_fraction": 0.4,
         "average_decay": 0.5,
-        "adam_epsilon": 1e-3,  # hides the rounding of gradients that are almost 0
+        "adam_epsilon": 1e-3,  # hides the rounding of gradients close to 0
     }
     recipe = SHORT.with_overrides(changes)
     model, history = train(recipe, VALIDATION, VALIDATION, seed=3, engine=engine)
@@ -254,7 +254,7 @@ SCHEDULES: list[tuple[Any, Callable[[int], float]]] = [
 def test_schedules_are_their_formulas_and_every_step_has_its_own_rate(
     schedule: Any, formula: Callable[[int], float]
 ) -> None:
-    """In `fit`: a weight whose gradient is 1 falls by the rate of each step, over three epochs."""
+    """In three epochs of `fit`, a weight with gradient 1 falls by the rate of each step."""
     rates = [formula(step) for step in range(9)]
     told = [float(schedule(step)) for step in range(9)]
     np.testing.assert_allclose(told, rates, rtol=1e-5)

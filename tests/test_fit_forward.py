@@ -1,6 +1,6 @@
-"""What a model and its layers give is what NumPy float64 gives.
+"""Outputs of a model and its layers agree with NumPy float64.
 
-Tolerances are for float32 arithmetic, on outputs of the order of 1.
+Tolerances suit float32 arithmetic, with outputs of the order of 1.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def images() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def lenet5() -> tf.keras.Model:
-    """With weights that drive some tanh far out, biases that are not 0, and dropout."""
+    """LeNet-5 with some saturated tanh, nonzero biases, and dropout."""
     return build_lenet5(lenet5_recipe(dropout=0.5), 10, draw_weights(52, scale=3.0))
 
 
@@ -36,7 +36,7 @@ def exact(lenet5: tf.keras.Model, images: np.ndarray) -> numpy_lenet5.Activation
 def test_each_layer_gives_what_numpy_gives(
     lenet5: tf.keras.Model, images: np.ndarray, exact: numpy_lenet5.Activations
 ) -> None:
-    """Of one sub-model with all outputs; dropout layers pass on what they are given."""
+    """One submodel gives all outputs; dropout layers return their input."""
     layers = [layer for layer in lenet5.layers if type(layer).__name__ != "InputLayer"]
     every = tf.keras.Model(lenet5.inputs, [layer.output for layer in layers])
     outputs = every.predict(images, batch_size=_BATCH, verbose=0)
@@ -53,10 +53,10 @@ def test_each_layer_gives_what_numpy_gives(
         np.testing.assert_allclose(computed, truth, rtol=0, atol=1e-5, err_msg=layer.name)
 
 
-def test_predict_gives_every_image_its_output_in_order(
+def test_predict_returns_the_outputs_in_order(
     lenet5: tf.keras.Model, images: np.ndarray, exact: numpy_lenet5.Activations
 ) -> None:
-    """In batches of any size, of arrays, datasets, single images, and a last batch of one."""
+    """Input: batches of any size, arrays, datasets, single images, and a last batch of one."""
     assert np.abs(np.diff(exact.probabilities, axis=0)).max(axis=1).min() > 1e-3
     for size in (_BATCH, 20, _IMAGES, 1000):
         told = lenet5.predict(images, batch_size=size, verbose=0)
@@ -71,10 +71,10 @@ def test_predict_gives_every_image_its_output_in_order(
     np.testing.assert_allclose(by_batch, exact.probabilities, rtol=0, atol=1e-5)
 
 
-def test_a_call_of_the_model_gives_what_predict_gives(
+def test_a_call_of_the_model_agrees_with_predict(
     lenet5: tf.keras.Model, images: np.ndarray, exact: numpy_lenet5.Activations
 ) -> None:
-    """Without training; also inside a graph, whose batch size is not known."""
+    """The call is without training, also inside a graph with unknown batch size."""
     graph = tf.function(
         lambda batch: lenet5(batch, training=False),
         input_signature=[tf.TensorSpec([None, 28, 28, 1], tf.float32)],
@@ -83,10 +83,10 @@ def test_a_call_of_the_model_gives_what_predict_gives(
         np.testing.assert_allclose(told.numpy(), exact.probabilities, rtol=0, atol=1e-5)
 
 
-def test_an_images_output_does_not_depend_on_its_neighbours(
+def test_an_images_output_does_not_depend_on_its_batch(
     lenet5: tf.keras.Model, images: np.ndarray
 ) -> None:
-    """The same image among others, and in another order: float32 rounds alike to a few units."""
+    """An image among others, or in another order, has the same output to a few units of float32."""
     whole = lenet5.predict(images, batch_size=_IMAGES, verbose=0)
     backwards = lenet5.predict(images[::-1], batch_size=_IMAGES, verbose=0)[::-1]
     np.testing.assert_allclose(backwards, whole, rtol=0, atol=1e-6)
@@ -97,7 +97,9 @@ def test_an_images_output_does_not_depend_on_its_neighbours(
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize(("size", "strides", "dilation"), [(3, 1, 1), (5, 2, 1), (2, 1, 2)])
-def test_a_convolution(padding: str, size: int, strides: int, dilation: int) -> None:
+def test_convolution_agrees_with_numpy(
+    padding: str, size: int, strides: int, dilation: int
+) -> None:
     """Cross-correlation, channels last; `same` pads with zeros, more at the end if uneven."""
     random = np.random.RandomState(53)
     maps = random.randn(3, 9, 12, 4).astype(np.float32)
@@ -113,8 +115,8 @@ def test_a_convolution(padding: str, size: int, strides: int, dilation: int) -> 
 
 
 @pytest.mark.parametrize(("pool", "strides", "padding"), [(2, 2, "valid"), (3, 2, "same")])
-def test_poolings(pool: int, strides: int, padding: str) -> None:
-    """Mean and maximum of each square, of a rest of the image only with `same`, without zeros."""
+def test_pooling_agrees_with_numpy(pool: int, strides: int, padding: str) -> None:
+    """Mean and maximum of each window; only `same` pools a partial window, without zeros."""
     maps = np.random.RandomState(54).randn(2, 7, 9, 3).astype(np.float32)
     means, largest = (np.zeros((2, *_pooled(maps, strides, padding), 3)) for _ in range(2))
     lacks = [_lack(side, pool, strides) if padding == "same" else 0 for side in (7, 9)]
@@ -129,8 +131,8 @@ def test_poolings(pool: int, strides: int, padding: str) -> None:
         np.testing.assert_allclose(told.numpy(), expected, rtol=0, atol=1e-6)
 
 
-def test_a_dense_layer() -> None:
-    """Inputs times kernel plus bias, of vectors and of the last axis of more than that."""
+def test_dense_agrees_with_numpy() -> None:
+    """Inputs times kernel plus bias, for vectors and for the last axis of larger arrays."""
     random = np.random.RandomState(55)
     inputs = random.randn(4, 3, 30).astype(np.float32)
     kernel, bias = (random.randn(30, 7) / 5).astype(np.float32), random.randn(7)
@@ -153,8 +155,8 @@ def test_flatten_keeps_the_order_of_rows_columns_and_channels() -> None:
 
 
 @pytest.mark.parametrize("how", ["layer", "function", "activation of a layer"])
-def test_softmax(how: str) -> None:
-    """Also of logits far out and far apart, which a plain exponential would not survive."""
+def test_softmax_agrees_with_numpy(how: str) -> None:
+    """This includes large and distant logits, for which a plain exponential overflows."""
     random = np.random.RandomState(56)
     logits = (random.randn(6, 5) * np.array([[0.01], [1], [5], [30], [1], [1]])).astype(np.float32)
     logits[4] += 5000
@@ -168,7 +170,7 @@ def test_softmax(how: str) -> None:
 
 @pytest.mark.parametrize("how", ["layer", "function", "activation of a layer"])
 def test_tanh(how: str) -> None:
-    """Relatively right for small arguments, and 1 for large ones; odd."""
+    """Small arguments have a small relative error, large ones give 1; tanh is odd."""
     sizes = np.concatenate([[0], np.logspace(-6, 1, 60), [20, 100, 1e10]])
     arguments = np.concatenate([-sizes, sizes]).astype(np.float32).reshape(2, 64)
     told = _activate("tanh", how, arguments)
@@ -177,7 +179,7 @@ def test_tanh(how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["layer", "function", "activation of a layer"])
-def test_relu_and_sigmoid(how: str) -> None:
+def test_relu_and_sigmoid_agree_with_numpy(how: str) -> None:
     arguments = np.concatenate([-np.logspace(-3, 2, 30), [0], np.logspace(-3, 2, 30)])
     arguments = arguments.astype(np.float32)[np.newaxis]
     told = _activate("relu", how, arguments)
@@ -188,7 +190,7 @@ def test_relu_and_sigmoid(how: str) -> None:
 
 
 def _activate(name: str, how: str, arguments: np.ndarray) -> np.ndarray:
-    """An activation, by `Activation`, by its function, or after a Dense that changes nothing."""
+    """Applies an activation by `Activation`, by its function, or by an identity Dense layer."""
     if how == "layer":
         call: Any = tf.keras.layers.Activation(name)
     elif how == "function":
@@ -201,7 +203,7 @@ def _activate(name: str, how: str, arguments: np.ndarray) -> np.ndarray:
 
 
 def _pooled(maps: np.ndarray, strides: int, padding: str) -> tuple[int, int]:
-    """Rows and columns after pooling by 2 without padding, or with padding."""
+    """Returns rows and columns after pooling by 2 without padding, or with padding."""
     height, width = maps.shape[1:3]
     if padding == "same":
         return -(-height // strides), -(-width // strides)
@@ -209,7 +211,7 @@ def _pooled(maps: np.ndarray, strides: int, padding: str) -> tuple[int, int]:
 
 
 def _lack(side: int, size: int, strides: int) -> int:
-    """By how much `same` pads a side in all: half of it, rounded down, before."""
+    """Returns the total padding of a side with `same`; half of it, rounded down, comes first."""
     return max((-(-side // strides) - 1) * strides + size - side, 0)
 
 
@@ -221,7 +223,7 @@ def _convolve(
     padding: str,
     dilation: int,
 ) -> np.ndarray:
-    """By its definition: a sum over the kernel's places."""
+    """Computes a convolution by its definition: a sum over the kernel's positions."""
     reach = (len(kernel) - 1) * dilation + 1
     maps = maps.astype(np.float64)
     if padding == "same":

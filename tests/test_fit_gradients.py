@@ -1,6 +1,6 @@
-"""One step of `fit` by plain gradient descent at rate 1 moves every weight by its gradient.
+"""One step of `fit` by gradient descent at rate 1 moves every weight by its gradient.
 
-Held against NumPy float64; tolerances are for float32 arithmetic.
+NumPy float64 gives the expected gradients; tolerances suit float32 arithmetic.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from tests.fitting import (
     regression_gradients,
 )
 
-_L2 = 0.5  # large: the penalty's gradient is of the size of the cross-entropy's
+_L2 = 0.5  # large: the penalty's gradient is as large as the cross-entropy's
 
 
 @pytest.fixture(scope="module")
 def sparse() -> tf.keras.Model:
-    """LeNet-5 with L2 on integer labels; a test gives it weights first."""
+    """LeNet-5 with L2 and integer labels; each test sets its weights."""
     return _compiled(l2=_L2, loss="sparse_categorical_crossentropy")
 
 
 @pytest.fixture(scope="module")
 def smooth() -> tf.keras.Model:
-    """LeNet-5 without L2 on smoothed labels; a test gives it weights first."""
+    """LeNet-5 without L2 and with smoothed labels; each test sets its weights."""
     return _compiled(l2=0.0, loss=tf.keras.losses.CategoricalCrossentropy(label_smoothing=0.2))
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.5, 4.0])
 def test_a_step_moves_every_weight_by_its_gradient(smooth: tf.keras.Model, scale: float) -> None:
-    """From the almost linear to the saturated tanh, with labels smoothed and without L2."""
+    """From almost linear to saturated tanh, with smoothed labels and without L2."""
     images, labels = draw_images(24, seed=3)
     weights = draw_weights(4, scale)
     moved = _step(smooth, weights, images, one_hot(labels, 10).astype(np.float32))
@@ -55,7 +55,7 @@ def test_a_step_moves_every_weight_by_its_gradient(smooth: tf.keras.Model, scale
 def test_a_step_moves_every_kernel_by_the_gradient_of_loss_and_penalty(
     sparse: tf.keras.Model,
 ) -> None:
-    """All kernels but the output layer's are penalised, and no bias."""
+    """The penalty covers all kernels except the output layer's, and no bias."""
     images, labels = draw_images(24, seed=5)
     weights = draw_weights(6)
     moved = _step(sparse, weights, images, labels)
@@ -64,7 +64,7 @@ def test_a_step_moves_every_kernel_by_the_gradient_of_loss_and_penalty(
 
 
 def test_the_gradient_is_the_mean_over_the_images(sparse: tf.keras.Model) -> None:
-    """Twice the same images move the weights as once does; an image moves them by itself."""
+    """Duplicate images do not change the step, and the step is the mean over single images."""
     images, labels = draw_images(3, seed=7)
     weights = draw_weights(8)
     once = _step(sparse, weights, images, labels)
@@ -77,8 +77,8 @@ def test_the_gradient_is_the_mean_over_the_images(sparse: tf.keras.Model) -> Non
         np.testing.assert_allclose(ours, mean, rtol=0, atol=bound)
 
 
-def test_the_penalty_alone_takes_its_share_off_every_kernel(sparse: tf.keras.Model) -> None:
-    """The difference of two steps, with L2 and the exact gradient without, is 2 * l2 * kernel."""
+def test_the_penalty_adds_its_gradient_for_every_kernel(sparse: tf.keras.Model) -> None:
+    """A step with L2, minus the exact gradient without it, is 2 * l2 * kernel."""
     images, labels = draw_images(16, seed=9)
     weights = draw_weights(10)
     moved = _step(sparse, weights, images, labels)
@@ -90,7 +90,7 @@ def test_the_penalty_alone_takes_its_share_off_every_kernel(sparse: tf.keras.Mod
 
 
 def test_the_engines_batches_give_the_same_step(smooth: tf.keras.Model) -> None:
-    """All images in one batch: whatever their order, the step is the exact gradient."""
+    """With all images in one batch, the step is the exact gradient in any order."""
     random = np.random.RandomState(11)
     subset = Subset(random.randint(0, 256, (20, 28, 28, 1)).astype(np.uint8), np.arange(20) % 10)
     recipe = lenet5_recipe(batch_size=20, label_smoothing=0.2)
@@ -106,11 +106,11 @@ def test_the_engines_batches_give_the_same_step(smooth: tf.keras.Model) -> None:
 
 
 @pytest.mark.parametrize(("strides", "padding"), [(1, "valid"), (1, "same"), (2, "valid")])
-def test_a_convolution_moves_by_its_gradient(strides: int, padding: str) -> None:
-    """Two convolutions without activation, the first one's gradient through the second.
+def test_convolution_gradients_agree_with_numpy(strides: int, padding: str) -> None:
+    """Two convolutions without activation; the first one's gradient passes the second.
 
-    The map from either kernel to the outputs is linear, so that the outputs for each kernel entry
-    alone give the gradient of the mean squared error without differentiating anything.
+    The outputs are linear in either kernel. The outputs for each kernel entry alone therefore give
+    the gradient of the mean squared error without differentiation.
     """
     random = np.random.RandomState(13)
     images = random.randn(5, 7, 9, 2)
@@ -144,8 +144,8 @@ def test_a_convolution_moves_by_its_gradient(strides: int, padding: str) -> None
 
 
 @pytest.mark.parametrize("pool", [2, 3])
-def test_a_pooling_spreads_its_gradient_evenly(pool: int) -> None:
-    """A shift of every pixel, learned through the pooling, moves by its square's share."""
+def test_pooling_spreads_its_gradient_evenly(pool: int) -> None:
+    """A learned shift of every pixel moves by its window's share of the gradient."""
     random = np.random.RandomState(15)
     images = random.randn(4, 6, 6, 2).astype(np.float32)
     shift = random.randn(6 * 6 * 2).astype(np.float32)
@@ -174,7 +174,7 @@ def test_a_pooling_spreads_its_gradient_evenly(pool: int) -> None:
 
 @pytest.mark.parametrize("labels_are", ["integers", "one-hot"])
 @pytest.mark.parametrize("outputs", ["probabilities", "logits"])
-def test_a_softmax_regression_moves_by_its_gradient(labels_are: str, outputs: str) -> None:
+def test_softmax_regression_gradients_agree_with_numpy(labels_are: str, outputs: str) -> None:
     features, labels = draw_features(30, seed=17)
     logits = outputs == "logits"
     losses = tf.keras.losses
@@ -189,8 +189,8 @@ def test_a_softmax_regression_moves_by_its_gradient(labels_are: str, outputs: st
     _assert_gradients(moved, regression_gradients(0.3)(weights, features, truth), weights)
 
 
-def test_weighted_images_count_by_their_weight() -> None:
-    """The mean of a batch divides by the images, not by their weights; a weight of 0 takes out."""
+def test_sample_weights_scale_the_gradient() -> None:
+    """The batch mean divides by the number of images; a weight of 0 removes an image."""
     features, labels = draw_features(20, seed=19)
     shares = np.linspace(0, 2, 20).astype(np.float32)
     model = build_regression()
@@ -214,7 +214,7 @@ def _compiled(*, l2: float, loss: Any) -> tf.keras.Model:
 def _step(
     model: tf.keras.Model, weights: Weights, inputs: np.ndarray, aims: np.ndarray, **options: Any
 ) -> list[np.ndarray]:
-    """By how much one step of `fit` on one batch lowers every weight."""
+    """Returns the decrease of every weight by one step of `fit` on one batch."""
     model.set_weights(weights)
     model.fit(inputs, aims, batch_size=len(inputs), epochs=1, verbose=0, **options)
     pairs = zip(weights, model.get_weights(), strict=True)
@@ -222,7 +222,7 @@ def _step(
 
 
 def _assert_gradients(moved: list[np.ndarray], exact: Weights, weights: Weights) -> None:
-    """Within 4e-5 of the largest, and the rounding of the weights that are moved."""
+    """Asserts an error within 4e-5 of the largest gradient, plus the rounding of the weights."""
     for place, (ours, truth) in enumerate(zip(moved, exact, strict=True)):
         largest = np.abs(truth).max()
         bound = 4e-5 * largest + 1.2e-7 * np.abs(weights[place]).max()
@@ -232,7 +232,7 @@ def _assert_gradients(moved: list[np.ndarray], exact: Weights, weights: Weights)
 
 def _convolve_twice(images: np.ndarray, weights: Weights, strides: int, padding: str) -> np.ndarray:
     def convolve(maps: np.ndarray, kernel: np.ndarray, bias: np.ndarray, step: int) -> np.ndarray:
-        if padding == "same":  # only where the stride is 1
+        if padding == "same":  # only with a stride of 1
             maps = np.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)))
         return np.asarray(numpy_lenet5.convolve(maps, kernel)[:, ::step, ::step] + bias)
 

@@ -1,6 +1,6 @@
-"""The loss that `fit`, validation and `evaluate` report is cross-entropy plus L2, by NumPy.
+"""The loss in `fit`, validation and `evaluate` is cross-entropy plus L2, by NumPy.
 
-A rate of nothing leaves the weights as they are, so that an epoch's loss is that of one model.
+A rate of almost 0 keeps the weights constant, so that an epoch's loss is that of one model.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def smoothing(request: pytest.FixtureRequest) -> float:
 
 @pytest.fixture(scope="module")
 def lenet5(smoothing: float) -> tf.keras.Model:
-    """LeNet-5 as the engine compiles it, with a rate below the smallest that changes a weight."""
+    """LeNet-5 compiled by the engine, with a rate too small to change any weight."""
     recipe = lenet5_recipe(learning_rate=1e-30, label_smoothing=smoothing, l2=0.01, batch_size=8)
     return build_lenet5(recipe, 10, draw_weights(33, scale=1.5))
 
@@ -52,7 +52,7 @@ def lenet5(smoothing: float) -> tf.keras.Model:
 def test_fit_and_its_validation_report_the_mean_over_all_images(
     lenet5: tf.keras.Model, smoothing: float
 ) -> None:
-    """Every image once, also of a smaller last batch; the penalty is added once, not per batch."""
+    """Every image counts once, also in a smaller last batch; the penalty counts once."""
     images, labels = draw_images(19, seed=34)
     others, other_labels = draw_images(13, seed=35)
     recipe = lenet5_recipe(label_smoothing=smoothing, batch_size=8)
@@ -76,7 +76,7 @@ def test_fit_and_its_validation_report_the_mean_over_all_images(
 def test_evaluate_reports_the_mean_over_all_images(
     lenet5: tf.keras.Model, smoothing: float
 ) -> None:
-    """Whatever the size of the batches."""
+    """The result does not depend on the batch size."""
     images, labels = draw_images(19, seed=34)
     given = targets(lenet5_recipe(label_smoothing=smoothing), labels)
     weights = lenet5.get_weights()
@@ -87,10 +87,10 @@ def test_evaluate_reports_the_mean_over_all_images(
         assert told["loss"] == pytest.approx(expected, rel=2e-6)
 
 
-def test_the_engines_batches_bring_every_image_once(
+def test_the_engines_batches_contain_every_image_once(
     lenet5: tf.keras.Model, smoothing: float
 ) -> None:
-    """Shuffled and in batches by `tf.data`: the epoch's loss is the mean over the subset."""
+    """With shuffled `tf.data` batches, the epoch's loss is the mean over the subset."""
     random = np.random.RandomState(36)
     subset = Subset(random.randint(0, 256, (19, 28, 28, 1)).astype(np.uint8), np.arange(19) % 10)
     recipe = lenet5_recipe(label_smoothing=smoothing, batch_size=8)
@@ -105,7 +105,7 @@ def test_the_engines_batches_bring_every_image_once(
 
 
 def _losses() -> dict[str, tuple[Callable[[], Any], bool, float, bool]]:
-    """By name: what `compile` is given, whether labels are one-hot, smoothing, logits."""
+    """Returns, by name, the loss's factory, whether labels are one-hot, smoothing, and logits."""
     losses = tf.keras.losses
     sparse, dense = losses.SparseCategoricalCrossentropy, losses.CategoricalCrossentropy
     return {
@@ -126,10 +126,10 @@ def _losses() -> dict[str, tuple[Callable[[], Any], bool, float, bool]]:
 @pytest.mark.parametrize(
     ("make", "is_one_hot", "share", "logits"), _losses().values(), ids=list(_losses())
 )
-def test_each_way_to_give_compile_the_loss(
+def test_every_form_of_the_loss_in_compile(
     make: Callable[[], Any], is_one_hot: bool, share: float, logits: bool
 ) -> None:
-    """By string, function and object, on labels of either kind; `fit`, validation, `evaluate`."""
+    """String, function and object, for both kinds of labels; `fit`, validation, `evaluate`."""
     features, labels = draw_features(27, seed=37)
     model = build_regression(l2=_L2, activation="linear" if logits else "softmax")
     weights = model.get_weights()
@@ -149,8 +149,8 @@ def test_each_way_to_give_compile_the_loss(
     assert model.test_on_batch(features, given) == expected
 
 
-def test_an_epochs_loss_is_that_of_the_weights_before_each_step() -> None:
-    """What a step reports is the running mean over the images so far; an epoch begins anew."""
+def test_an_epochs_loss_uses_the_weights_before_each_step() -> None:
+    """A step reports the running mean over the images so far; each epoch starts anew."""
     features, labels = draw_features(22, seed=38)
     model = build_regression(l2=_L2)
     weights = model.get_weights()
@@ -180,8 +180,8 @@ def test_an_epochs_loss_is_that_of_the_weights_before_each_step() -> None:
     assert history["loss"] == pytest.approx(means[4::5], rel=1e-5)
 
 
-def test_weights_of_images_and_classes_weigh_the_loss() -> None:
-    """One batch: the sum of weight times loss over the number of images, plus the penalty."""
+def test_sample_and_class_weights_scale_the_loss() -> None:
+    """For one batch: sum of weight times loss over the number of images, plus the penalty."""
     features, labels = draw_features(16, seed=39)
     model = build_regression(l2=_L2)
     weights = model.get_weights()
@@ -207,8 +207,8 @@ def test_weights_of_images_and_classes_weigh_the_loss() -> None:
     assert losses.max() > 2 * losses.min()
 
 
-def test_losses_by_themselves() -> None:
-    """Of every image, with their mean and sum; a probability of 0 has a finite loss."""
+def test_loss_objects_agree_with_numpy() -> None:
+    """Loss of every image, with mean and sum; a probability of 0 has a finite loss."""
     losses = tf.keras.losses
     labels = np.array([0, 2, 1, 3], np.int32)
     random = np.random.RandomState(40)
@@ -246,6 +246,6 @@ def _penalty(weights: list[np.ndarray]) -> float:
 
 
 def _assert_weights_of_batches_matter(losses: np.ndarray, size: int) -> None:
-    """The mean of the batches' means is another number than the mean over the images."""
+    """Asserts that the mean of batch means differs from the mean over the images."""
     means = [losses[first : first + size].mean() for first in range(0, len(losses), size)]
     assert abs(np.mean(means) / losses.mean() - 1) > 5e-3

@@ -1,4 +1,4 @@
-"""The accuracy that `fit`, validation and `evaluate` report is a count of right images."""
+"""The accuracy in `fit`, validation and `evaluate` is the share of correct images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.fitting import (
     split,
 )
 
-_METRICS = [  # as `compile` is given them, `object` but for that name; whether labels are integers
+_METRICS = [  # name for `compile`, `object` for an object of this name; whether labels are integers
     *(("accuracy", True), ("acc", True), ("sparse_categorical_accuracy", True), ("object", True)),
     *(("accuracy", False), ("categorical_accuracy", False), ("object", False)),
 ]
@@ -42,7 +42,7 @@ def smoothing(request: pytest.FixtureRequest) -> float:
 
 @pytest.fixture(scope="module")
 def lenet5(smoothing: float) -> tf.keras.Model:
-    """LeNet-5 as the engine compiles it, with a rate below the smallest that changes a weight."""
+    """LeNet-5 compiled by the engine, with a rate too small to change any weight."""
     recipe = lenet5_recipe(learning_rate=1e-30, label_smoothing=smoothing, batch_size=_BATCH)
     return build_lenet5(recipe, 10, draw_weights(41, scale=1.5))
 
@@ -50,7 +50,7 @@ def lenet5(smoothing: float) -> tf.keras.Model:
 def test_fit_and_its_validation_count_right_images(
     lenet5: tf.keras.Model, smoothing: float
 ) -> None:
-    """Over batches of unlike sizes, and in the second epoch as in the first."""
+    """Counts are correct over batches of unequal sizes, and in both epochs."""
     weights = lenet5.get_weights()
     images, labels = _images_with_rights(weights, 27, batch=_BATCH, seed=42)
     others, other_labels = _images_with_rights(weights, 13, batch=5, seed=43)
@@ -73,8 +73,8 @@ def test_fit_and_its_validation_count_right_images(
         assert history[name] == pytest.approx([right / len(truth)] * 2, abs=1e-6)
 
 
-def test_evaluate_counts_right_images(lenet5: tf.keras.Model, smoothing: float) -> None:
-    """Whatever the size of the batches, and each call by itself."""
+def test_evaluate_counts_correct_images(lenet5: tf.keras.Model, smoothing: float) -> None:
+    """The result does not depend on the batch size or on earlier calls."""
     weights = lenet5.get_weights()
     images, labels = _images_with_rights(weights, 27, batch=_BATCH, seed=44)
     given = targets(lenet5_recipe(label_smoothing=smoothing), labels)
@@ -87,7 +87,7 @@ def test_evaluate_counts_right_images(lenet5: tf.keras.Model, smoothing: float) 
     assert half["accuracy"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_engines_batches_are_counted_once_each(
+def test_the_engines_batches_count_every_image_once(
     lenet5: tf.keras.Model, smoothing: float
 ) -> None:
     random = np.random.RandomState(45)
@@ -106,8 +106,8 @@ def test_the_engines_batches_are_counted_once_each(
 
 
 @pytest.mark.parametrize(("metric", "sparse"), _METRICS)
-def test_each_way_to_ask_for_the_accuracy(metric: str, sparse: bool) -> None:
-    """By names and by objects, on labels of either kind, while the weights are trained."""
+def test_every_form_of_the_accuracy_metric(metric: str, sparse: bool) -> None:
+    """Names and objects, for both kinds of labels, during training of the weights."""
     features, labels = draw_features(27, seed=46)
     kind = "SparseCategoricalAccuracy" if sparse else "CategoricalAccuracy"
     asked: Any = metric
@@ -140,7 +140,7 @@ def test_each_way_to_ask_for_the_accuracy(metric: str, sparse: bool) -> None:
         right += int(_regression_rights(before, batch, aims).sum())
         seen += len(batch)
         shares.append(right / seen)
-    assert len(set(shares[3::4])) > 1  # else a metric that is not reset would do
+    assert len(set(shares[3::4])) > 1  # otherwise a metric without reset would pass
     told = [logs[metric] for logs in recorder.step_logs]
     assert told == pytest.approx(shares, abs=1e-6)
     assert history[metric] == pytest.approx(shares[3::4], abs=1e-6)
@@ -148,8 +148,8 @@ def test_each_way_to_ask_for_the_accuracy(metric: str, sparse: bool) -> None:
     assert history[f"val_{metric}"] == pytest.approx(validated, abs=1e-6)
 
 
-def test_an_accuracy_by_itself_adds_up_and_starts_anew() -> None:
-    """`update_state`, `result` and `reset_state`, over batches of unlike sizes and with weights."""
+def test_accuracy_objects_accumulate_and_reset() -> None:
+    """`update_state`, `result` and `reset_state`, with unequal batches and with weights."""
     outputs = np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 0, 1, 2]] + 0.1
     labels = np.array([0, 1, 0, 0, 0, 2, 2])
     for metric, given in (
@@ -172,7 +172,7 @@ def test_an_accuracy_by_itself_adds_up_and_starts_anew() -> None:
 def _images_with_rights(
     weights: Weights, count: int, *, batch: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images of which the first batches are classified right and the last batch is not."""
+    """Returns images with correct labels in the first batches and wrong ones in the last."""
     images, labels = draw_images(count, seed)
     found = numpy_lenet5.forward(weights, images).probabilities.argmax(axis=1)
     last = (count - 1) // batch * batch
@@ -190,7 +190,7 @@ def _regression_rights(weights: Weights, features: np.ndarray, truth: np.ndarray
 
 
 def _surely_right(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Which are right; by a margin that no rounding of float32 turns over."""
+    """Whether each prediction is correct, by a margin above float32 rounding."""
     ordered = np.sort(probabilities, axis=1)
     assert (ordered[:, -1] - ordered[:, -2]).min() > 1e-4
     return np.asarray(probabilities.argmax(axis=1) == labels)

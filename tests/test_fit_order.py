@@ -1,4 +1,4 @@
-"""The order in which `fit` goes through images: each once, anew every epoch, with its label."""
+"""Order of images in `fit`: each once per epoch, in a new order, with its label."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ each_recipe = pytest.mark.parametrize("recipe", [PLAIN, DISTORTED], ids=["plain"
 
 @pytest.fixture(scope="module")
 def numbered() -> Subset:
-    """Images of one grey each, which tells their number wherever a distortion moves them."""
+    """Images of one grey each, equal to their number, which survives distortions."""
     grey = np.arange(COUNT, dtype=np.uint8)[:, None, None, None]
     return Subset(np.tile(grey, (1, 28, 28, 1)), LABELS)
 
 
 @dataclass(frozen=True)
 class Filmed:
-    """A model that learns nothing, and the images and labels that it saw."""
+    """A model that learns nothing, with its recorded images and labels."""
 
     model: tf.keras.Model
     images: Tape
@@ -52,7 +52,7 @@ class Filmed:
 
 
 def film(shape: tuple[int, ...], steps_per_call: int = 1) -> Filmed:
-    """A compiled model that tells what it is given; its metric is told the labels."""
+    """Returns a compiled model that records its images; its metric records the labels."""
     images, labels = Tape(), []
 
     def told(targets: np.ndarray) -> np.ndarray:
@@ -87,12 +87,12 @@ def on_images() -> Filmed:
 
 @pytest.fixture(scope="module", params=[1, 16])
 def on_numbers(request: pytest.FixtureRequest) -> Filmed:
-    """With 1 step and with 16 in a call into the graph, where Keras can."""
+    """A model with 1 step and, if Keras can, 16 steps per call into the graph."""
     return film((1,), request.param)
 
 
 def engine_fit(filmed: Filmed, recipe: Recipe, subset: Subset, seed: int) -> list[np.ndarray]:
-    """The images of all steps of two epochs of `fit` on the engine's batches."""
+    """Returns the images of all steps in two epochs of `fit` on the engine's batches."""
     filmed.clear()
     tf.keras.utils.set_random_seed(seed)
     filmed.model.fit(batches(recipe, subset, seed), epochs=2, shuffle=False, verbose=0)
@@ -100,7 +100,7 @@ def engine_fit(filmed: Filmed, recipe: Recipe, subset: Subset, seed: int) -> lis
 
 
 def array_fit(filmed: Filmed, **options: Any) -> list[list[int]]:
-    """The numbers of each of two epochs of `fit` on arrays, with their labels and sizes right."""
+    """Returns the numbers in each of two epochs of `fit` on arrays; checks labels and sizes."""
     filmed.clear()
     options = {"batch_size": SIZE, "epochs": 2, "verbose": 0, **options}
     filmed.model.fit(X, Y, **options)
@@ -108,7 +108,7 @@ def array_fit(filmed: Filmed, **options: Any) -> list[list[int]]:
 
 
 def epochs_of(filmed: Filmed, count: int = COUNT, size: int = SIZE) -> list[list[int]]:
-    """The numbers of each epoch, after a check of the batches' sizes and labels."""
+    """Returns the numbers in each epoch; checks the batches' sizes and labels."""
     sizes = [len(batch) for batch in filmed.images.trained]
     epoch = [size] * (count // size) + ([count % size] if count % size else [])
     assert sizes == epoch * (sum(sizes) // count)
@@ -118,16 +118,16 @@ def epochs_of(filmed: Filmed, count: int = COUNT, size: int = SIZE) -> list[list
 
 
 def numbers_of(images: list[np.ndarray]) -> np.ndarray:
-    """The numbers of grey images, by their pixel in the middle."""
+    """Returns the numbers of grey images from their centre pixel."""
     return np.asarray(np.rint(np.concatenate(images)[:, 14, 14, 0] * 255), int)
 
 
 def assert_unlike(one: Any, other: Any) -> None:
-    """Two orders of all numbers have no more in common than two that were drawn apart.
+    """Asserts that two orders have no more in common than two independent ones.
 
-    That is, on average by chance, one number in the same place and one pair of neighbours, above 9
-    once in ten million; and ranks within five standard deviations of uncorrelated, which a shuffle
-    of few at a time is not.
+    On average, independent orders share one number in the same place and one pair of neighbours;
+    more than 9 occur once in ten million. The rank correlation must be within five standard
+    deviations of 0. A shuffle with a small buffer does not achieve this.
     """
     one, other = np.asarray(one), np.asarray(other)
     assert (one == other).sum() <= 9
@@ -137,10 +137,10 @@ def assert_unlike(one: Any, other: Any) -> None:
 
 
 @each_recipe
-def test_the_engines_batches_have_each_image_once_an_epoch_with_its_label(
+def test_the_engines_batches_have_each_image_once_per_epoch(
     on_images: Filmed, numbered: Subset, recipe: Recipe
 ) -> None:
-    """In batches of the size that the recipe states, the last one as large as what is left."""
+    """Batches have the recipe's size, except for a smaller last one, and the right labels."""
     images = engine_fit(on_images, recipe, numbered, seed=1)
     assert [len(batch) for batch in images] == SIZES * 2
     numbers = numbers_of(images)
@@ -164,14 +164,14 @@ def test_the_engines_order_changes_with_epoch_and_seed_and_repeats_for_the_same(
     np.testing.assert_array_equal(orders[2], orders[0])
 
 
-def test_the_engine_hands_on_plain_images_as_they_are(on_images: Filmed, numbered: Subset) -> None:
+def test_the_engine_does_not_change_plain_images(on_images: Filmed, numbered: Subset) -> None:
     images = engine_fit(on_images, PLAIN, numbered, seed=1)
     grey = numbers_of(images)[:, None, None, None] / np.float32(255)
     np.testing.assert_allclose(np.concatenate(images), np.tile(grey, (1, 28, 28, 1)), rtol=1e-6)
 
 
-def test_distortions_change_with_image_epoch_and_seed(on_images: Filmed) -> None:
-    """Of one image that is given 250 times no two distortions are alike, in two epochs."""
+def test_distortions_depend_on_image_epoch_and_seed(on_images: Filmed) -> None:
+    """One image, given 250 times, has no two equal distortions in two epochs."""
     picture = np.random.RandomState(0).randint(0, 256, (1, 28, 28, 1)).astype(np.uint8)
     subset = Subset(np.tile(picture, (COUNT, 1, 1, 1)), LABELS)
     runs = [
@@ -182,10 +182,10 @@ def test_distortions_change_with_image_epoch_and_seed(on_images: Filmed) -> None
     np.testing.assert_array_equal(runs[2], runs[0])
 
 
-def test_training_sees_each_training_image_once_an_epoch_and_validates_on_the_others(
+def test_training_and_validation_see_only_their_own_images(
     numbered: Subset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In `lenet5.training.train`: LeNet-5 is given a layer that tells of its images."""
+    """In `lenet5.training.train`, LeNet-5 gets a layer that records its images."""
     tape = Tape()
 
     def watched(recipe: Recipe, seed: int) -> tf.keras.Model:
@@ -205,11 +205,11 @@ def test_training_sees_each_training_image_once_an_epoch_and_validates_on_the_ot
     assert numbers_of(tape.tested).tolist() == [*range(230, 250)] * 2
 
 
-def test_arrays_are_visited_each_once_in_another_order_than_given(on_numbers: Filmed) -> None:
-    """In Keras 2 a new one each epoch; in Keras up to 3.15 another one with another seed.
+def test_arrays_are_shuffled_with_each_image_once(on_numbers: Filmed) -> None:
+    """Keras 2 changes the order each epoch; Keras up to 3.15 changes it with the seed.
 
-    Keras 3 repeats one order once a seed is set (findings/keras_fit_repeats_its_order.sh), and the
-    3.16 in development has one for all seeds, which it draws from the number 0.
+    Keras 3 repeats one order once a seed is set (findings/keras_fit_repeats_its_order.sh). The 3.16
+    in development has one order for all seeds, drawn from the number 0.
     """
     tf.keras.utils.set_random_seed(1)
     first, second = array_fit(on_numbers, shuffle=True)
@@ -225,7 +225,7 @@ def test_arrays_are_visited_each_once_in_another_order_than_given(on_numbers: Fi
         assert_unlike(first, other_seed)
 
 
-def test_arrays_are_shuffled_unless_told_otherwise(on_numbers: Filmed) -> None:
+def test_arrays_are_shuffled_by_default(on_numbers: Filmed) -> None:
     tf.keras.utils.set_random_seed(3)
     epoch, _ = array_fit(on_numbers)
     assert_unlike(epoch, range(COUNT))
@@ -236,23 +236,21 @@ def test_arrays_keep_their_order_without_shuffling(on_numbers: Filmed) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 250, 1000])
-def test_batches_have_the_stated_size(on_numbers: Filmed, size: int) -> None:
+def test_batches_have_the_given_size(on_numbers: Filmed, size: int) -> None:
     on_numbers.clear()
     on_numbers.model.fit(X, Y, batch_size=size, verbose=0)
     (epoch,) = epochs_of(on_numbers, size=size)
     assert sorted(epoch) == list(range(COUNT))
 
 
-def test_a_batch_holds_32_images_unless_told_otherwise(on_numbers: Filmed) -> None:
+def test_the_default_batch_size_is_32(on_numbers: Filmed) -> None:
     on_numbers.clear()
     on_numbers.model.fit(X, Y, verbose=0)
     epochs_of(on_numbers, size=32)
 
 
 @pytest.mark.parametrize("anew", [True, False])
-def test_datasets_are_shuffled_anew_each_epoch_unless_told_otherwise(
-    on_numbers: Filmed, anew: bool
-) -> None:
+def test_datasets_are_reshuffled_each_epoch_by_default(on_numbers: Filmed, anew: bool) -> None:
     on_numbers.clear()
     dataset = tf.data.Dataset.from_tensor_slices((X, Y))
     shuffled = dataset.shuffle(COUNT, seed=5, reshuffle_each_iteration=anew).batch(SIZE)
@@ -266,14 +264,14 @@ def test_datasets_are_shuffled_anew_each_epoch_unless_told_otherwise(
         assert first == second
 
 
-def test_datasets_keep_their_order_and_their_batches(on_numbers: Filmed) -> None:
+def test_datasets_keep_their_order_and_batches(on_numbers: Filmed) -> None:
     on_numbers.clear()
     dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(SIZE)
     on_numbers.model.fit(dataset, epochs=2, shuffle=False, verbose=0)
     assert epochs_of(on_numbers) == [list(range(COUNT))] * 2
 
 
-def test_an_epoch_of_stated_steps_goes_on_where_the_last_one_ended(on_numbers: Filmed) -> None:
+def test_steps_per_epoch_continues_the_dataset(on_numbers: Filmed) -> None:
     on_numbers.clear()
     dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(25).repeat()
     on_numbers.model.fit(dataset, epochs=5, steps_per_epoch=16, shuffle=False, verbose=0)
@@ -281,7 +279,7 @@ def test_an_epoch_of_stated_steps_goes_on_where_the_last_one_ended(on_numbers: F
 
 
 def test_validation_images_are_never_trained_on(on_numbers: Filmed) -> None:
-    """Given by themselves, they are all seen after each epoch, in order."""
+    """Separate validation images are all seen after each epoch, in order."""
     others = np.arange(1000, 1030, dtype=np.float32)[:, None]
     on_numbers.clear()
     on_numbers.model.fit(
@@ -293,7 +291,7 @@ def test_validation_images_are_never_trained_on(on_numbers: Filmed) -> None:
     np.testing.assert_array_equal(tested, np.concatenate([others, others]))
 
 
-def test_a_split_for_validation_is_the_end_of_the_arrays(on_numbers: Filmed) -> None:
+def test_validation_split_takes_the_end_of_the_arrays(on_numbers: Filmed) -> None:
     on_numbers.clear()
     on_numbers.model.fit(X, Y, batch_size=SIZE, validation_split=0.2, epochs=2, verbose=0)
     trained = np.concatenate(on_numbers.images.trained).reshape(2, 200).astype(int)
@@ -303,9 +301,7 @@ def test_a_split_for_validation_is_the_end_of_the_arrays(on_numbers: Filmed) -> 
 
 
 @pytest.mark.parametrize("call", ["evaluate", "predict"])
-def test_evaluation_and_prediction_see_each_image_once_in_order(
-    on_numbers: Filmed, call: str
-) -> None:
+def test_evaluate_and_predict_see_each_image_once_in_order(on_numbers: Filmed, call: str) -> None:
     on_numbers.clear()
     given: tuple[np.ndarray, ...] = (X, Y) if call == "evaluate" else (X,)
     getattr(on_numbers.model, call)(*given, batch_size=SIZE, verbose=0)
@@ -314,8 +310,8 @@ def test_evaluation_and_prediction_see_each_image_once_in_order(
     assert not on_numbers.images.trained
 
 
-def test_validation_and_evaluation_change_nothing() -> None:
-    """Neither weights, nor batch normalisation's averages, nor the optimiser's steps."""
+def test_validation_and_evaluation_have_no_side_effects() -> None:
+    """Weights, batch normalisation's averages and the optimiser's steps do not change."""
     given = X / np.float32(COUNT), Y
 
     def fitted(**validation: Any) -> tuple[tf.keras.Model, int]:

@@ -1,4 +1,4 @@
-"""A saved model comes back to the bit, and goes on training as if it had never been saved."""
+"""A saved model is restored to the bit, and resumes training exactly."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CLASSES = np.random.RandomState(3).randint(0, 3, 20).astype(np.int32)
 
 
 def uneven(model: tf.keras.Model, seed: int = 5) -> tf.keras.Model:
-    """The model with weights that no initialiser makes, biases too."""
+    """Gives the model weights that no initialiser draws, including biases."""
     random = np.random.RandomState(seed)
     model.set_weights([0.3 * random.randn(*weight.shape) for weight in model.get_weights()])
     return model
@@ -72,7 +72,9 @@ def test_weights_come_back_to_the_bit(model: tf.keras.Model, loaded: tf.keras.Mo
         assert (ours != 0).all()
 
 
-def test_predictions_come_back_to_the_bit(model: tf.keras.Model, loaded: tf.keras.Model) -> None:
+def test_predictions_are_identical_after_loading(
+    model: tf.keras.Model, loaded: tf.keras.Model
+) -> None:
     expected = model.predict(IMAGES, verbose=0)
     assert loaded.predict(IMAGES, verbose=0).tobytes() == expected.tobytes()
     called = model(IMAGES, training=False).numpy()
@@ -80,10 +82,10 @@ def test_predictions_come_back_to_the_bit(model: tf.keras.Model, loaded: tf.kera
     np.testing.assert_allclose(expected.sum(axis=1), 1, rtol=1e-5)
 
 
-def test_activations_penalties_and_rates_come_back(
+def test_activations_penalties_and_rates_survive_loading(
     model: tf.keras.Model, loaded: tf.keras.Model
 ) -> None:
-    """As they are declared, and in force."""
+    """They are both declared and effective."""
     assert summarise(loaded) == summarise(model)
     assert [layer.rate for layer in summarise(loaded) if layer.kind == "Dropout"] == [0.3, 0.3]
     kernels = [weight for weight in model.get_weights() if weight.ndim > 1][:-1]
@@ -97,7 +99,7 @@ def test_activations_penalties_and_rates_come_back(
     np.testing.assert_allclose(kept[kept != 0], 1 / 0.7, rtol=1e-6)
 
 
-def test_a_model_is_not_changed_by_being_saved(model: tf.keras.Model, tmp_path: Path) -> None:
+def test_saving_does_not_change_a_model(model: tf.keras.Model, tmp_path: Path) -> None:
     before = bits(model)
     model.save(str(tmp_path / "model.keras"))
     save_model(model, tmp_path / "ours.keras")
@@ -106,7 +108,7 @@ def test_a_model_is_not_changed_by_being_saved(model: tf.keras.Model, tmp_path: 
 
 
 def test_a_file_can_be_loaded_twice(saved: Path) -> None:
-    """Each time as a model of its own."""
+    """Each load gives a separate model."""
     first, second = load_model(saved, RECIPE), plainly(saved)
     assert bits(first) == bits(second)
     before = bits(first)
@@ -115,21 +117,21 @@ def test_a_file_can_be_loaded_twice(saved: Path) -> None:
     assert bits(plainly(saved)) == before
 
 
-def test_a_file_is_whole_and_alone(saved: Path) -> None:
+def test_a_saved_file_is_complete_and_alone(saved: Path) -> None:
     assert [path.name for path in saved.parent.iterdir()] == ["model.keras"]
     with zipfile.ZipFile(saved) as archive:
         assert archive.testzip() is None
         assert {"config.json", "metadata.json", "model.weights.h5"} <= set(archive.namelist())
 
 
-def test_a_file_is_overwritten_by_the_next(model: tf.keras.Model, tmp_path: Path) -> None:
+def test_saving_overwrites_an_existing_file(model: tf.keras.Model, tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     save_model(build_for(RECIPE, seed=1), path)
     save_model(model, path)
     assert bits(plainly(path)) == bits(model)
 
 
-def test_weights_alone_go_into_another_model(model: tf.keras.Model, tmp_path: Path) -> None:
+def test_weights_alone_load_into_another_model(model: tf.keras.Model, tmp_path: Path) -> None:
     path = tmp_path / "model.weights.h5"
     model.save_weights(str(path))
     other = build_for(RECIPE, seed=4)
@@ -142,7 +144,7 @@ def test_weights_alone_go_into_another_model(model: tf.keras.Model, tmp_path: Pa
 
 
 def test_a_clone_and_a_configuration_describe_the_same_model(model: tf.keras.Model) -> None:
-    """With weights of their own."""
+    """Each copy has separate weights."""
     described = type(model).from_config(model.get_config())
     for copy in (tf.keras.models.clone_model(model), described):
         assert summarise(copy) == summarise(model)
@@ -153,7 +155,7 @@ def test_a_clone_and_a_configuration_describe_the_same_model(model: tf.keras.Mod
 
 
 def small_model(optimizer: Any) -> tf.keras.Model:
-    """A softmax regression with a penalty, compiled."""
+    """Returns a compiled softmax regression with a penalty."""
     layer = tf.keras.layers.Dense(
         3, activation="softmax", kernel_regularizer=tf.keras.regularizers.L2(0.01)
     )
@@ -163,7 +165,7 @@ def small_model(optimizer: Any) -> tf.keras.Model:
 
 
 def fit_small(model: tf.keras.Model) -> Any:
-    """An epoch of three steps."""
+    """Trains one epoch of three steps."""
     return model.fit(FEATURES, CLASSES, batch_size=8, shuffle=False, verbose=0).history
 
 
@@ -177,10 +179,10 @@ def sgd_with_momentum() -> Any:
 
 
 @pytest.mark.parametrize("optimizer", [adam_on_a_schedule, sgd_with_momentum])
-def test_a_loaded_model_goes_on_training_as_if_it_had_never_been_saved(
+def test_a_loaded_model_resumes_training_exactly(
     optimizer: Callable[[], Any], tmp_path: Path
 ) -> None:
-    """With the optimiser's settings, steps and moments: history and weights are equal."""
+    """The optimiser keeps settings, steps and moments: history and weights are equal."""
     model = small_model(optimizer())
     fit_small(model)
     save_model(model, tmp_path / "model.keras")
@@ -201,7 +203,7 @@ def test_a_loaded_model_goes_on_training_as_if_it_had_never_been_saved(
     assert bits(loaded) != bits(model)
 
 
-def test_the_engines_lenet5_goes_on_training_as_if_it_had_never_been_saved(
+def test_the_engines_lenet5_resumes_training_exactly(
     tmp_path: Path,
 ) -> None:
     recipe: Recipe = RECIPES["original"].with_overrides({"dropout": 0.0})
@@ -223,7 +225,7 @@ def test_the_engines_lenet5_goes_on_training_as_if_it_had_never_been_saved(
 
 
 def assert_same_settings(ours: Any, theirs: Any) -> None:
-    """Configurations are equal, numbers to float32: Keras tells the variable's learning rate."""
+    """Asserts equal configurations; numbers to float32, as Keras reads the rate from a variable."""
     assert type(ours) is type(theirs)
     found, expected = ours.get_config(), theirs.get_config()
     assert found.keys() == expected.keys()
@@ -234,7 +236,7 @@ def assert_same_settings(ours: Any, theirs: Any) -> None:
             assert found[name] == value, name
 
 
-def test_a_loaded_model_is_compiled_only_if_asked(tmp_path: Path) -> None:
+def test_a_loaded_model_is_compiled_only_on_request(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     save_model(small_model(adam_on_a_schedule()), path)
     loaded = tf.keras.models.load_model(str(path), compile=False)

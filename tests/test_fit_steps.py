@@ -1,7 +1,7 @@
-"""Steps of `fit` change every weight as Adam in NumPy float64 does, at the rates that are due.
+"""Steps of `fit` change every weight like Adam in NumPy float64, at the scheduled rates.
 
-Tolerances are for float32 arithmetic, as shares of the largest rate: Adam divides a gradient by
-its own size, so that the error of a tiny gradient is as large as that of any other.
+Tolerances suit float32 arithmetic, as shares of the largest rate. Adam divides a gradient by its
+own size, so that a tiny gradient has as large an error as any other.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _OTHER_ADAMS: dict[str, dict[str, float]] = {
 
 @pytest.mark.parametrize("settings", _SETTINGS.values(), ids=_SETTINGS)
 def test_the_engines_steps_are_adams(settings: dict[str, Any]) -> None:
-    """Six steps of LeNet-5 through the engine's `compile`, each held against NumPy's Adam."""
+    """Six steps of LeNet-5 with the engine's `compile`, each compared with NumPy's Adam."""
     recipe = lenet5_recipe(**{"learning_rate": 2e-3, "batch_size": _BATCH, **settings})
     images, labels = draw_images(_IMAGES, seed=21)
     weights = draw_weights(22)
@@ -86,8 +86,8 @@ def test_the_engines_steps_are_adams(settings: dict[str, Any]) -> None:
         _assert_step(ours, truth, recipe.learning_rate)
 
 
-def test_the_model_ends_with_the_averages_and_validation_judges_them() -> None:
-    """With the engine's callback; the averages go on from epoch to epoch, and so do the weights."""
+def test_weight_averages_are_validated_and_returned() -> None:
+    """With the engine's callback, averages and weights continue from epoch to epoch."""
     recipe = lenet5_recipe(
         learning_rate=4e-3, batch_size=_BATCH, average_decay=0.7, label_smoothing=0.1
     )
@@ -115,8 +115,8 @@ def test_the_model_ends_with_the_averages_and_validation_judges_them() -> None:
 
 
 @pytest.mark.parametrize("settings", _OTHER_ADAMS.values(), ids=_OTHER_ADAMS)
-def test_adam_takes_the_settings_that_it_is_given(settings: dict[str, float]) -> None:
-    """Forty steps: time enough for both moments to build up, and for their corrections to fade."""
+def test_adam_uses_its_settings(settings: dict[str, float]) -> None:
+    """Forty steps suffice for both moments to build up, and for their corrections to fade."""
     model = build_regression(l2=0.05)
     adam = tf.keras.optimizers.Adam(learning_rate=0.03, **settings)
     computed, exact = _regression_steps(model, adam, [0.03] * 40, Adam(**settings), l2=0.05)
@@ -125,7 +125,7 @@ def test_adam_takes_the_settings_that_it_is_given(settings: dict[str, float]) ->
 
 
 def test_adam_takes_gradients_of_every_size_as_they_are() -> None:
-    """From 1e-5 to 1e5, next to each other and from step to step: none is clipped or lost."""
+    """Gradients from 1e-5 to 1e5, across weights and steps: none is clipped or lost."""
     random = np.random.RandomState(28)
     slopes = 10 ** random.uniform(-5, 5, (40, 6)) * random.choice([-1, 1], (40, 6))
     layer = tf.keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
@@ -145,15 +145,15 @@ def test_adam_takes_gradients_of_every_size_as_they_are() -> None:
         assert_weights(ours, truth, largest=2e-5, mean=1e-5)
 
 
-def test_adam_by_its_name_has_the_published_settings() -> None:
-    """The string `adam`: rate 0.001, beta_1 0.9, beta_2 0.999, epsilon 1e-7."""
+def test_adam_by_name_has_the_published_settings() -> None:
+    """The string `adam` means rate 0.001, beta_1 0.9, beta_2 0.999, epsilon 1e-7."""
     computed, exact = _regression_steps(build_regression(), "adam", [1e-3] * 40, Adam(), l2=0.0)
     for ours, truth in zip(computed, exact, strict=True):
         assert_weights(ours, truth, largest=4e-6, mean=1e-6)
 
 
-def test_adam_goes_on_where_the_last_fit_ended() -> None:
-    """Two calls of `fit` are one: moments and the count of steps are kept, also by a schedule."""
+def test_adam_continues_in_a_second_fit() -> None:
+    """Two calls of `fit` equal one: moments and step count are kept, also by a schedule."""
     features, labels = draw_features(16, seed=27)
     model = build_regression()
     weights = model.get_weights()
@@ -171,7 +171,7 @@ def test_adam_goes_on_where_the_last_fit_ended() -> None:
 
 
 def test_adams_averages_are_in_the_model_after_fit() -> None:
-    """Without any callback: steps change the weights, and the end of `fit` puts averages there."""
+    """Without a callback, the end of `fit` replaces the weights by their averages."""
     model = build_regression()
     weights = model.get_weights()
     adam = tf.keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.8)
@@ -201,8 +201,8 @@ def test_gradient_descent_with_momentum(nesterov: bool) -> None:
     assert_weights(model.get_weights(), now, largest=1e-5, mean=3e-6)
 
 
-def test_many_steps_in_a_call_are_the_same_steps() -> None:
-    """`steps_per_execution`, also where an epoch's steps are no multiple of it."""
+def test_many_steps_per_call_give_the_same_weights() -> None:
+    """This includes epochs whose steps are no multiple of `steps_per_execution`."""
     features, labels = draw_features(26, seed=31)
     model = build_regression()
     weights = model.get_weights()
@@ -222,8 +222,8 @@ def test_many_steps_in_a_call_are_the_same_steps() -> None:
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 @pytest.mark.parametrize("warmup_fraction", [0.0, 0.25])
-def test_the_rates_in_force_are_the_recipes(schedule: str, warmup_fraction: float) -> None:
-    """Step after step, over three epochs: what `fit` takes off a weight whose gradient is 1."""
+def test_the_effective_rates_are_the_recipes(schedule: str, warmup_fraction: float) -> None:
+    """In three epochs of `fit`, the decrease of a weight with gradient 1 is each step's rate."""
     recipe = lenet5_recipe(
         learning_rate=0.04, schedule=schedule, warmup_fraction=warmup_fraction, batch_size=2
     )
@@ -232,8 +232,8 @@ def test_the_rates_in_force_are_the_recipes(schedule: str, warmup_fraction: floa
     assert len(set(recipe.learning_rates(24).tolist())) >= (1 if schedule == "constant" else 12)
 
 
-def test_the_rates_of_keras_schedules() -> None:
-    """Each by the formula of its documentation, at every step of `fit`."""
+def test_keras_schedules_match_their_formulas() -> None:
+    """Each schedule follows its documented formula at every step of `fit`."""
     schedules = tf.keras.optimizers.schedules
     step = np.arange(24)
     share = np.minimum(step / 20, 1)
@@ -259,7 +259,7 @@ def test_the_rates_of_keras_schedules() -> None:
 def _lenet5_steps(
     recipe: Recipe, weights: Weights, images: np.ndarray, labels: np.ndarray
 ) -> list[Weights]:
-    """NumPy's weights after every step."""
+    """Returns NumPy's weights after every step."""
     adam = Adam(recipe.adam_beta_1, recipe.adam_beta_2, recipe.adam_epsilon)
     given = split(images, one_hot(labels, 10, recipe.label_smoothing), _BATCH, _EPOCHS)
     rates = recipe.learning_rates(_STEPS)
@@ -273,7 +273,7 @@ def _assert_step(computed: Sequence[np.ndarray], exact: Weights, rate: float) ->
 def _regression_steps(
     model: tf.keras.Model, optimizer: Any, rates: Sequence[float], adam: Adam, *, l2: float
 ) -> tuple[list[list[np.ndarray]], list[Weights]]:
-    """The weights after every step of `fit`, one epoch of so many steps, and NumPy's."""
+    """Returns the weights after every step of a one-epoch `fit`, and NumPy's."""
     features, labels = draw_features(5 * len(rates) - 2, seed=26)
     weights = model.get_weights()
     model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy")
@@ -285,7 +285,7 @@ def _regression_steps(
 
 
 def _rates_in_force(rate: Any) -> np.ndarray:
-    """Of 24 steps in three epochs of `fit`: how far a weight falls whose gradient is 1."""
+    """Returns the decreases of a weight with gradient 1 in 24 steps, three epochs of `fit`."""
 
     def output(_: Any, outputs: Any) -> Any:
         return outputs

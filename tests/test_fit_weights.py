@@ -1,4 +1,4 @@
-"""Fresh weights are Glorot's, keep what they are given bit by bit, and carry the L2 penalty.
+"""New weights are Glorot's, keep assigned values to the bit, and have the L2 penalty.
 
 Bounds on samples are at five standard deviations.
 """
@@ -15,7 +15,7 @@ import tensorflow as tf
 from lenet5.model import build_for, build_model
 from tests.fitting import draw_weights, lenet5_penalty, lenet5_recipe
 
-_FANS = {  # of LeNet-5's kernels by their place: (in, out), where a convolution has 25 places
+_FANS = {  # LeNet-5's kernels by index: (in, out); a convolution has 25 positions
     0: (25, 150),
     2: (150, 400),
     4: (256, 120),
@@ -32,8 +32,8 @@ def test_kernels_have_glorots_spread_and_biases_are_0(seed: int) -> None:
         assert not weights[place + 1].any()
 
 
-def test_layers_without_an_initialiser_have_glorots_spread_and_no_bias() -> None:
-    """Keras's defaults, of layers as most users write them."""
+def test_default_layers_have_glorots_spread_and_zero_biases() -> None:
+    """These layers have Keras's defaults, as most users write them."""
     tf.keras.utils.set_random_seed(3)
     dense, convolution = tf.keras.layers.Dense(90), tf.keras.layers.Conv2D(20, (3, 5))
     for layer, shape, fans in (
@@ -63,7 +63,7 @@ def test_layers_without_an_initialiser_have_glorots_spread_and_no_bias() -> None
 )
 def test_other_initialisers_have_their_variance(kind: str, variance: float) -> None:
     drawn = np.asarray(getattr(tf.keras.initializers, kind)(seed=4)((200, 100)), np.float64)
-    error = np.sqrt(2 / drawn.size)  # of a normal variance, relative; a uniform's is smaller
+    error = np.sqrt(2 / drawn.size)  # relative error of a normal variance; a uniform's is smaller
     assert drawn.var() == pytest.approx(variance, rel=5 * error)
     assert drawn.mean() == pytest.approx(0, abs=5 * np.sqrt(variance / drawn.size))
 
@@ -76,8 +76,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
             _assert_unlike(ours, unlike)
 
 
-def test_layers_and_places_of_a_kernel_are_drawn_apart() -> None:
-    """No kernel is a copy of another, of a neighbouring seed's, or of itself further on."""
+def test_kernels_and_their_entries_are_independent() -> None:
+    """No kernel is a copy of another, of a neighbouring seed's, or of itself after a shift."""
     kernels = [build_model(seed=seed).get_weights()[place] for seed in (8, 9) for place in _FANS]
     for one, other in itertools.combinations(kernels, 2):
         _assert_unlike(one, other)
@@ -88,7 +88,7 @@ def test_layers_and_places_of_a_kernel_are_drawn_apart() -> None:
 
 
 def test_the_global_seed_makes_default_layers_repeatable() -> None:
-    """`set_random_seed`: the same seed the same weights, two layers and other seeds others."""
+    """With `set_random_seed`, equal seeds give equal weights; layers and other seeds differ."""
 
     def draw(seed: int) -> list[np.ndarray]:
         tf.keras.utils.set_random_seed(seed)
@@ -104,8 +104,8 @@ def test_the_global_seed_makes_default_layers_repeatable() -> None:
         _assert_unlike(one, unlike)
 
 
-def test_weights_come_back_bit_by_bit() -> None:
-    """`set_weights` and `get_weights`, of the model and of its layers, extreme values included."""
+def test_weights_are_kept_to_the_bit() -> None:
+    """`set_weights` and `get_weights`, for model and layers, including extreme values."""
     model = build_model(seed=13)
     weights = draw_weights(14)
     weights[0].ravel()[:6] = [0.0, -0.0, 1e-38, 3e38, -np.inf, np.float32(0.1)]
@@ -118,14 +118,14 @@ def test_weights_come_back_bit_by_bit() -> None:
             assert copy.shape == given.shape
             assert copy.dtype == np.float32
             assert copy.tobytes() == given.tobytes()
-    told[0][:] = 7  # a copy: the model keeps its own
+    told[0][:] = 7  # a copy: the model's weights stay
     assert model.get_weights()[0].tobytes() == weights[0].tobytes()
     assert len(model.trainable_variables) == len(weights)
     assert model.count_params() == sum(weight.size for weight in weights) == 44_426
 
 
 def test_a_frozen_layer_stays_as_it_is() -> None:
-    """`trainable = False` before `compile`: one step of `fit` moves every other weight."""
+    """With `trainable = False` before `compile`, one step of `fit` moves all other weights."""
     layers = tf.keras.layers
     model = tf.keras.Sequential(
         [tf.keras.Input((5,)), layers.Dense(4, activation="tanh"), layers.Dense(3)]
@@ -144,7 +144,7 @@ def test_a_frozen_layer_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("l2", [0.0, 1e-5, 1e-3, 0.7])
 def test_the_models_losses_are_its_l2_penalties(l2: float) -> None:
-    """One a penalised kernel, of the weights as they are now; the output layer has none."""
+    """One penalty per penalised kernel, from its current weights; the output layer has none."""
     model = build_for(lenet5_recipe(l2=l2), seed=0)
     for seed in (16, 17):
         weights = draw_weights(seed)
@@ -155,8 +155,8 @@ def test_the_models_losses_are_its_l2_penalties(l2: float) -> None:
 
 
 @pytest.mark.parametrize(("l1", "l2"), [(0.0, 0.01), (0.01, 0.0), (0.3, 0.02)])
-def test_regularisers_by_themselves(l1: float, l2: float) -> None:
-    """Strength times the sum of squares, and of magnitudes; by their names with 0.01."""
+def test_regularisers_match_their_formulas(l1: float, l2: float) -> None:
+    """Strength times the sum of squares, or of magnitudes; a name means a strength of 0.01."""
     kernel = np.random.RandomState(18).randn(40, 30).astype(np.float32)
     exact = kernel.astype(np.float64)
     expected = l1 * np.abs(exact).sum() + l2 * (exact**2).sum()
@@ -171,10 +171,10 @@ def test_regularisers_by_themselves(l1: float, l2: float) -> None:
 
 
 def _assert_uniform(kernel: np.ndarray, bound: float) -> None:
-    """Uniform within the bound: mean, variance and fourth moment, and extremes near the bound."""
+    """Asserts a uniform distribution by mean, variance, fourth moment and extremes."""
     values = kernel.ravel().astype(np.float64) / bound
     assert np.abs(values).max() <= 1 + 1e-6
-    # The largest of n is below 1 - 30 / n by a chance of exp(-15), which is beyond five sigma.
+    # The largest of n values is below 1 - 30 / n with probability exp(-15), beyond five sigma.
     for extreme in (values.max(), -values.min()):
         assert extreme >= 1 - 30 / values.size
     assert values.mean() == pytest.approx(0, abs=5 * np.sqrt(1 / 3 / values.size))
@@ -184,7 +184,7 @@ def _assert_uniform(kernel: np.ndarray, bound: float) -> None:
 
 
 def _assert_unlike(one: np.ndarray, other: np.ndarray) -> None:
-    """Uncorrelated over as many values as both have, in the order in which they were drawn."""
+    """Asserts no correlation over as many values as both have, in the order of drawing."""
     size = min(one.size, other.size)
     correlation = np.corrcoef(one.ravel()[:size], other.ravel()[:size])[0, 1]
     assert abs(correlation) < 5 / np.sqrt(size)

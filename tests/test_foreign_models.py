@@ -1,4 +1,4 @@
-"""A model that Keras compiled, trained and saved elsewhere is scored, however it was trained."""
+"""Models compiled, trained and saved elsewhere with Keras are scored."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ schedules = tf.keras.optimizers.schedules
 
 
 def saved(model: tf.keras.Model, folder: Path) -> Path:
-    """As users save a model; Keras 2.12 writes HDF5 then."""
+    """Saves a model like most users; Keras 2.12 then writes HDF5."""
     path = folder / "model.keras"
     model.save(str(path))
     return path
 
 
 def refusal(path: Path) -> str:
-    """What `load_model` says of a file without a recipe."""
+    """Returns the error message of `load_model` for a file without a recipe."""
     with pytest.raises(InputError) as caught:
         load_model(path)
     message = str(caught.value)
@@ -46,16 +46,16 @@ def refusal(path: Path) -> str:
 def flat(
     shape: tuple[int, ...] = (28, 28, 1), *last: tf.keras.layers.Layer, **settings: Any
 ) -> tf.keras.Model:
-    """Images of a shape, flat, and what answers."""
+    """Returns a model that flattens images of a shape before its last layers."""
     answer = last or (layers.Dense(10, activation="softmax"),)
     return keras.Sequential([keras.Input(shape, **settings), layers.Flatten(), *answer])
 
 
-# ---- whatever it was compiled with
+# ---- any compile settings
 
 
 class Warmup(tf.keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
-    """A schedule of the user's own, which counts how often it is made."""
+    """A user-defined schedule that counts its instances."""
 
     made = 0
 
@@ -108,7 +108,7 @@ def trained(model: tf.keras.Model, **compiled: Any) -> tf.keras.Model:
 
 
 @pytest.mark.parametrize("compiled", COMPILED.values(), ids=COMPILED)
-def test_a_model_is_loaded_whatever_it_was_compiled_with(
+def test_a_model_is_loaded_with_any_compile_settings(
     compiled: Callable[[], dict[str, Any]], tmp_path: Path
 ) -> None:
     model = trained(flat(), **compiled())
@@ -119,7 +119,7 @@ def test_a_model_is_loaded_whatever_it_was_compiled_with(
     assert Warmup.made == made
 
 
-def test_a_lenet5_that_was_compiled_is_a_recipes_model_if_its_layers_are(tmp_path: Path) -> None:
+def test_a_compiled_lenet5_matches_a_recipe_by_its_layers(tmp_path: Path) -> None:
     path = saved(trained(build_model(), **COMPILED["averages"]()), tmp_path)
     assert load_model(path, RECIPES["fast"]).count_params() == 44_426
     path = saved(trained(build_model(l2=3e-4, dropout=0.2), **COMPILED["names"]()), tmp_path)
@@ -128,7 +128,7 @@ def test_a_lenet5_that_was_compiled_is_a_recipes_model_if_its_layers_are(tmp_pat
         load_model(path, RECIPES["fast"])
 
 
-def test_what_a_model_within_it_was_compiled_with_is_not_made(tmp_path: Path) -> None:
+def test_compile_settings_of_a_nested_model_are_ignored(tmp_path: Path) -> None:
     inner = keras.Sequential([keras.Input((28, 28, 1)), layers.Flatten(), layers.Dense(20)])
     inner.compile(keras.optimizers.SGD(Warmup()), own_loss)
     model = keras.Sequential(
@@ -142,7 +142,7 @@ def test_what_a_model_within_it_was_compiled_with_is_not_made(tmp_path: Path) ->
     assert getattr(loaded.layers[-2], "optimizer", None) is None
 
 
-# ---- whatever harmless layers it has
+# ---- any harmless layers
 
 
 def unlike_settings() -> tf.keras.Model:
@@ -183,7 +183,7 @@ def functional_with_a_model_within() -> tf.keras.Model:
 
 
 def without_an_input() -> tf.keras.Model:
-    """Its shapes come from the images that it was trained with."""
+    """Its shapes come from the training images."""
     return keras.Sequential(
         [
             layers.Conv2D(4, 5, activation=tf.nn.relu),
@@ -196,7 +196,7 @@ def without_an_input() -> tf.keras.Model:
 
 
 def with_functions_of_tensorflow() -> tf.keras.Model:
-    """Some Keras write names that they cannot read: `softmax_v2`, and TensorFlow's own modules."""
+    """Some Keras versions write names that they cannot read: `softmax_v2`, TensorFlow's modules."""
     return keras.Sequential(
         [
             keras.Input((28, 28, 1)),
@@ -270,7 +270,7 @@ def test_a_model_of_harmless_layers_is_scored(
     assert np.isfinite(found.loss)
 
 
-def test_a_functional_lenet5_is_scored_but_is_not_a_recipes_model(tmp_path: Path) -> None:
+def test_a_functional_lenet5_is_scored_but_matches_no_recipe(tmp_path: Path) -> None:
     sequential = build_model()
     path = saved(keras.Model(sequential.inputs, sequential.outputs), tmp_path)
     loaded = load_model(path)
@@ -279,7 +279,7 @@ def test_a_functional_lenet5_is_scored_but_is_not_a_recipes_model(tmp_path: Path
         load_model(path, RECIPES["fast"])
 
 
-# ---- what cannot be scored
+# ---- models that cannot be scored
 
 
 def with_two_outputs() -> tf.keras.Model:
@@ -346,17 +346,15 @@ def test_a_model_that_cannot_be_scored_is_refused(
     assert refusal(saved(build(), tmp_path)).startswith(complaint)
 
 
-def test_a_model_that_was_never_built_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Keras 3 saves it, and Keras 2 does not."""
+def test_an_unbuilt_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keras 3 saves such a model; Keras 2 does not."""
     path = saved(flat(), tmp_path)
     unbuilt = keras.Sequential([layers.Flatten(), layers.Dense(10, activation="softmax")])
     monkeypatch.setattr(tf.keras.models, "load_model", lambda *_, **__: unbuilt)
     assert refusal(path) == "takes images of shape unknown, a LeNet-5 takes (28, 28, 1)"
 
 
-def test_a_layer_of_the_users_own_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_a_user_defined_layer_is_refused_by_name(tmp_path: Path) -> None:
     class Squash(tf.keras.layers.Layer):  # type: ignore[misc]
         def call(self, values: Any) -> Any:
             return values / 2
@@ -365,7 +363,7 @@ def test_a_layer_of_the_users_own_is_refused_by_its_name(tmp_path: Path) -> None
     assert refusal(path) == "refused, 'Squash' is not known to be harmless"
 
 
-def test_an_activation_of_the_users_own_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_a_user_defined_activation_is_refused_by_name(tmp_path: Path) -> None:
     def squash(values: Any) -> Any:
         return values / 2
 

@@ -1,4 +1,4 @@
-"""Options of `pytest` that make no sense are refused in one line, before anything is run."""
+"""Invalid options of `pytest` are refused in one line, before any test."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Run = Callable[..., pytest.RunResult]
 def run(
     pytester: pytest.Pytester, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
 ) -> Run:
-    """Runs a test that passes, with the options of the root conftest."""
+    """Runs a passing test with the options of the root conftest."""
     conftest = pytestconfig.pluginmanager.get_plugin(str(ROOT / "conftest.py"))
     hooks = types.ModuleType("hooks")
     for name in ("pytest_addoption", "pytest_configure"):
         setattr(hooks, name, getattr(conftest, name))
     monkeypatch.setattr(plugin, "FOLDER", pytester.path / "bench")
-    pytester.makeini("[pytest]\naddopts =")  # whatever encloses the temporary folder
+    pytester.makeini("[pytest]\naddopts =")  # independent of files above the temporary folder
     pytester.makepyfile("def test_passes(): pass")
     plugins = ("-p", "bench.plugin")
 
@@ -44,7 +44,7 @@ def run(
         ("--dataset", "digits", "--min-accuracy", "0.9"),
     ],
 )
-def test_options_that_make_sense_are_taken(run: Run, arguments: tuple[str, ...]) -> None:
+def test_valid_options_are_accepted(run: Run, arguments: tuple[str, ...]) -> None:
     run(*arguments).assert_outcomes(passed=1)
 
 
@@ -85,10 +85,8 @@ def test_options_that_make_no_sense_are_exit_4(
 
 
 @pytest.mark.parametrize("option", ["--benchmark-only", "--setup-only", "--setup-plan"])
-def test_the_gate_is_not_skipped_by_an_option(
-    run: Run, pytester: pytest.Pytester, option: str
-) -> None:
-    """What has no gate may be run so."""
+def test_options_cannot_skip_the_gate(run: Run, pytester: pytest.Pytester, option: str) -> None:
+    """A session without the gate accepts them."""
     assert run(option).ret == 0
     pytester.makepyfile(
         "import pytest\n@pytest.fixture\ndef gated(): pass\ndef test_gate(gated): pass"
@@ -98,8 +96,8 @@ def test_the_gate_is_not_skipped_by_an_option(
     assert f"{option} would skip, repeat, spread out or time out verdicts" in done.stderr.str()
 
 
-def test_only_the_unit_tests_may_be_spread_out(run: Run, pytester: pytest.Pytester) -> None:
-    """Each process would train the gate's models, and throughput would be measured beside them."""
+def test_only_the_unit_tests_may_be_distributed(run: Run, pytester: pytest.Pytester) -> None:
+    """Each process would train the gate's models, and disturb the throughput measurement."""
     pytester.makepyfile(
         spreading="""
         def pytest_addoption(parser):

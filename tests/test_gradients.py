@@ -1,7 +1,7 @@
-"""The engine `graph`'s steps agree with NumPy float64: forward, loss, gradients, Adam.
+"""Steps of the engine `graph` agree with NumPy float64: forward pass, loss, gradients, Adam.
 
-Tolerances are for float32 arithmetic. The largest deviations seen with TensorFlow 2.12.1, 2.15.1,
-2.16.2 and 2.21.0 on an AMD EPYC: gradients 8e-6 of the largest, weights 5.5e-6 after three steps.
+Tolerances suit float32 arithmetic. The largest deviations with TensorFlow 2.12.1, 2.15.1, 2.16.2
+and 2.21.0 on an AMD EPYC: gradients 8e-6 of the largest, weights 5.5e-6 after three steps.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def test_gradients_agree_with_numpy(batch: tuple[np.ndarray, np.ndarray], rate: 
 def test_numpy_gradients_agree_with_finite_differences(
     batch: tuple[np.ndarray, np.ndarray],
 ) -> None:
-    """The truth itself is held against the definition of a derivative."""
+    """The definition of a derivative confirms the NumPy version itself."""
     images, labels = batch[0][:4], batch[1][:4]
     weights = [np.asarray(weight, np.float64) for weight in build_model(seed=SEED).get_weights()]
     masks = _masks(0.5, step=0, images=4)
@@ -74,7 +74,7 @@ def test_numpy_gradients_agree_with_finite_differences(
 
 
 def test_steps_of_the_loop_agree_with_numpy(batch: tuple[np.ndarray, np.ndarray]) -> None:
-    """Three steps with dropout, warm-up and a smaller last batch, through the graph's loop."""
+    """Three steps of the graph's loop, with dropout, warm-up and a smaller last batch."""
     images, labels = batch
     recipe = RECIPES["fast"].with_overrides({"batch_size": 20})
     model = build_model(seed=SEED)
@@ -99,10 +99,10 @@ def test_steps_of_the_loop_agree_with_numpy(batch: tuple[np.ndarray, np.ndarray]
         np.testing.assert_allclose(ours, truth_weight, rtol=0, atol=2e-5)
 
 
-def test_averages_start_as_the_weights_do_and_follow_them(
+def test_averages_start_at_the_weights_and_follow_them(
     batch: tuple[np.ndarray, np.ndarray],
 ) -> None:
-    """After every step they keep the share `average_decay` of what they were."""
+    """Each step keeps the share `average_decay` of the earlier averages."""
     images, labels = batch
     recipe = RECIPES["original"].with_overrides({"batch_size": 48, "average_decay": 0.8})
     model, average = build_model(seed=SEED), build_model(seed=SEED)
@@ -117,7 +117,7 @@ def test_averages_start_as_the_weights_do_and_follow_them(
 
 
 def test_adam_agrees_with_keras(batch: tuple[np.ndarray, np.ndarray]) -> None:
-    """The fused kernel computes what `tf.keras.optimizers.Adam` does, step after step."""
+    """The fused kernel agrees with `tf.keras.optimizers.Adam` over several steps."""
     images, labels = batch
     recipe = RECIPES["original"].with_overrides({"batch_size": 48, "dropout": 0.0})
     ours, theirs = (build_model(dropout=0.0, seed=SEED) for _ in range(2))
@@ -131,7 +131,7 @@ def test_adam_agrees_with_keras(batch: tuple[np.ndarray, np.ndarray]) -> None:
 
 
 def test_the_masks_of_the_loop_keep_their_share_and_are_drawn_apart() -> None:
-    """Half is dropped and the rest doubled; no step, layer or image has another one's mask."""
+    """Half is dropped and the rest doubled; masks of steps, layers and images are independent."""
     masks = [mask for step in (0, 1, 2) for mask in _masks(0.5, step, 48)]
     assert all(set(np.unique(mask)) == {0.0, 2.0} for mask in masks)
     drawn = [mask[:, :84].ravel() - 1 for mask in masks]
@@ -140,7 +140,7 @@ def test_the_masks_of_the_loop_keep_their_share_and_are_drawn_apart() -> None:
         assert abs((one * other).mean()) <= 5 / np.sqrt(one.size)
     images = np.concatenate([mask - 1 for mask in masks[::2]])
     alike = np.abs(images @ images.T / images.shape[1] - np.eye(len(images)))
-    assert alike.max() <= 7 / np.sqrt(images.shape[1])  # of 10,296 pairs
+    assert alike.max() <= 7 / np.sqrt(images.shape[1])  # over 10,296 pairs
     for rate in (0.1, 0.8):
         mask, _ = _masks(rate, 0, 480)
         error = np.sqrt(rate * (1 - rate) / mask.size)
@@ -149,7 +149,7 @@ def test_the_masks_of_the_loop_keep_their_share_and_are_drawn_apart() -> None:
 
 
 def _masks(rate: float, step: int, images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both dropout masks of a step, drawn with the documented keys: seed * 8 + 5 and + 6, step."""
+    """Draws both dropout masks of a step with the documented keys: seed * 8 + 5 and + 6, step."""
     masks = [
         tf.nn.experimental.stateless_dropout(
             tf.ones((images, units)),

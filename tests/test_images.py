@@ -1,4 +1,4 @@
-"""Image files of every kind become 28x28 light digits on dark, or are refused in one line."""
+"""Image files of every kind become 28x28 light digits on dark, or give a one-line error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lenet5.images import read_image, resize
 
 
 def seven(scale: int = 1) -> np.ndarray:
-    """A 7 of `scale` times 20x13 pixels, 255 on 0, off the middle of `scale` times 56x40."""
+    """Returns a 7 of `scale` times 20x13 pixels, 255 on 0, off-centre in `scale` times 56x40."""
     picture = np.zeros((56, 40), np.uint8)
     picture[4:7, 20:33] = 255
     for row in range(17):
@@ -50,7 +50,7 @@ def refusal(path: Path) -> str:
     return message.removeprefix(f"{path}: ")
 
 
-def test_an_image_in_mnists_form_is_kept_as_it_is(tmp_path: Path) -> None:
+def test_an_image_in_mnists_form_is_unchanged(tmp_path: Path) -> None:
     image = np.random.RandomState(0).randint(0, 100, (28, 28)).astype(np.uint8)
     image[:, :4] = image[:, -4:] = image[:4] = image[-4:] = 0
     np.testing.assert_array_equal(read(tmp_path, image), image)
@@ -62,9 +62,7 @@ def test_dark_on_light_is_inverted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("ground", "ink"), [(100, 20), (200, 90), (30, 140), (120, 255)])
-def test_the_digit_differs_from_the_border_whatever_both_are(
-    tmp_path: Path, ground: int, ink: int
-) -> None:
+def test_digit_and_border_may_have_any_two_greys(tmp_path: Path, ground: int, ink: int) -> None:
     image = np.where(seven(), ink, ground).astype(np.uint8)
     expected = read(tmp_path, seven())
     assert np.abs(read(tmp_path, image).astype(int) - expected).max() <= 3
@@ -78,15 +76,15 @@ def test_a_digit_is_scaled_to_20_pixels_and_centred_by_its_mass(tmp_path: Path) 
     for axis in (0, 1):
         mass = digit.sum(axis=1 - axis) / digit.sum()
         assert mass @ np.arange(28) == pytest.approx(13.5, abs=0.5)
-    assert digit[0].max() == 0  # the ground
+    assert digit[0].max() == 0  # the background
 
 
-def test_the_place_in_the_picture_does_not_matter(tmp_path: Path) -> None:
+def test_the_position_of_the_digit_does_not_matter(tmp_path: Path) -> None:
     moved = np.pad(seven(scale=5), ((300, 10), (10, 200)))
     np.testing.assert_array_equal(read(tmp_path, moved), read(tmp_path, seven(scale=5)))
 
 
-def test_the_size_of_the_picture_does_not_matter(tmp_path: Path) -> None:
+def test_the_size_of_the_image_does_not_matter(tmp_path: Path) -> None:
     small, large = (read(tmp_path, seven(scale)).astype(int) for scale in (5, 9))
     assert np.abs(small - large).mean() < 2
 
@@ -98,8 +96,8 @@ def test_a_stroke_of_any_shape_is_read(tmp_path: Path, shape: tuple[int, int]) -
     assert read(tmp_path, stroke).max() > 0
 
 
-def test_two_specks_far_apart_are_no_error(tmp_path: Path) -> None:
-    """Scaling down averages them away."""
+def test_two_distant_specks_give_no_error(tmp_path: Path) -> None:
+    """Downscaling removes them."""
     specks = np.zeros((1500, 1500), np.uint8)
     specks[10, 10] = specks[-10, -10] = 255
     assert read(tmp_path, specks).max() < 16
@@ -108,21 +106,21 @@ def test_two_specks_far_apart_are_no_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "mode", ["L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I", "I;16", "F"]
 )
-def test_every_mode_shows_the_same_digit(tmp_path: Path, mode: str) -> None:
+def test_every_mode_gives_the_same_digit(tmp_path: Path, mode: str) -> None:
     way = {"PA": ("P", "PA"), "I;16": ("I", "I;16")}.get(mode, (mode,))
     image = Image.fromarray(seven())
     for step in way:
         image = image.convert(step)
-    # Without compression Pillow before 13 cannot read it: findings/pillow_ycbcr_tiff.sh.
+    # Pillow before 13 cannot read it without compression: findings/pillow_ycbcr_tiff.sh.
     options = {"compression": "tiff_lzw"} if mode == "YCbCr" else {}
     digit = read(tmp_path, image, "digit.tiff", **options)
     assert np.abs(digit.astype(int) - read(tmp_path, seven())).max() <= 3
 
 
-def test_a_file_that_opens_as_ycbcr_shows_the_same_digit(
+def test_an_image_opened_as_ycbcr_gives_the_same_digit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As Pillow opens some from version 13 on; those before turn every file's into RGB."""
+    """Pillow opens some files so since version 13; earlier versions convert all files to RGB."""
     expected = read(tmp_path, seven())
     image = Image.fromarray(seven()).convert("YCbCr")
     monkeypatch.setattr(Image, "open", lambda _: image)
@@ -136,23 +134,23 @@ def test_black_and_white_is_read(tmp_path: Path) -> None:
     )
 
 
-def test_16_bits_keep_their_contrast(tmp_path: Path) -> None:
-    """A scan whose values all lie in the upper half would be white if they were cut off."""
+def test_16_bit_images_keep_their_contrast(tmp_path: Path) -> None:
+    """Clipping would turn a scan with values only in the upper half white."""
     values = np.where(seven(), 40_000, 60_000).astype(np.uint16)
     np.testing.assert_array_equal(read(tmp_path, values), read(tmp_path, seven()))
 
 
 def test_transparent_parts_count_as_white(tmp_path: Path) -> None:
-    """A black digit on nothing, as drawing programs save it."""
+    """A black digit on a transparent background, as from drawing programs."""
     layers = np.zeros((56, 40, 4), np.uint8)
     layers[..., 3] = seven()
     np.testing.assert_array_equal(read(tmp_path, layers), read(tmp_path, seven()))
 
 
-def test_a_camera_held_sideways_is_turned_back(tmp_path: Path) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     turned = Image.fromarray(np.rot90(seven(4)).copy())
     exif = Image.Exif()
-    exif[0x0112] = 6  # orientation: turn by 90 degrees clockwise to show
+    exif[0x0112] = 6  # orientation: rotate by 90 degrees clockwise for display
     turned.save(tmp_path / "photo.png", exif=exif)
     np.testing.assert_array_equal(
         read_image(tmp_path / "photo.png")[..., 0], read(tmp_path, seven(4))
@@ -169,17 +167,19 @@ def test_resizing_is_bilinear_and_keeps_the_type() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (28, 28), (300, 200)])
 @pytest.mark.parametrize("value", [0, 127, 255])
-def test_one_colour_holds_no_digit(tmp_path: Path, shape: tuple[int, int], value: int) -> None:
+def test_an_image_of_one_colour_is_refused(
+    tmp_path: Path, shape: tuple[int, int], value: int
+) -> None:
     path = saved(tmp_path, np.full(shape, value, np.uint8))
     assert refusal(path) == "an image of one colour holds no digit"
 
 
-def test_a_text_file_is_no_image(tmp_path: Path) -> None:
+def test_a_text_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "digit.png").write_text("seven")
     assert refusal(tmp_path / "digit.png") == "not an image that Pillow can read"
 
 
-def test_an_empty_file_is_no_image(tmp_path: Path) -> None:
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "digit.png").touch()
     assert refusal(tmp_path / "digit.png") == "not an image that Pillow can read"
 
@@ -189,13 +189,13 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path) == "cannot be read as an image: Is a directory"
 
 
-def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+def test_pixels_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     values = np.where(seven(), np.float32(np.nan), np.float32(0))
     path = saved(tmp_path, values, "digit.tiff")
     assert refusal(path) == "cannot be read as an image: it has pixels that are no numbers"
 
 
-@pytest.mark.parametrize("limit", [2_000, 1_000])  # of 2,240 pixels: a warning, an error
+@pytest.mark.parametrize("limit", [2_000, 1_000])  # for 2,240 pixels: a warning, an error
 def test_a_decompression_bomb_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
@@ -217,10 +217,10 @@ def blot(content: bytes) -> bytes:
     return content[:middle] + b"\xff" * 40 + content[middle + 40 :]
 
 
-def test_what_pillow_warns_of_is_not_shown(
+def test_pillows_warnings_are_not_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    """Such as a damaged note of a camera in a picture that is fine."""
+    """An example is damaged EXIF data in a valid image."""
     path, open_image = saved(tmp_path, seven()), Image.open
 
     def warn_and_open(path: Path) -> Image.Image:
@@ -237,7 +237,7 @@ def test_what_pillow_warns_of_is_not_shown(
 def test_a_damaged_file_is_read_or_refused(
     tmp_path: Path, suffix: str, damage: Callable[[bytes], bytes]
 ) -> None:
-    """Some formats survive it; nothing else than InputError ever comes out."""
+    """Some formats survive it; the only possible error is InputError."""
     noise = np.random.RandomState(0).randint(0, 256, (60, 60)).astype(np.uint8)
     path = saved(tmp_path, noise, f"digit.{suffix}")
     path.write_bytes(damage(path.read_bytes()))
@@ -251,8 +251,10 @@ def test_a_truncated_png_is_refused(tmp_path: Path) -> None:
     assert refusal(path).startswith("cannot be read as an image: ")
 
 
-def test_an_error_of_a_plugin_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """AVIF's raises RuntimeError, DDS's NotImplementedError."""
+def test_an_error_of_a_pillow_plugin_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AVIF's plugin raises RuntimeError, DDS's NotImplementedError."""
 
     def fail(*_: object) -> None:
         raise RuntimeError("decoding failed")

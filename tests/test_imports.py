@@ -1,4 +1,4 @@
-"""Who imports whom: `bench -> lenet5`, left to right within it, heavy libraries in one place."""
+"""Import rules: `bench -> lenet5`, left to right within it, one place per heavy library."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from conftest import WITHOUT_TENSORFLOW
 
 ROOT = Path(__file__).parent.parent
 
-# A module imports only modules to its left; DESIGN's order with its helpers in their places.
+# A module imports only modules to its left; DESIGN's order, extended by helper modules.
 ORDER = (
     *("errors", "accuracy", "images", "recipe", "recipes", "runtime", "data", "augmentation"),
     *("history", "model", "steps", "early_stopping", "graph_engine", "keras_engine", "training"),
     *("saved_model", "loading", "evaluation", "plots", "run_directory", "run", "cli"),
 )
-# `bench` may import TensorFlow in its workloads, which alone run inside a measurement, and where
-# it breaks TensorFlow.
+# In `bench`, only worker modules, which run inside a measurement, and the breakages of TensorFlow
+# may import it.
 BREAKING = ("breakage", "optimisers", "layers", "objectives", "fitting", "callbacks", "saving")
 HOMES = {
     ("lenet5", "tensorflow_datasets"): {"data"},
@@ -51,8 +51,7 @@ HOMES = {
     ("bench", "sklearn"): set(),
     ("bench", "tensorflow_datasets"): set(),
 }
-# What each folder of `bench` may import from the others; what lies in `bench` itself puts all
-# together.
+# Allowed imports between the folders of `bench`; modules in `bench` itself may import all.
 BENCH = {
     "environments": set(),
     "worker": set(),
@@ -67,7 +66,7 @@ HEAVY = ("tensorflow", "tensorflow_datasets", "sklearn", "matplotlib", "scipy", 
 
 
 def imports_of(path: Path, *, lazy: bool = True) -> set[str]:
-    """Dotted names of what a file imports, inside functions too unless `lazy` is False."""
+    """Returns the dotted names of a file's imports; `lazy` includes those inside functions."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     typing_only = {
         node
@@ -88,12 +87,12 @@ def imports_of(path: Path, *, lazy: bool = True) -> set[str]:
 
 
 def modules(package: str) -> dict[str, Path]:
-    """Files by their dotted name within the package, those of packages inside it too."""
+    """Returns files by dotted name within the package, including its subpackages."""
     paths = {path.relative_to(ROOT / package): path for path in (ROOT / package).rglob("*.py")}
     return {".".join(name.with_suffix("").parts): path for name, path in sorted(paths.items())}
 
 
-def test_every_module_of_the_package_has_its_place_in_the_order() -> None:
+def test_every_module_is_in_the_order() -> None:
     assert set(modules("lenet5")) - {"__init__", "__main__"} == set(ORDER)
 
 
@@ -120,8 +119,8 @@ def test_a_folder_of_bench_imports_only_folders_before_it(folder: str) -> None:
     assert imported <= {folder, *BENCH[folder]}
 
 
-def test_every_folder_of_bench_has_its_place_and_is_small() -> None:
-    """At most a dozen modules each, `__init__` apart."""
+def test_every_folder_of_bench_is_listed_and_small() -> None:
+    """Each folder has at most a dozen modules, without `__init__`."""
     names = [module.split(".") for module in modules("bench")]
     assert {parts[0] for parts in names if len(parts) > 1} == set(BENCH)
     for folder in BENCH:
@@ -136,7 +135,7 @@ def test_the_package_does_not_import_bench_or_tests() -> None:
 
 
 @pytest.mark.parametrize(("package", "library"), HOMES, ids=lambda name: name)
-def test_a_heavy_library_is_imported_in_its_home_only(package: str, library: str) -> None:
+def test_a_heavy_library_is_imported_only_in_its_place(package: str, library: str) -> None:
     found = {
         name
         for name, path in modules(package).items()
@@ -145,15 +144,15 @@ def test_a_heavy_library_is_imported_in_its_home_only(package: str, library: str
     assert found == HOMES[package, library]
 
 
-def test_the_digits_load_scikit_learn_lazily() -> None:
+def test_the_digits_import_scikit_learn_lazily() -> None:
     eager = imports_of(modules("lenet5")["data"], lazy=False)
     assert not {name.split(".")[0] for name in eager} & {"sklearn", "filelock", "PIL"}
     assert "lenet5.images.resize" not in eager
 
 
 @pytest.mark.parametrize("statement", ["import lenet5", "import lenet5.cli"])
-def test_importing_it_is_cheap(statement: str) -> None:
-    """So that a wrong argument is answered at once."""
+def test_imports_are_cheap(statement: str) -> None:
+    """Invalid arguments are therefore reported at once."""
     code = f"import sys; {statement}; print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -161,8 +160,8 @@ def test_importing_it_is_cheap(statement: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_measuring_worker_needs_numpy_and_tensorflow_only() -> None:
-    """The packages of the left half, which run where nothing else is installed."""
+def test_a_worker_needs_only_numpy_and_tensorflow() -> None:
+    """The left modules of the package run in environments without other packages."""
     allowed = {"lenet5", "numpy", "tensorflow", *sys.stdlib_module_names}
     left = (
         *("errors", "recipe", "recipes", "data", "runtime", "augmentation", "history", "model"),
@@ -173,8 +172,8 @@ def test_a_measuring_worker_needs_numpy_and_tensorflow_only() -> None:
         assert eager <= allowed
 
 
-def test_everything_imported_is_declared() -> None:
-    """A missing distribution shows on a clean install only."""
+def test_every_import_is_declared() -> None:
+    """A missing requirement shows only in a clean installation."""
     text = (ROOT / "pyproject.toml").read_text()
     # h5py is a requirement of every TensorFlow.
     distributions = {"PIL": "pillow", "sklearn": "scikit-learn", "h5py": "tensorflow"}
@@ -187,7 +186,7 @@ def test_everything_imported_is_declared() -> None:
     assert '"importlib_resources"' in text  # etils imports it without declaring it
 
 
-def test_tests_for_which_tensorflow_is_not_started_import_none() -> None:
+def test_tests_without_tensorflow_do_not_import_it() -> None:
     names = [
         f"tests.{folder}.{path.stem}"
         for folder in WITHOUT_TENSORFLOW

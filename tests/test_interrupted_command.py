@@ -1,4 +1,4 @@
-"""Ctrl-C in `lenet5 train`, at each point where it matters."""
+"""Ctrl-C in `lenet5 train` at each critical point."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.commands import (
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_ctrl_c_keeps_the_epochs_that_were_finished(
+def test_ctrl_c_keeps_the_finished_epochs(
     engine: str,
     train: Callable[..., Answer],
     lenet5: Callable[..., Answer],
@@ -75,7 +75,7 @@ def test_ctrl_c_after_training_keeps_the_model_and_an_older_run(
     first = contents(tmp_path / "run")
 
     def interrupt(first: object, *_: object) -> None:
-        if isinstance(first, Path):  # with one plot written
+        if isinstance(first, Path):  # after one plot
             first.mkdir()
             (first / PLOT_FILES[0]).write_text("a plot")
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The pictures of a run hold the run's numbers, are readable in size, and are written whole."""
+"""Plots of a run show its numbers, have a readable size, and are written atomically."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def _history(epochs: int, best: int) -> Any:
-    """Validation above training in accuracy, below it in loss."""
+    """Returns a history with validation above training in accuracy and below it in loss."""
     return SimpleNamespace(
         epochs=tuple(
             SimpleNamespace(
@@ -39,7 +39,7 @@ def _history(epochs: int, best: int) -> Any:
 
 
 def _evaluation(labels: list[int], predictions: list[int], confidences: list[float]) -> Any:
-    """An evaluation in which every prediction has the given probability, the rest sharing."""
+    """Returns an evaluation with the given confidences; other classes share the rest evenly."""
     actual, predicted = np.array(labels, np.uint8), np.array(predictions)
     confidence = np.array(confidences, np.float32)
     rows = np.arange(len(actual))
@@ -61,7 +61,7 @@ def _evaluation(labels: list[int], predictions: list[int], confidences: list[flo
 
 
 def _roc_curve(true_positive_rate: float, false_positive_rate: float = 0.0) -> Any:
-    """A curve with one corner; its equal error rate is at most the larger of the two errors."""
+    """Returns a curve with one corner; its equal error rate is at most the larger error."""
     return SimpleNamespace(
         false_positive_rate=np.array([0, false_positive_rate, 1]),
         true_positive_rate=np.array([0, true_positive_rate, 1]),
@@ -70,12 +70,12 @@ def _roc_curve(true_positive_rate: float, false_positive_rate: float = 0.0) -> A
 
 
 def _images(count: int) -> Any:
-    """Images told apart by their one grey value: image i is i everywhere."""
+    """Returns images with one grey value each: image i is i everywhere."""
     return np.repeat(np.arange(count, dtype=np.uint8), 28 * 28).reshape(count, 28, 28, 1)
 
 
 def _three_wrong() -> Any:
-    """30 images, three of each digit: a 4 taken for 9, a 7 for 1 and a 0 for 6."""
+    """Returns an evaluation of 30 images, three per digit, with errors 4 -> 9, 7 -> 1, 0 -> 6."""
     labels = [digit for digit in range(10) for _ in range(3)]
     predictions, confidences = list(labels), [0.9] * 30
     for index, prediction, confidence in ((12, 9, 0.6), (21, 1, 0.996), (0, 6, 0.75)):
@@ -84,7 +84,7 @@ def _three_wrong() -> Any:
 
 
 def _many_wrong(count: int) -> Any:
-    """Image i is taken for the next digit with a confidence that grows with i."""
+    """Returns an evaluation with all images taken for the next digit, in rising confidence."""
     labels = [index % 10 for index in range(count)]
     confidences = [0.5 + 0.4 * index / count for index in range(count)]
     return _evaluation(labels, [(label + 1) % 10 for label in labels], confidences)
@@ -95,7 +95,7 @@ def _texts(axes: Axes) -> list[str]:
 
 
 def _words(figure: Figure) -> list[str]:
-    """Every line that is written in a figure, but for the numbers at the axes."""
+    """Returns every line of text in a figure, without the numbers at the axes."""
     texts: list[Any] = figure.findobj(Text)
     return "\n".join(text.get_text() for text in texts).splitlines()
 
@@ -107,11 +107,11 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     return plots.save_plots(directory, _history(2, best=2), _three_wrong(), _images(30))
 
 
-# The four files
+# Four files
 
 
 def test_save_plots_writes_four_readable_pngs(saved: tuple[Path, ...]) -> None:
-    """Each is about as wide as the report, has something on it, and nothing else is left."""
+    """Each is about as wide as the report and not blank; no other file is left."""
     names = [path.name for path in saved]
     assert names == ["curves.png", "confusion_matrix.png", "roc.png", "errors.png"]
     assert sorted(saved[0].parent.iterdir()) == sorted(saved)
@@ -123,10 +123,8 @@ def test_save_plots_writes_four_readable_pngs(saved: tuple[Path, ...]) -> None:
         assert pixels.std() > 0.01
 
 
-def test_the_same_run_gives_the_same_bytes_whatever_matplotlibrc_says(
-    saved: tuple[Path, ...], tmp_path: Path
-) -> None:
-    """Plots can be compared by hash; a user's settings stay as they are and out of a report."""
+def test_plots_do_not_depend_on_matplotlibrc(saved: tuple[Path, ...], tmp_path: Path) -> None:
+    """Equal runs give equal bytes, and the user's settings do not change."""
     with matplotlib.rc_context({"savefig.dpi": 50, "font.size": 20, "axes.facecolor": "red"}):
         before = dict(matplotlib.rcParams)
         again = plots.save_plots(tmp_path, _history(2, best=2), _three_wrong(), _images(30))
@@ -166,7 +164,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_partial_one(
     ],
 )
 def test_nothing_is_cut_off_by_the_figures_edge(figure: Any) -> None:
-    """Labels outside the axes are inside the picture."""
+    """Labels outside the axes are inside the figure."""
     drawn = figure()
     drawn.draw_without_rendering()
     box = drawn.get_tightbbox()
@@ -180,7 +178,7 @@ def test_nothing_is_cut_off_by_the_figures_edge(figure: Any) -> None:
 
 @pytest.mark.parametrize(("epochs", "best"), [(1, 1), (2, 1), (20, 17)])
 def test_curves_show_the_history(epochs: int, best: int) -> None:
-    """Lines are the history's values; a ring stands at the best epoch's validation value."""
+    """Lines show the history's values; a ring marks the best epoch's validation value."""
     history = _history(epochs, best)
     accuracy, loss = plots.curves_figure(history).axes
 
@@ -210,8 +208,8 @@ def test_epoch_ticks_are_whole_numbers(epochs: int) -> None:
         assert all(tick == int(tick) for tick in ticks)
 
 
-def test_names_of_curves_that_end_together_do_not_overlap() -> None:
-    """Both lines are named at their end, also where their ends are the same point."""
+def test_labels_of_curves_with_the_same_end_do_not_overlap() -> None:
+    """Both curves have a label at their end, even at the same point."""
     history = _history(2, best=2)
     for epoch in history.epochs:
         epoch.training_accuracy, epoch.training_loss = 0.9, 0.4
@@ -225,21 +223,21 @@ def test_names_of_curves_that_end_together_do_not_overlap() -> None:
         assert lower.y1 <= upper.y0 + 1
 
 
-def test_curves_name_the_best_epoch() -> None:
-    """The title has the numbers that the ring stands for."""
+def test_the_title_describes_the_best_epoch() -> None:
+    """The title has the numbers at the ring."""
     words = _words(plots.curves_figure(_history(4, best=2)))
     assert "Best epoch (ring): 2 of 4, validation accuracy 93.50 %, loss 0.7000" in words
 
 
-def test_curves_of_no_epoch_say_so() -> None:
-    """A run that was interrupted in its first epoch has a history without epochs."""
+def test_curves_without_an_epoch_show_a_message() -> None:
+    """A run interrupted in its first epoch has a history without epochs."""
     assert "No epoch was finished" in _words(plots.curves_figure(_history(0, best=0)))
 
 
 # Confusion matrix
 
 
-def test_confusion_matrix_shows_every_count_but_zeros() -> None:
+def test_confusion_matrix_shows_every_nonzero_count() -> None:
     """Rows are true digits, columns predictions; a zero is an empty cell."""
     evaluation = _three_wrong()
     axes = plots.confusion_matrix_figure(evaluation).axes[0]
@@ -257,8 +255,8 @@ def test_confusion_matrix_shows_every_count_but_zeros() -> None:
     assert axes.get_ylabel() == "true digit"
 
 
-def test_confusion_matrix_colours_errors_only() -> None:
-    """The diagonal, a hundred times larger, neither has a colour of the scale nor sets it."""
+def test_confusion_matrix_colours_only_errors() -> None:
+    """The diagonal, a hundred times larger, is not coloured and does not affect the scale."""
     evaluation = _three_wrong()
     evaluation.confusion = np.diag([1000] * 10)
     evaluation.confusion[4, 9] = 20
@@ -271,15 +269,15 @@ def test_confusion_matrix_colours_errors_only() -> None:
 
 
 def test_confusion_matrix_has_recall_and_precision_in_its_margins() -> None:
-    """Rates stand beside their counts."""
+    """Rates are next to their counts."""
     recall, precision = _margins(_three_wrong())
     wrong, right = "66.7 %   1 wrong of 3", "100.0 %   0 wrong of 3"
     assert recall == [wrong if digit in (0, 4, 7) else right for digit in range(10)]
     assert precision == ["75.0 %" if digit in (1, 6, 9) else "100.0 %" for digit in range(10)]
 
 
-def test_confusion_matrix_without_a_class() -> None:
-    """Nothing is divided by zero where a digit neither occurs nor is predicted."""
+def test_confusion_matrix_with_missing_classes() -> None:
+    """A digit without images or predictions causes no division by zero."""
     recall, precision = _margins(_evaluation([1, 2], [1, 1], [0.9, 0.8]))
     absent = ["no images"] * 7
     assert recall == ["no images", "100.0 %   0 wrong of 1", "0.0 %   1 wrong of 1", *absent]
@@ -287,7 +285,7 @@ def test_confusion_matrix_without_a_class() -> None:
 
 
 def _margins(evaluation: Any) -> tuple[list[str], list[str]]:
-    """What stands at the right and at the top of a confusion matrix, by digit."""
+    """Returns the labels at the right and top of a confusion matrix, by digit."""
     recall, precision = plots.confusion_matrix_figure(evaluation).axes[0].child_axes
     return (
         [label.get_text() for label in recall.get_yticklabels()],
@@ -299,7 +297,7 @@ def _margins(evaluation: Any) -> tuple[list[str], list[str]]:
 
 
 def test_roc_shows_ten_curves_twice_in_percent() -> None:
-    """Whole square and corner have the same lines, told apart by colour and dashes."""
+    """Whole square and corner have the same lines, distinct by colour and dashes."""
     evaluation = _three_wrong()
     evaluation.roc_curves = tuple(_roc_curve(0.99 + digit / 1000, 0.001) for digit in range(10))
     whole, corner = plots.roc_figure(evaluation).axes
@@ -317,8 +315,8 @@ def test_roc_shows_ten_curves_twice_in_percent() -> None:
     assert "%" in corner.get_ylabel()
 
 
-def test_roc_legend_has_every_digits_area() -> None:
-    """The areas differ in the fourth digit."""
+def test_roc_legend_has_every_digits_auc() -> None:
+    """The AUCs of digits differ in the fourth decimal."""
     legend = plots.roc_figure(_three_wrong()).axes[0].get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == [
@@ -331,7 +329,7 @@ def test_roc_legend_has_every_digits_area() -> None:
     [(1.0, 1.0), (0.996, 1.0), (0.993, 2.0), (0.985, 5.0), (0.93, 20.0), (0.5, 50.0)],
 )
 def test_roc_corner_fits_the_worst_class(true_positive_rate: float, side: float) -> None:
-    """It is as small as it can be with the worst class's bend in it."""
+    """The corner is as small as the worst class's bend allows."""
     evaluation = _three_wrong()
     evaluation.roc_curves = (*(_roc_curve(1.0),) * 9, _roc_curve(true_positive_rate))
     corner = plots.roc_figure(evaluation).axes[1]
@@ -343,8 +341,8 @@ def test_roc_corner_fits_the_worst_class(true_positive_rate: float, side: float)
     assert f"{100 / side:.0f} times" in corner.get_title()
 
 
-def test_roc_without_a_class_names_it() -> None:
-    """A digit that does not occur has no curve; the others keep their colours."""
+def test_roc_names_a_missing_class() -> None:
+    """A missing digit has no curve; the others keep their colours."""
     evaluation = _three_wrong()
     curves = [_roc_curve(0.99) for _ in range(10)]
     curves[7] = None
@@ -358,8 +356,8 @@ def test_roc_without_a_class_names_it() -> None:
     assert same_color(corner.lines[7].get_color(), plots.DIGIT_COLOURS[8])
 
 
-def test_roc_of_no_class_at_all_is_drawn() -> None:
-    """All images may be of one digit: no class then has both kinds."""
+def test_roc_without_any_curve_is_drawn() -> None:
+    """If all images show one digit, no class has both positives and negatives."""
     evaluation = _evaluation([3, 3], [3, 3], [0.9, 0.9])
     evaluation.roc_curves = (None,) * 10
     words = _words(plots.roc_figure(evaluation))
@@ -369,8 +367,8 @@ def test_roc_of_no_class_at_all_is_drawn() -> None:
 # Misclassified digits
 
 
-def test_errors_stand_in_the_order_of_confidence_with_labels() -> None:
-    """Each tile is the misclassified image itself, with truth, prediction and confidence."""
+def test_errors_are_in_order_of_confidence_with_labels() -> None:
+    """Each tile has the misclassified image with truth, prediction and confidence."""
     (axes,) = plots.errors_figure(_three_wrong(), _images(30)).axes
 
     *tiles, title = _texts(axes)
@@ -383,8 +381,8 @@ def test_errors_stand_in_the_order_of_confidence_with_labels() -> None:
         assert text.get_position()[1] < top
 
 
-def test_errors_beyond_sixty_are_counted_not_shown() -> None:
-    """The title says how many there are, and that these are the most confident."""
+def test_errors_beyond_sixty_are_counted_but_not_shown() -> None:
+    """The title has the total, and says that the most confident errors are shown."""
     (axes,) = plots.errors_figure(_many_wrong(70), _images(70)).axes
 
     *tiles, title = _texts(axes)
@@ -394,13 +392,13 @@ def test_errors_beyond_sixty_are_counted_not_shown() -> None:
     assert shown == list(range(69, 9, -1))
 
 
-def test_no_errors_is_said() -> None:
-    """An empty picture would look like a failure to draw."""
+def test_a_figure_without_errors_shows_a_message() -> None:
+    """An empty figure would look like a failed plot."""
     evaluation = _evaluation([1, 2], [1, 2], [0.9, 0.8])
     assert "0 wrong of 2: no errors" in _words(plots.errors_figure(evaluation, _images(2)))
 
 
-def test_errors_refuse_images_of_another_set() -> None:
-    """Validation images beside the test set's errors would be wrong without looking wrong."""
+def test_errors_figure_refuses_images_of_another_set() -> None:
+    """Validation images with the test set's errors would be wrong but look plausible."""
     with pytest.raises(ValueError, match="29 images for an evaluation of 30"):
         plots.errors_figure(_three_wrong(), _images(29))

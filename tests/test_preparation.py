@@ -1,4 +1,4 @@
-"""MNIST is prepared once, whole or not at all, and what goes wrong is told in one line."""
+"""MNIST is prepared once and atomically; failures give a one-line error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOCK = "mnist-3.0.1-split1.lock"
 
 
 class Small:
-    """5,100 training and 20 test images of 2x2 pixels in the place of MNIST's."""
+    """5,100 training and 20 test images of 2x2 pixels instead of MNIST's."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -48,7 +48,7 @@ class Small:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Small:
-    """`load_dataset("mnist")` gives the small set, which counts its preparations."""
+    """Replaces MNIST in `load_dataset` by the small set, which counts its preparations."""
     stand_in = Small()
     monkeypatch.setattr(data, "_read_with_tfds", stand_in.read_with_tfds)
     monkeypatch.setattr(data, "_MNIST_SHA256", stand_in.sha256)
@@ -73,7 +73,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_is_prepared_once_is_mapped_from_the_cache(tmp_path: Path, small: Small) -> None:
+def test_prepared_data_are_mapped_from_the_cache(tmp_path: Path, small: Small) -> None:
     for dataset in (load(tmp_path), load(tmp_path)):
         assert data.sha256_of(dataset) == small.sha256
         assert isinstance(dataset.training.images, np.memmap)
@@ -123,7 +123,7 @@ def save_objects(file: Path) -> None:
         *(save_other_type, save_other_shape, save_other_order, save_objects),
     ],
 )
-def test_a_damaged_cache_is_found_and_prepared_again(
+def test_a_damaged_cache_is_prepared_again(
     tmp_path: Path, small: Small, damage: Callable[[Path], None]
 ) -> None:
     load(tmp_path)
@@ -136,7 +136,7 @@ def test_a_damaged_cache_is_found_and_prepared_again(
     assert names(tmp_path / "lenet5") == ["mnist-3.0.1-split1", LOCK]
 
 
-def test_every_damaged_byte_of_a_header_is_found(tmp_path: Path, small: Small) -> None:
+def test_damage_of_any_header_byte_is_detected(tmp_path: Path, small: Small) -> None:
     load(tmp_path)
     cache = data.mnist_cache(tmp_path)
     file = cache / "test_labels.npy"
@@ -144,10 +144,10 @@ def test_every_damaged_byte_of_a_header_is_found(tmp_path: Path, small: Small) -
     for index in range(128):
         file.write_bytes(whole[:index] + bytes([whole[index] ^ 4]) + whole[index + 1 :])
         dataset = data._read_cache(cache)
-        assert dataset is None or data.sha256_of(dataset) == small.sha256  # a blank means nothing
+        assert dataset is None or data.sha256_of(dataset) == small.sha256  # some bytes are padding
 
 
-def test_a_file_in_the_place_of_the_cache_is_replaced(tmp_path: Path, small: Small) -> None:
+def test_a_file_instead_of_the_cache_is_replaced(tmp_path: Path, small: Small) -> None:
     cache = data.mnist_cache(tmp_path)
     cache.parent.mkdir()
     cache.write_text("")
@@ -157,13 +157,13 @@ def test_a_file_in_the_place_of_the_cache_is_replaced(tmp_path: Path, small: Sma
 
 
 def test_other_images_than_mnists_are_refused(tmp_path: Path, small: Small) -> None:
-    """As they come from a folder of TFDS that was tampered with."""
+    """A modified TFDS folder may have such images."""
     small.training.labels[0] += 1
     assert refusal(tmp_path).startswith(f"{tmp_path / 'mnist' / '3.0.1'}: damaged, delete that")
     assert names(tmp_path / "lenet5") == [LOCK]
 
 
-def test_nobody_sees_a_cache_before_it_is_whole(
+def test_no_process_sees_a_partial_cache(
     tmp_path: Path, small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save, seen = np.save, []
@@ -197,7 +197,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, small: Small) -> None:
     assert names(tmp_path / "lenet5") == [LOCK]
 
 
-def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path, small: Small) -> None:
+def test_files_of_a_killed_process_are_removed(tmp_path: Path, small: Small) -> None:
     left = tmp_path / "lenet5" / "mnist-3.0.1-split1.partial"
     (left / "mnist-3.0.1-split1").mkdir(parents=True)
     (left / "mnist-3.0.1-split1" / "training_images.npy").write_bytes(b"half of it")
@@ -206,7 +206,7 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path, small: Small
     assert small.calls == 1
 
 
-def test_who_starts_at_once_prepares_once(
+def test_concurrent_loads_prepare_once(
     tmp_path: Path, small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, everybody, looked, found = data._read_cache, threading.Barrier(3), set(), []
@@ -215,7 +215,7 @@ def test_who_starts_at_once_prepares_once(
         dataset = read(cache)
         if threading.get_ident() not in looked:
             looked.add(threading.get_ident())
-            everybody.wait(timeout=60)  # until all have seen that nothing is there
+            everybody.wait(timeout=60)  # until all have found no cache
         return dataset
 
     def run() -> None:
@@ -232,7 +232,9 @@ def test_who_starts_at_once_prepares_once(
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
-def test_a_file_for_a_data_folder_is_refused(tmp_path: Path, small: Small, place: str) -> None:
+def test_a_file_instead_of_a_data_folder_is_refused(
+    tmp_path: Path, small: Small, place: str
+) -> None:
     (tmp_path / "file").write_text("")
     message = refusal(tmp_path / place)
     assert message.startswith(f"{tmp_path / place}: MNIST cannot be prepared there: ")
@@ -240,7 +242,7 @@ def test_a_file_for_a_data_folder_is_refused(tmp_path: Path, small: Small, place
     assert small.calls == 0
 
 
-def test_a_prepared_set_loads_without_tensorflow(tmp_path: Path, small: Small) -> None:
+def test_a_prepared_dataset_loads_without_tensorflow(tmp_path: Path, small: Small) -> None:
     load(tmp_path)
     code = (
         "import sys; from pathlib import Path; from lenet5 import data; "
@@ -266,11 +268,11 @@ def test_mnist_never_falls_back_to_other_images(tmp_path: Path, small: Small) ->
     assert refusal(tmp_path) == "no network"
 
 
-# TensorFlow Datasets, played by a stand-in
+# TensorFlow Datasets, replaced by a stand-in
 
 
 class Tfds(ModuleType):
-    """As much of tensorflow_datasets as is used; prepares and reads what `small` holds."""
+    """The used part of tensorflow_datasets; prepares and reads the data of `small`."""
 
     URL = "https://example.org/mnist/"
 
@@ -308,17 +310,17 @@ def no_answer(*_: object, **__: object) -> None:
 
 @pytest.fixture
 def tfds(monkeypatch: pytest.MonkeyPatch) -> Tfds:
-    """Takes the place of tensorflow_datasets, without network."""
+    """Replaces tensorflow_datasets, without network."""
     stand_in = Tfds()
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", stand_in)
-    monkeypatch.setitem(sys.modules, "tensorflow", ModuleType("tensorflow"))  # started already
+    monkeypatch.setitem(sys.modules, "tensorflow", ModuleType("tensorflow"))  # already started
     monkeypatch.setattr(urllib.request, "urlopen", no_answer)
     monkeypatch.setattr(data, "_MNIST_SHA256", stand_in.small.sha256)
-    monkeypatch.setattr(data, "MNIST_FILES", {})  # every folder will do
+    monkeypatch.setattr(data, "MNIST_FILES", {})  # accepts every folder
     return stand_in
 
 
-def test_tfds_prepares_from_the_folder_without_network_in_silence(
+def test_tfds_prepares_silently_from_a_folder_without_network(
     tmp_path: Path,
     tfds: Tfds,
     capfd: pytest.CaptureFixture[str],
@@ -334,7 +336,7 @@ def test_tfds_prepares_from_the_folder_without_network_in_silence(
     assert capfd.readouterr() == ("", "")
 
 
-def test_no_network_and_no_folder_is_answered_at_once(tmp_path: Path, tfds: Tfds) -> None:
+def test_missing_network_and_folder_give_an_immediate_error(tmp_path: Path, tfds: Tfds) -> None:
     assert refusal(tmp_path) == (
         "MNIST cannot be downloaded: [Errno -2] Name or service not known; without network, name "
         "a folder with MNIST's four original .gz files in LENET5_MNIST_DIR or --mnist-dir"
@@ -342,7 +344,7 @@ def test_no_network_and_no_folder_is_answered_at_once(tmp_path: Path, tfds: Tfds
     assert not tfds.configs
 
 
-def test_any_answer_is_a_network(
+def test_any_http_answer_counts_as_network(
     tmp_path: Path, tfds: Tfds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def not_found(url: str, **_: object) -> None:
@@ -354,7 +356,7 @@ def test_any_answer_is_a_network(
 
 
 @pytest.mark.parametrize("folder", ["", "mnist", "manual"])
-def test_downloads_that_are_there_need_no_network(tmp_path: Path, tfds: Tfds, folder: str) -> None:
+def test_existing_downloads_need_no_network(tmp_path: Path, tfds: Tfds, folder: str) -> None:
     file = tmp_path / "downloads" / folder / "train-images-idx3-ubyte.gz"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"")
@@ -362,7 +364,7 @@ def test_downloads_that_are_there_need_no_network(tmp_path: Path, tfds: Tfds, fo
     assert len(tfds.configs) == 1
 
 
-def test_a_broken_download_names_the_way_out(
+def test_a_broken_download_names_the_alternatives(
     tmp_path: Path, tfds: Tfds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> None:
@@ -377,7 +379,7 @@ def test_a_broken_download_names_the_way_out(
     )
 
 
-def test_a_disk_full_for_tfds_is_told_by_its_cause(tmp_path: Path, tfds: Tfds) -> None:
+def test_a_full_disk_in_tfds_is_reported_by_its_cause(tmp_path: Path, tfds: Tfds) -> None:
     def fail() -> None:
         raise RuntimeError("Error while extracting") from OSError(28, "No space left on device")
 
@@ -387,7 +389,7 @@ def test_a_disk_full_for_tfds_is_told_by_its_cause(tmp_path: Path, tfds: Tfds) -
     assert names(tmp_path / "lenet5") == [LOCK]
 
 
-def test_damaged_data_of_tfds_are_refused_with_their_folder(tmp_path: Path, tfds: Tfds) -> None:
+def test_damaged_tfds_data_are_refused_with_their_folder(tmp_path: Path, tfds: Tfds) -> None:
     folder = tmp_path / "mnist" / "3.0.1"
     folder.mkdir(parents=True)
 
@@ -400,10 +402,10 @@ def test_damaged_data_of_tfds_are_refused_with_their_folder(tmp_path: Path, tfds
     )
 
 
-def test_a_tfds_that_cannot_be_imported_names_the_pin(
+def test_a_failed_import_of_tfds_names_the_pin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It logs its ImportError and leaves a module without a builder."""
+    """tensorflow_datasets logs its ImportError and leaves a module without a builder."""
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", ModuleType("tensorflow_datasets"))
     assert refusal(tmp_path).endswith("pip install 'tensorflow-metadata<1.17'")
     assert names(tmp_path / "lenet5") == [LOCK]

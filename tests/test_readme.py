@@ -1,4 +1,4 @@
-"""What the READMEs tell people to run exists, and their links lead somewhere."""
+"""Commands, options and links in the READMEs are valid."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ BENCH_COMMANDS = (
 )
 TOX_OPTIONS = ("-e", "-m")
 REFUSED = {*BENDING.values(), "--dist"}
-"""Options of other plugins, which need not be installed."""
+"""Options of other plugins, which may be missing."""
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
-    """Language and content of every fenced block."""
+    """Returns language and content of every fenced block."""
     return re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def _commands(text: str) -> Iterator[str]:
-    """Commands of shell blocks and of the steps of workflows."""
+    """Yields the commands of shell blocks and of workflow steps."""
     for language, block in _blocks(text):
         lines: list[str] = []
         if language in ("sh", "bash"):
@@ -63,7 +63,7 @@ LINKS = [
 
 
 @pytest.mark.parametrize("name", MANUALS)
-def test_there_are_commands_to_check(name: str) -> None:
+def test_every_manual_has_commands(name: str) -> None:
     assert sum(where == name for where, _ in COMMANDS) >= 5
 
 
@@ -113,10 +113,10 @@ def test_a_command_exists_with_all_its_options(
 
 
 @pytest.mark.parametrize("name", MANUALS)
-def test_every_option_that_is_named_exists(
+def test_every_named_option_exists(
     name: str, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In sentences and tables too, but for those of other plugins that are refused."""
+    """This includes sentences and tables, except for refused options of other plugins."""
     known = _pytest_options(pytestconfig) | REFUSED | _options_in(_help_of("", capsys))
     for command in LENET5_COMMANDS:
         known |= _options_in(_help_of(command, capsys))
@@ -125,7 +125,7 @@ def test_every_option_that_is_named_exists(
     assert _options_in(MANUALS[name]) <= known
 
 
-def test_every_option_of_lenet5_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_option_of_lenet5_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
     told = MANUALS["lenet5/README.md"]
     for command in LENET5_COMMANDS:
         assert f"`lenet5 {command}" in told
@@ -133,13 +133,13 @@ def test_every_option_of_lenet5_is_told(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize("name", ["README.md", "lenet5/README.md"])
-def test_the_data_files_and_their_variable_are_told(name: str) -> None:
+def test_data_files_and_their_variables_are_documented(name: str) -> None:
     assert "LENET5_MNIST_DIR" in MANUALS[name]
     assert all(f"`{file}`" in MANUALS[name] for file in MNIST_FILES)
     assert "TFDS_DATA_DIR" in MANUALS["lenet5/README.md"]
 
 
-def test_every_option_of_pytest_bench_is_told(pytestconfig: pytest.Config) -> None:
+def test_every_option_of_pytest_bench_is_documented(pytestconfig: pytest.Config) -> None:
     groups = [g for g in pytestconfig._parser._groups if g.name in ("lenet5", "comparison")]
     names = {option.names()[0] for group in groups for option in group.options}
     assert "--baseline" in names
@@ -147,8 +147,8 @@ def test_every_option_of_pytest_bench_is_told(pytestconfig: pytest.Config) -> No
     assert names <= _options_in(MANUALS["bench/README.md"])
 
 
-def test_every_option_of_python_m_bench_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each in the rows of its own command."""
+def test_every_option_of_python_m_bench_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each option is in the rows of its own command."""
     told = MANUALS["bench/README.md"].split("## Options of `python -m bench`", 1)[1]
     rows = [line.split("|") for line in told.split("```", 1)[0].splitlines() if "|" in line]
     found: dict[str, set[str]] = {}
@@ -160,11 +160,11 @@ def test_every_option_of_python_m_bench_is_told(capsys: pytest.CaptureFixture[st
         assert found[name] == _options_in(_bench_help_of(name, capsys)) - {"--help"}
 
 
-def test_every_refused_option_is_told() -> None:
+def test_every_refused_option_is_documented() -> None:
     assert all(f"`{option}`" in MANUALS["bench/README.md"] for option in REFUSED)
 
 
-def test_every_workload_stands_with_gating_and_margin() -> None:
+def test_every_workload_is_listed_with_gating_and_margin() -> None:
     for name, spec in WORKLOADS.items():
         (row,) = re.findall(
             rf"^\| `{re.escape(name)}` \|.*\|$", MANUALS["bench/README.md"], re.MULTILINE
@@ -178,7 +178,7 @@ def test_every_workload_stands_with_gating_and_margin() -> None:
     ("page", "link"),
     [pytest.param(p, link, id=f"{p.relative_to(ROOT)}-{link}") for p, link in LINKS],
 )
-def test_a_link_leads_somewhere(page: Path, link: str) -> None:
+def test_a_link_has_a_target(page: Path, link: str) -> None:
     path, _, anchor = link.partition("#")
     target = page.parent / path if path else page
     assert target.exists()
@@ -187,7 +187,7 @@ def test_a_link_leads_somewhere(page: Path, link: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_footnote_is_there_and_used(page: Path) -> None:
+def test_every_footnote_is_defined_and_used(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     there = re.findall(r"^\[\^(\w+)\]:", text, re.MULTILINE)
     assert len(there) == len(set(there))
@@ -195,7 +195,7 @@ def test_every_footnote_is_there_and_used(page: Path) -> None:
 
 
 def _anchors(text: str) -> list[str]:
-    """GitHub's names of the headings of a page."""
+    """Returns GitHub's anchors of a page's headings."""
     for _, block in _blocks(text):
         text = text.replace(block, "")
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
@@ -207,7 +207,7 @@ def _options_of(words: list[str]) -> set[str]:
 
 
 def _options_in(text: str) -> set[str]:
-    """Long options that a text names."""
+    """Returns the long options in a text."""
     return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
 
 

@@ -1,4 +1,4 @@
-"""Recipes say what they should, refuse what makes no sense, and stretch with their epochs."""
+"""Recipes have the intended values, refuse invalid ones, and adapt to their epochs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lenet5.recipe import ENGINES, Recipe, check_engine
 from lenet5.recipes import RECIPES, find_recipe
 
 
-def test_original_trains_as_the_original_project_does() -> None:
+def test_original_has_the_original_projects_settings() -> None:
     original = RECIPES["original"]
     assert (original.batch_size, original.epochs, original.patience) == (32, 20, 3)
     assert (original.learning_rate, original.schedule) == (1e-3, "constant")
@@ -22,7 +22,7 @@ def test_original_trains_as_the_original_project_does() -> None:
     assert original.min_accuracy == 0.97
 
 
-def test_fast_has_the_same_model_in_less_than_half_the_epochs_and_must_reach_98_percent() -> None:
+def test_fast_has_the_same_model_and_fewer_epochs_and_must_reach_98_percent() -> None:
     fast = RECIPES["fast"]
     assert fast.epochs < RECIPES["original"].epochs / 2
     assert (fast.l2, fast.dropout) == (1e-3, 0.5)
@@ -51,7 +51,7 @@ def test_cosine_schedule_falls_by_half_a_wave() -> None:
     assert rates == pytest.approx(expected, abs=1e-6)
 
 
-def test_schedule_stretches_over_other_epochs() -> None:
+def test_schedule_adapts_to_the_number_of_steps() -> None:
     fast = RECIPES["fast"]
     short, long = fast.learning_rates(100), fast.learning_rates(1000)
     assert short.argmax() == pytest.approx(10, abs=1)
@@ -104,7 +104,7 @@ def test_an_unknown_field_is_refused() -> None:
         RECIPES["fast"].with_overrides({"momentum": 0.9})
 
 
-def test_an_unknown_recipe_is_refused_with_those_that_exist() -> None:
+def test_an_unknown_recipe_is_refused_with_the_known_names() -> None:
     with pytest.raises(InputError, match="unknown recipe 'slow': choose one of original, fast"):
         find_recipe("slow")
 
@@ -115,30 +115,30 @@ def test_the_engines_are_known(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["products", "", "Keras", None, ["keras"], {"keras"}])
-def test_an_unknown_engine_is_refused_with_those_that_exist(engine: object) -> None:
+def test_an_unknown_engine_is_refused_with_the_known_names(engine: object) -> None:
     with pytest.raises(InputError) as caught:
         check_engine(engine)
     assert str(caught.value) == f"unknown engine {engine!r}: choose keras or graph"
 
 
-def test_a_recipe_cannot_be_changed() -> None:
+def test_a_recipe_is_immutable() -> None:
     with pytest.raises(FrozenInstanceError):
         RECIPES["fast"].epochs = 3  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_a_recipe_survives_being_written_and_read(recipe: Recipe) -> None:
+def test_a_recipe_survives_serialisation(recipe: Recipe) -> None:
     assert Recipe.from_dict(asdict(recipe)) == recipe
 
 
-def test_a_written_recipe_that_lacks_a_field_is_refused() -> None:
+def test_a_serialised_recipe_without_a_required_field_is_refused() -> None:
     values = asdict(RECIPES["fast"])
     del values["learning_rate"]
     with pytest.raises(InputError, match="learning_rate"):
         Recipe.from_dict(values)
 
 
-def test_a_recipe_written_before_a_field_was_thought_of_is_read() -> None:
+def test_a_serialised_recipe_without_a_newer_field_is_read() -> None:
     values = asdict(RECIPES["fast"])
     del values["label_smoothing"]
     assert Recipe.from_dict(values) == RECIPES["fast"]

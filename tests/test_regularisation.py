@@ -1,4 +1,4 @@
-"""The L2 penalty and dropout are where they belong, as strong as they should be, and used."""
+"""L2 penalty and dropout have the right place and strength, and are effective."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lenet5.training import train
 
 @pytest.mark.parametrize("l2", [1e-3, 0.02])
 def test_losses_are_l2_times_the_sum_of_squared_kernels(l2: float) -> None:
-    """Of both convolutions and the first two dense layers; not of biases or the output layer."""
+    """Both convolutions and the first two dense layers count; biases and output layer do not."""
     model = build_model(l2=l2, seed=1)
     weights = [np.random.RandomState(i).randn(*w.shape) for i, w in enumerate(model.get_weights())]
     model.set_weights(weights)
@@ -31,8 +31,8 @@ def test_losses_are_l2_times_the_sum_of_squared_kernels(l2: float) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_loss_that_training_minimises_contains_the_penalty(noise: Subset, engine: str) -> None:
-    """The same step with and without L2 differs by exactly the penalty, and gives other weights."""
+def test_the_training_loss_contains_the_penalty(noise: Subset, engine: str) -> None:
+    """A step with L2 differs from one without by exactly the penalty, and in its weights."""
     losses, kernels = {}, {}
     for l2 in (0.0, 1e-3):
         losses[l2], kernels[l2] = _first_step(noise, engine, l2=l2, dropout=0.0)
@@ -43,8 +43,8 @@ def test_the_loss_that_training_minimises_contains_the_penalty(noise: Subset, en
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_training_drops(noise: Subset, engine: str) -> None:
-    """The first step's loss depends on the rate of the recipe."""
+def test_training_applies_dropout(noise: Subset, engine: str) -> None:
+    """The first step's loss depends on the recipe's rate."""
     none, half = (_first_step(noise, engine, l2=0.0, dropout=rate)[0] for rate in (0.0, 0.5))
     assert none != pytest.approx(half, rel=1e-3)
 
@@ -61,8 +61,8 @@ def test_the_validation_loss_contains_the_penalty(noise: Subset) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("rate", [0.5, 0.2])
-def test_training_drops_its_rate_and_scales_what_it_keeps(rate: float, engine: str) -> None:
-    """Held against NumPy with the masks that the layers' outputs reveal."""
+def test_training_drops_at_its_rate_and_scales_the_rest(rate: float, engine: str) -> None:
+    """The outputs of the layers reveal the masks."""
     model = build_model(dropout=rate, seed=1)
     images = np.random.RandomState(0).rand(400, 28, 28, 1).astype(np.float32)
     outputs = _dropout_outputs(model, images, engine, step=5)
@@ -74,7 +74,7 @@ def test_training_drops_its_rate_and_scales_what_it_keeps(rate: float, engine: s
         np.testing.assert_allclose(after[kept], before[kept] / (1 - rate), rtol=1e-5)
 
 
-def test_the_graphs_masks_differ_between_steps_seeds_and_layers_and_repeat_for_the_same() -> None:
+def test_the_graphs_masks_depend_on_step_seed_and_layer() -> None:
     model = build_model(seed=1)
     images = np.random.RandomState(0).rand(50, 28, 28, 1).astype(np.float32)
 
@@ -89,7 +89,7 @@ def test_the_graphs_masks_differ_between_steps_seeds_and_layers_and_repeat_for_t
     assert (first[0][:, :84] == first[1]).mean() == pytest.approx(0.5, abs=0.05)
 
 
-def test_keras_masks_differ_between_steps_seeds_and_layers() -> None:
+def test_keras_masks_depend_on_step_seed_and_layer() -> None:
     images = np.random.RandomState(0).rand(50, 28, 28, 1).astype(np.float32)
     model, of_next_seed = build_model(seed=1), build_model(seed=2)
 
@@ -102,7 +102,7 @@ def test_keras_masks_differ_between_steps_seeds_and_layers() -> None:
     assert (first[0][:, :84] == first[1]).mean() == pytest.approx(0.5, abs=0.05)
 
 
-def test_prediction_drops_nothing() -> None:
+def test_prediction_applies_no_dropout() -> None:
     model = build_model(dropout=0.5, seed=1)
     images = np.random.RandomState(0).rand(20, 28, 28, 1).astype(np.float32)
     truth = numpy_lenet5.forward(model.get_weights(), images).probabilities
@@ -134,7 +134,7 @@ def _arrays(subset: Subset) -> tuple[np.ndarray, np.ndarray]:
 def _first_step(
     subset: Subset, engine: str, *, l2: float, dropout: float
 ) -> tuple[float, np.ndarray]:
-    """Loss of a step on all images at once, with seed 1, and the first dense kernel after it."""
+    """Returns the loss of a step on all images with seed 1, and the first dense kernel after it."""
     changes = {"epochs": 1, "batch_size": len(subset.labels), "l2": l2, "dropout": dropout}
     recipe = RECIPES["fast"].with_overrides(changes)
     model, history = train(recipe, subset, subset, seed=1, engine=engine)
@@ -142,7 +142,7 @@ def _first_step(
 
 
 def _assert_unlike(masks: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> None:
-    """Independent masks of rate 0.5 agree in half of their places."""
+    """Asserts that masks of rate 0.5 agree in half of their places, like independent ones."""
     for mask, other in zip(masks, others, strict=True):
         assert (mask == other).mean() == pytest.approx(0.5, abs=0.05)
 
@@ -150,11 +150,11 @@ def _assert_unlike(masks: Sequence[np.ndarray], others: Sequence[np.ndarray]) ->
 def _dropout_outputs(
     model: tf.keras.Model, images: np.ndarray, engine: str, step: int = 0, seed: int = 1
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Input and output of each dropout in a forward pass of training.
+    """Returns input and output of each dropout layer in a forward pass of training.
 
-    With the engine `graph` that is the loop's own; the layers after each dropout are replaced by
-    ones that record what they are given. With `keras` it is what a model does in training, a layer
-    after the other.
+    The engine `graph` uses the forward pass of its loop; the layers around each dropout layer
+    record their inputs and outputs. The engine `keras` calls the layers one by one in training
+    mode.
     """
     recorded: list[np.ndarray] = []
 
@@ -172,7 +172,7 @@ def _dropout_outputs(
         layers = [x if isinstance(x, dropout) else Recorder(x) for x in model.layers]
         key = tf.constant(step, tf.int64)
         forward(SimpleNamespace(layers=layers), tf.constant(images), seed, key)
-        # recorded: input and output of the layers 0-5, 7 and 9; the dropouts are 6 and 8.
+        # Recorded: input and output of the layers 0-5, 7 and 9; the dropouts are 6 and 8.
         return [(recorded[11], recorded[12]), (recorded[13], recorded[14])]
     outputs = tf.constant(images)
     for layer in model.layers:

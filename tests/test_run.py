@@ -1,4 +1,4 @@
-"""A whole run: which subset is used for what, and what ends up in the run directory."""
+"""A complete run: use of each subset, and content of the run directory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def finished(run: Run, digits: Dataset, tmp_path_factory: pytest.TempPathFactory
 def test_early_stopping_sees_the_validation_images_and_the_score_is_of_the_test_images(
     finished: Path, run: Run, digits: Dataset
 ) -> None:
-    """Both are computed again from the saved model: neither subset can stand in for the other."""
+    """The saved model reproduces both scores, and neither subset can replace the other."""
     model = load_model(finished / "model.keras", run.recipe)
     history = json.loads((finished / "history.json").read_text())
     best = history["epochs"][history["best_epoch"] - 1]
@@ -48,7 +48,7 @@ def test_early_stopping_sees_the_validation_images_and_the_score_is_of_the_test_
     assert metrics["test_loss"] == pytest.approx(test.loss, rel=1e-6)
 
 
-def test_training_has_the_training_images_only_and_the_engine_of_the_run(
+def test_training_gets_training_and_validation_images_and_the_runs_engine(
     run: Run, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handed: list[Subset] = []
@@ -69,7 +69,7 @@ def test_training_has_the_training_images_only_and_the_engine_of_the_run(
     assert engines == [run.engine]
 
 
-def test_metrics_have_what_readers_count_on(finished: Path, run: Run) -> None:
+def test_metrics_are_complete_and_consistent(finished: Path, run: Run) -> None:
     metrics = json.loads((finished / "metrics.json").read_text())
     assert metrics["test_accuracy"] == (300 - metrics["test_errors"]) / 300
     low, high = metrics["test_accuracy_interval"]
@@ -83,7 +83,7 @@ def test_metrics_have_what_readers_count_on(finished: Path, run: Run) -> None:
     assert metrics["train_seconds"] > 0
 
 
-def test_every_file_is_there_and_nothing_else(finished: Path) -> None:
+def test_the_run_directory_has_exactly_these_files(finished: Path) -> None:
     files = sorted(str(path.relative_to(finished)) for path in finished.rglob("*"))
     assert files == [
         "environment.json",
@@ -99,5 +99,5 @@ def test_every_file_is_there_and_nothing_else(finished: Path) -> None:
     ]
 
 
-def test_recipe_json_gives_the_run_back_with_its_overrides(finished: Path, run: Run) -> None:
+def test_recipe_json_restores_the_run_with_its_overrides(finished: Path, run: Run) -> None:
     assert run_directory.read_run(finished) == run

@@ -1,4 +1,4 @@
-"""`lenet5 evaluate`, `predict` and `data`."""
+"""The commands `lenet5 evaluate`, `predict` and `data`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.commands import (
 )
 
 
-def test_evaluate_notes_another_score_than_was_stored(
+def test_evaluate_notes_a_score_that_differs_from_the_stored_one(
     trained_copy: Path, lenet5: Callable[..., Answer]
 ) -> None:
     metrics = json.loads((trained_copy / "metrics.json").read_text())
@@ -64,7 +64,7 @@ def change_recipe(run: Path) -> None:
         (change_recipe, "/model.keras: not the model that its recipe 'fast' describes"),
     ],
 )
-def test_a_damaged_run_is_answered_in_one_line(
+def test_a_damaged_run_gives_a_one_line_error(
     command: str,
     damage: Callable[[Path], None],
     complaint: str,
@@ -88,7 +88,7 @@ def digit(digits: Dataset, tmp_path: Path) -> Path:
 def test_predict_prints_digit_and_probabilities(
     trained: tuple[Path, str], digits: Dataset, lenet5: Callable[..., Answer], digit: Path
 ) -> None:
-    """The same for a dark digit on a light ground."""
+    """A dark digit on a light background gives the same output."""
     dark = digit.with_name("dark.png")
     Image.fromarray(255 - digits.test.images[0, :, :, 0]).save(dark)
     model = load_model(trained[0] / "model.keras", RECIPES["fast"])
@@ -99,7 +99,7 @@ def test_predict_prints_digit_and_probabilities(
     assert answer == Answer(0, f"{digit}: {expected}{dark}: {expected}", "")
 
 
-def test_predict_reads_every_image_before_it_answers(
+def test_predict_reads_every_image_before_its_first_output(
     trained: tuple[Path, str], lenet5: Callable[..., Answer], digit: Path
 ) -> None:
     text = digit.with_name("text.png")
@@ -109,7 +109,7 @@ def test_predict_reads_every_image_before_it_answers(
     )
 
 
-def test_a_file_name_that_is_no_text_is_printed_escaped(
+def test_an_undecodable_file_name_is_printed_escaped(
     trained: tuple[Path, str], lenet5: Callable[..., Answer], digit: Path
 ) -> None:
     strange = digit.rename(digit.with_name(os.fsdecode(b"\xff.png")))
@@ -126,7 +126,7 @@ UNKNOWN = "recipe, seed, engine and training data are unknown"
 
 @pytest.fixture
 def alone(trained: tuple[Path, str], tmp_path: Path) -> Path:
-    """A trained model under another name, in a folder with nothing else but notes."""
+    """A trained model under another name, in a folder with only notes."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     (folder / "notes.txt").write_text("trained by hand")
@@ -135,7 +135,7 @@ def alone(trained: tuple[Path, str], tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("by_folder", [False, True])
-def test_evaluate_scores_a_model_file_and_says_what_is_unknown(
+def test_evaluate_scores_a_model_file_and_names_unknown_facts(
     by_folder: bool, alone: Path, trained: tuple[Path, str], lenet5: Callable[..., Answer]
 ) -> None:
     path = alone.parent if by_folder else alone
@@ -145,7 +145,7 @@ def test_evaluate_scores_a_model_file_and_says_what_is_unknown(
     assert answer == Answer(0, f"{score}\n", note)
 
 
-def test_a_model_file_is_scored_on_mnist_unless_another_dataset_is_named(
+def test_a_model_file_is_scored_on_mnist_by_default(
     alone: Path, digits: Dataset, lenet5: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -162,7 +162,7 @@ def test_a_model_file_is_scored_on_mnist_unless_another_dataset_is_named(
     )
 
 
-def test_the_model_file_of_a_run_is_that_run(
+def test_the_model_file_of_a_run_gives_the_same_score_as_the_run(
     trained: tuple[Path, str], lenet5: Callable[..., Answer]
 ) -> None:
     directory = trained[0]
@@ -182,7 +182,7 @@ def test_a_run_is_not_scored_on_another_dataset(
     )
 
 
-def test_predict_reads_with_a_model_file(
+def test_predict_accepts_a_model_file(
     alone: Path, trained: tuple[Path, str], lenet5: Callable[..., Answer], digit: Path
 ) -> None:
     threads = ("--threads", threads_in_use())
@@ -193,7 +193,7 @@ def test_predict_reads_with_a_model_file(
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
-def test_several_model_files_are_answered_in_one_line(
+def test_several_model_files_give_a_one_line_error(
     command: str, alone: Path, lenet5: Callable[..., Answer], digit: Path
 ) -> None:
     shutil.copy(alone, alone.with_name("other.keras"))
@@ -207,7 +207,7 @@ def test_several_model_files_are_answered_in_one_line(
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
-def test_a_model_file_that_cannot_be_scored_is_answered_in_one_line(
+def test_a_damaged_model_file_gives_a_one_line_error(
     command: str, alone: Path, lenet5: Callable[..., Answer], digit: Path
 ) -> None:
     alone.write_bytes(alone.read_bytes()[:1000])
@@ -216,13 +216,13 @@ def test_a_model_file_that_cannot_be_scored_is_answered_in_one_line(
     assert answer == Answer(2, "", f"lenet5: error: {alone}: not a whole Keras model file\n")
 
 
-def test_data_says_what_there_is_and_where(lenet5: Callable[..., Answer]) -> None:
+def test_data_prints_sizes_and_location(lenet5: Callable[..., Answer]) -> None:
     assert lenet5("data", "--dataset", "digits") == Answer(
         0, "digits: 1,297 training, 200 validation, 300 test images; built into scikit-learn\n", ""
     )
 
 
-def test_data_that_cannot_be_had_is_told(
+def test_unavailable_data_give_an_error(
     lenet5: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, report: Callable[[str], None], **__: object) -> None:

@@ -1,4 +1,4 @@
-"""A run's folder: files whole or not at all, older runs and other people's files unharmed."""
+"""Run directories: atomic files; older runs and a user's own files are unharmed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FILES = (
 
 
 def write_run(place: Path, content: str) -> None:
-    """Every file of a run, each with the same content."""
+    """Writes every file of a run with the same content."""
     for name in FILES:
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_text(content)
@@ -60,7 +60,7 @@ def test_create_makes_an_empty_directory_with_its_parents(tmp_path: Path) -> Non
 
 
 def test_create_may_be_repeated_until_something_is_written(tmp_path: Path) -> None:
-    """A run whose data could not be had leaves a directory that the next one may use."""
+    """A run without data leaves a directory that the next run may use."""
     run_directory.create(tmp_path / "run", force=False)
     run_directory.create(tmp_path / "run", force=False)
 
@@ -75,7 +75,7 @@ def test_create_refuses_an_existing_run_unless_forced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_create_refuses_a_folder_that_is_no_run(tmp_path: Path, force: bool) -> None:
+def test_create_refuses_a_folder_that_is_not_a_run(tmp_path: Path, force: bool) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(InputError) as caught:
         run_directory.create(tmp_path, force=force)
@@ -92,10 +92,10 @@ def test_create_refuses_a_path_through_a_file(tmp_path: Path, name: str) -> None
     assert contents(tmp_path) == {"file": "mine"}
 
 
-def test_create_finds_out_that_a_folder_cannot_be_written(
+def test_create_detects_an_unwritable_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By writing into it: permissions are not all, a disk may be read-only."""
+    """The check writes a file: a disk may be read-only despite the permissions."""
 
     def refuse(dir: Path) -> None:  # noqa: A002 - tempfile's name for it
         raise PermissionError(13, "Permission denied", str(dir))
@@ -109,11 +109,11 @@ def test_create_finds_out_that_a_folder_cannot_be_written(
 # ---- an older run
 
 
-def test_a_first_run_is_written_in_its_directory(tmp_path: Path) -> None:
+def test_a_first_run_is_written_into_its_directory(tmp_path: Path) -> None:
     assert run_directory.place_to_write(tmp_path) == tmp_path
 
 
-def test_a_newer_run_is_written_apart_until_it_is_whole(tmp_path: Path) -> None:
+def test_a_newer_run_is_written_separately_until_it_is_complete(tmp_path: Path) -> None:
     write_run(tmp_path, "old")
     place = run_directory.place_to_write(tmp_path)
     run_directory.clear(place)
@@ -126,13 +126,13 @@ def test_a_newer_run_is_written_apart_until_it_is_whole(tmp_path: Path) -> None:
     assert not place.exists()
 
 
-def test_publishing_a_first_run_leaves_it_where_it_is(tmp_path: Path) -> None:
+def test_publishing_a_first_run_changes_nothing(tmp_path: Path) -> None:
     write_run(tmp_path, "new")
     run_directory.publish(tmp_path, tmp_path)
     assert contents(tmp_path) == dict.fromkeys(FILES, "new")
 
 
-def test_a_run_that_was_left_unfinished_leaves_nothing_to_the_next_one(tmp_path: Path) -> None:
+def test_clear_removes_an_unfinished_run(tmp_path: Path) -> None:
     write_run(tmp_path, "left")
     run_directory.clear(tmp_path)
     assert contents(tmp_path) == {}
@@ -151,7 +151,7 @@ def test_foreign_files_survive_clearing_and_publishing(tmp_path: Path) -> None:
     assert contents(tmp_path) == expected
 
 
-def test_a_replacement_cut_off_half_way_does_not_pass_for_a_whole_run(
+def test_an_interrupted_replacement_looks_incomplete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_run(tmp_path, "old")
@@ -173,10 +173,10 @@ def test_a_replacement_cut_off_half_way_does_not_pass_for_a_whole_run(
 # ---- files
 
 
-def test_a_file_appears_under_its_name_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
     with run_directory.written_whole(tmp_path / "model.keras") as partial:
         partial.write_text("half")
-        assert partial.suffix == ".keras"  # Keras chooses the format by it
+        assert partial.suffix == ".keras"  # Keras chooses the format by the suffix
         assert not (tmp_path / "model.keras").exists()
         partial.write_text("whole")
     assert contents(tmp_path) == {"model.keras": "whole"}
@@ -189,7 +189,7 @@ def fail_half_way(path: Path, error: BaseException) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), KeyboardInterrupt()])
-def test_a_file_that_fails_half_way_leaves_the_old_one_and_no_litter(
+def test_a_failed_write_keeps_the_old_file_and_no_partial_one(
     tmp_path: Path, error: BaseException
 ) -> None:
     path = tmp_path / "history.json"
@@ -199,7 +199,7 @@ def test_a_file_that_fails_half_way_leaves_the_old_one_and_no_litter(
     assert contents(tmp_path) == {"history.json": "old"}
 
 
-def test_a_full_disk_is_told_with_the_path_and_leaves_no_litter(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_with_the_path_and_leaves_no_file(tmp_path: Path) -> None:
     path = tmp_path / "history.json"
     with pytest.raises(InputError) as caught:
         fail_half_way(path, OSError(28, "No space left on device"))
@@ -207,7 +207,7 @@ def test_a_full_disk_is_told_with_the_path_and_leaves_no_litter(tmp_path: Path) 
     assert contents(tmp_path) == {}
 
 
-def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_json_survives_writing_and_reading(tmp_path: Path) -> None:
     content = {"name": "ä", "accuracy": 0.1 + 0.2, "epochs": [1, None, True]}
     run_directory.write_json(tmp_path / "a.json", content)
     assert run_directory.read_json(tmp_path / "a.json") == content
@@ -224,7 +224,7 @@ def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
         (b"[]", "damaged, not a JSON object"),
     ],
 )
-def test_unreadable_json_is_told_in_one_line(
+def test_unreadable_json_gives_a_one_line_error(
     tmp_path: Path, content: bytes | None, complaint: str
 ) -> None:
     path = tmp_path / "a.json"
@@ -239,26 +239,26 @@ def test_unreadable_json_is_told_in_one_line(
 
 
 @pytest.mark.parametrize("engine", [*ENGINES, "products"])
-def test_a_run_is_read_as_it_was_written(tmp_path: Path, engine: str) -> None:
-    """Also one that was trained before there were engines, and is written anew."""
+def test_a_run_survives_writing_and_reading(tmp_path: Path, engine: str) -> None:
+    """This includes a run older than the engines that is written again."""
     run = replace(RUN, engine=engine)
     write_recipe(tmp_path, run_directory.run_content(run))
     assert run_directory.read_json(tmp_path / "recipe.json")["engine"] == engine
     assert run_directory.read_run(tmp_path) == run
 
 
-def test_a_run_is_of_the_engine_keras_unless_another_is_said() -> None:
+def test_the_default_engine_of_a_run_is_keras() -> None:
     assert RUN.engine == "keras"
 
 
-def test_a_run_without_an_entry_was_trained_before_there_were_engines(tmp_path: Path) -> None:
+def test_a_run_without_an_engine_entry_has_the_earlier_engine(tmp_path: Path) -> None:
     content = run_directory.run_content(RUN)
     del content["engine"]
     write_recipe(tmp_path, content)
     assert run_directory.read_run(tmp_path) == replace(RUN, engine="products")
 
 
-def test_a_folder_without_recipe_is_no_run(tmp_path: Path) -> None:
+def test_a_folder_without_a_recipe_is_not_a_run(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         run_directory.read_run(tmp_path)
     assert str(caught.value) == f"{tmp_path}: not a run directory, it has no recipe.json"
@@ -287,7 +287,7 @@ RECIPE = asdict(RUN.recipe)
         ),
     ],
 )
-def test_a_recipe_file_with_wrong_values_is_told_in_one_line(
+def test_invalid_values_in_a_recipe_file_give_a_one_line_error(
     tmp_path: Path, damage: dict[str, Any], complaint: str
 ) -> None:
     write_recipe(tmp_path, run_directory.run_content(RUN) | damage)
@@ -297,7 +297,7 @@ def test_a_recipe_file_with_wrong_values_is_told_in_one_line(
 
 
 @pytest.mark.parametrize("damage", [{"overrides": 5}, {"recipe": None}, {"recipe": [1, "a"]}])
-def test_a_recipe_file_with_values_of_wrong_kinds_is_damaged(
+def test_wrong_types_in_a_recipe_file_are_reported_as_damage(
     tmp_path: Path, damage: dict[str, Any]
 ) -> None:
     write_recipe(tmp_path, run_directory.run_content(RUN) | damage)
@@ -306,7 +306,7 @@ def test_a_recipe_file_with_values_of_wrong_kinds_is_damaged(
 
 
 @pytest.mark.parametrize("missing", ["dataset", "seed", "overrides", "recipe"])
-def test_a_recipe_file_that_lacks_something_is_told_in_one_line(
+def test_a_missing_entry_in_a_recipe_file_gives_a_one_line_error(
     tmp_path: Path, missing: str
 ) -> None:
     content = run_directory.run_content(RUN)
@@ -317,7 +317,7 @@ def test_a_recipe_file_that_lacks_something_is_told_in_one_line(
     assert str(caught.value) == f"{tmp_path / 'recipe.json'}: damaged, it lacks '{missing}'"
 
 
-def test_a_run_without_model_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_run_without_a_model_gives_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         run_directory.model_file(tmp_path)
     assert str(caught.value) == (
@@ -326,7 +326,7 @@ def test_a_run_without_model_is_told_in_one_line(tmp_path: Path) -> None:
 
 
 def test_metrics_count_every_class() -> None:
-    """Five images: two zeros, one of them read as a 3, and three ones."""
+    """Five images: two zeros, one of them predicted as a 3, and three ones."""
     probabilities = np.full((5, 10), 0.02, np.float32)
     probabilities[np.arange(5), [0, 3, 1, 1, 1]] = 0.82
     evaluation = Evaluation(np.array([0, 0, 1, 1, 1], np.uint8), probabilities, penalty=0.25)
@@ -339,7 +339,7 @@ def test_metrics_count_every_class() -> None:
     assert metrics["test_loss"] == pytest.approx(
         -(4 * np.log(0.82) + np.log(0.02)) / 5 + 0.25, rel=1e-6
     )
-    # The zero that is read as a 3 ties with the three ones: (1 + 1/2) / 2.
+    # The zero predicted as a 3 ties with the three ones: (1 + 1/2) / 2.
     assert metrics["per_class"][0] == {"digit": 0, "images": 2, "errors": 1, "auc": 0.75}
     assert metrics["per_class"][1] == {"digit": 1, "images": 3, "errors": 0, "auc": 1.0}
     assert metrics["per_class"][2] == {"digit": 2, "images": 0, "errors": 0, "auc": None}
@@ -348,7 +348,7 @@ def test_metrics_count_every_class() -> None:
     assert metrics["epochs_run"] == 2
     assert metrics["best_epoch"] == 2
     assert metrics["train_seconds"] == 4.5
-    assert json.loads(json.dumps(metrics)) == metrics  # plain numbers, none of NumPy's
+    assert json.loads(json.dumps(metrics)) == metrics  # plain numbers, not NumPy's
 
 
 # ---- history.json
@@ -358,7 +358,7 @@ EPOCHS = tuple(Epoch(n, 1.0, 0.5, 1.0 / n, 0.5, 1e-3, 2.0) for n in (1, 2))
 HISTORY = History(EPOCHS, best_epoch=2, train_seconds=4.5, stopped_early=True)
 
 
-def test_a_history_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_history_survives_writing_and_reading(tmp_path: Path) -> None:
     run_directory.write_json(tmp_path / "history.json", asdict(HISTORY))
     assert run_directory.read_history(tmp_path) == HISTORY
 
@@ -375,8 +375,8 @@ def test_a_history_is_read_as_it_was_written(tmp_path: Path) -> None:
         {"unheard_of": 1},
     ],
 )
-def test_a_damaged_history_is_told_in_one_line(tmp_path: Path, damage: dict[str, Any]) -> None:
-    """Also one of a run without a finished epoch, which has nothing to tell."""
+def test_a_damaged_history_gives_a_one_line_error(tmp_path: Path, damage: dict[str, Any]) -> None:
+    """This includes a run without a finished epoch."""
     path = tmp_path / "history.json"
     run_directory.write_json(path, asdict(HISTORY) | damage)
     with pytest.raises(InputError) as caught:
@@ -385,7 +385,7 @@ def test_a_damaged_history_is_told_in_one_line(tmp_path: Path, damage: dict[str,
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_history_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_missing_history_gives_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         run_directory.read_history(tmp_path)
     assert str(caught.value) == f"{tmp_path / 'history.json'}: No such file or directory"
@@ -413,10 +413,10 @@ def test_the_environment_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("told", ["2.22.0-rc0", "2.23.0-dev20261101", "2.15.0"])
-def test_tensorflow_is_told_by_the_module_that_runs(
+def test_the_tensorflow_version_is_that_of_the_imported_module(
     told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever distribution holds it: no list of names is asked."""
+    """The name of the distribution does not matter."""
     module = ModuleType("tensorflow")
     module.__version__ = told  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tensorflow", module)
@@ -424,14 +424,14 @@ def test_tensorflow_is_told_by_the_module_that_runs(
     assert described["tensorflow"] == told
 
 
-def test_a_tensorflow_that_does_not_run_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tensorflow_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
     assert run_directory.describe_environment(1, "3.8.0")["tensorflow"] is None
 
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """A checkout whose git answers by script; takes what `git status` prints."""
+    """A checkout with a scripted git; the function takes the output of `git status`."""
     (tmp_path / "lenet5").mkdir()
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "bin").mkdir()
@@ -450,7 +450,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
 
 @pytest.mark.parametrize(("status", "commit"), [("", "c0ffee"), (" M x.py", "c0ffee+changes")])
-def test_the_commit_tells_whether_the_checkout_has_changes(
+def test_the_commit_marks_a_checkout_with_changes(
     status: str, commit: str, checkout: Callable[[str], None]
 ) -> None:
     checkout(status)
@@ -458,5 +458,5 @@ def test_the_commit_tells_whether_the_checkout_has_changes(
 
 
 @pytest.mark.usefixtures("checkout")
-def test_no_commit_is_known_where_there_is_no_git() -> None:
+def test_the_commit_is_unknown_without_git() -> None:
     assert run_directory.git_commit() is None

@@ -1,4 +1,4 @@
-"""TensorFlow is started once, quietly, with Keras as this suite means it."""
+"""TensorFlow starts once and quietly, with the expected Keras settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lenet5.errors import InputError
 
 
 class BrokenTensorFlow:
-    """Answers `import tensorflow` with words on descriptor 2, as C++ would write, and an error."""
+    """Makes `import tensorflow` write to descriptor 2, like C++ code, and raise an error."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -35,7 +35,7 @@ def start_broken(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 @pytest.mark.parametrize(
     "environment", [{}, {"KERAS_BACKEND": "tensorflow"}, {"KERAS_BACKEND": ""}]
 )
-def test_tensorflow_is_the_backend_where_nothing_else_is_asked_for(
+def test_tensorflow_is_the_default_backend(
     environment: dict[str, str],
 ) -> None:
     runtime.check_settings(environment)
@@ -60,7 +60,7 @@ def test_legacy_keras_without_its_package_is_refused(
 
 
 @pytest.mark.parametrize(("value", "installed"), [("1", True), ("0", False), ("", False)])
-def test_legacy_keras_is_accepted_where_it_is_installed_or_not_asked_for(
+def test_legacy_keras_is_accepted_if_installed_or_not_requested(
     value: str, installed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = ModuleSpec("tf_keras", None) if installed else None
@@ -97,8 +97,8 @@ def test_gpus_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1"
 
 
-def test_what_a_users_keras_json_says_is_overruled() -> None:
-    """Keras reads float type and image format from it; LeNet-5 has one of each."""
+def test_a_users_keras_json_is_overridden() -> None:
+    """Keras reads float type and image format from it; LeNet-5 needs fixed values."""
     backend = tf.keras.backend
     backend.set_floatx("float16")
     backend.set_image_data_format("channels_first")
@@ -111,7 +111,7 @@ def test_keras_version_is_that_of_the_keras_in_use() -> None:
     assert runtime.keras_version() == importlib.import_module(package).__version__
 
 
-def test_missing_tensorflow_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_tensorflow_gives_a_one_line_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError) as caught:
         start_broken(monkeypatch, ModuleNotFoundError("No module", name="tensorflow"))
     assert str(caught.value) == "TensorFlow is not installed: pip install tensorflow"
@@ -134,7 +134,7 @@ def test_missing_tensorflow_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch)
         (AttributeError(), "AttributeError"),
     ],
 )
-def test_a_tensorflow_that_cannot_be_imported_is_told_in_one_line(
+def test_a_failed_import_of_tensorflow_gives_a_one_line_error(
     error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(InputError) as caught:
@@ -142,7 +142,7 @@ def test_a_tensorflow_that_cannot_be_imported_is_told_in_one_line(
     assert str(caught.value) == f"TensorFlow cannot be imported: {reason}"
 
 
-def test_what_was_written_by_an_import_that_failed_is_shown(
+def test_output_of_a_failed_import_is_shown(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(InputError):
@@ -150,7 +150,7 @@ def test_what_was_written_by_an_import_that_failed_is_shown(
     assert capfd.readouterr().err == "the loader's words\n"
 
 
-def test_what_was_written_by_an_import_that_was_interrupted_is_not_shown(
+def test_output_of_an_interrupted_import_is_not_shown(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
@@ -159,7 +159,7 @@ def test_what_was_written_by_an_import_that_was_interrupted_is_not_shown(
 
 
 @pytest.mark.parametrize(("level", "shown"), [("0", "words\n"), ("2", ""), ("3", "")])
-def test_descriptor_2_is_silent_unless_the_log_level_asks_for_the_lines(
+def test_descriptor_2_is_silent_unless_the_log_level_shows_lines(
     level: str,
     shown: str,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""A saved model comes back as it was; anything else under its name is refused, and never run."""
+"""A saved model is restored exactly; any other content of its file is refused and never run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Edit = Callable[[Any], None]
 
 @pytest.fixture(scope="module")
 def model() -> tf.keras.Model:
-    """LeNet-5 with weights that no initialiser makes, so that forgetting one shows."""
+    """LeNet-5 with weights that no initialiser draws, so that a lost weight is visible."""
     model = build_for(RECIPE, seed=3)
     random = np.random.RandomState(5)
     model.set_weights([w + random.normal(0, 0.1, w.shape) for w in model.get_weights()])
@@ -46,7 +46,7 @@ def saved(model: tf.keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def hdf5(model: tf.keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As Keras 2.12 writes it under the name `.keras`, compiled."""
+    """A compiled model in HDF5 under the name `.keras`, as written by Keras 2.12."""
     copy = tf.keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     copy.compile("adam", "mse")
@@ -57,7 +57,7 @@ def hdf5(model: tf.keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture
 def altered(saved: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Copies the saved model with some of its members edited, or left out, and others added."""
+    """Copies the saved model with edited, omitted or additional members."""
 
     def alter(*, without: str = "", added: dict[str, bytes] | None = None, **edits: Edit) -> Path:
         path = tmp_path / "model.keras"
@@ -79,7 +79,7 @@ def altered(saved: Path, tmp_path: Path) -> Callable[..., Path]:
 
 
 def refusal(path: Path) -> str:
-    """What `load_model` says of a file, without the file's name."""
+    """Returns the error message of `load_model` without the file's name."""
     with pytest.raises(InputError) as caught:
         load_model(path, RECIPE)
     message = str(caught.value)
@@ -89,11 +89,11 @@ def refusal(path: Path) -> str:
 
 
 def layer(config: Any, name: str) -> Any:
-    """The first layer of a class in a model's configuration."""
+    """Returns the first layer of a class in a model's configuration."""
     return next(item for item in config["config"]["layers"] if item["class_name"] == name)
 
 
-# ---- as it was
+# ---- unchanged models
 
 
 def test_predictions_are_identical_after_loading(model: tf.keras.Model, saved: Path) -> None:
@@ -111,7 +111,7 @@ def test_loaded_model_keeps_its_penalties_and_dropout(saved: Path) -> None:
     assert rates == [RECIPE.dropout] * 2
 
 
-# ---- another model than the recipe's
+# ---- models of another recipe
 
 
 @pytest.mark.parametrize(("l2", "dropout"), [(2e-3, 0.5), (0.0, 0.5), (1e-3, 0.4)])
@@ -147,8 +147,8 @@ def test_a_model_with_other_layers_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "model.keras") == "not the model that its recipe 'fast' describes"
 
 
-def test_a_model_that_a_summary_does_not_tell_apart_is_refused(tmp_path: Path) -> None:
-    """The same layers, but what comes out has gone round the second dropout."""
+def test_a_model_with_the_same_summary_but_other_connections_is_refused(tmp_path: Path) -> None:
+    """The layers are the same, but the output bypasses the second dropout."""
     original = build_for(RECIPE, seed=0)
     tensor = images = tf.keras.Input((28, 28, 1))
     for part in original.layers:
@@ -160,7 +160,7 @@ def test_a_model_that_a_summary_does_not_tell_apart_is_refused(tmp_path: Path) -
     assert refusal(tmp_path / "model.keras") == "not the model that its recipe 'fast' describes"
 
 
-# ---- damaged
+# ---- damaged files
 
 
 @pytest.mark.parametrize("length", [0, 3, 100, 20_000, -1])
@@ -171,7 +171,7 @@ def test_a_truncated_file_is_refused(saved: Path, tmp_path: Path, length: int) -
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
-def test_one_altered_bit_is_noticed(saved: Path, tmp_path: Path, share: float) -> None:
+def test_one_altered_bit_is_detected(saved: Path, tmp_path: Path, share: float) -> None:
     content = bytearray(saved.read_bytes())
     content[int(share * len(content))] ^= 1
     path = tmp_path / "model.keras"
@@ -180,16 +180,18 @@ def test_one_altered_bit_is_noticed(saved: Path, tmp_path: Path, share: float) -
 
 
 @pytest.mark.parametrize("member", ["config.json", "metadata.json"])
-def test_a_file_that_lacks_a_member_is_refused(member: str, altered: Callable[..., Path]) -> None:
+def test_a_file_without_a_required_member_is_refused(
+    member: str, altered: Callable[..., Path]
+) -> None:
     assert refusal(altered(without=member)) == "not a whole Keras model file"
 
 
-def test_a_file_that_lacks_its_weights_is_refused(altered: Callable[..., Path]) -> None:
+def test_a_file_without_weights_is_refused(altered: Callable[..., Path]) -> None:
     message = refusal(altered(without="model.weights.h5"))
     assert message.startswith("the model is damaged: ")
 
 
-def test_a_configuration_nested_without_end_is_refused(tmp_path: Path) -> None:
+def test_a_deeply_nested_configuration_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("config.json", "[" * 100_000 + "]" * 100_000)
@@ -197,12 +199,12 @@ def test_a_configuration_nested_without_end_is_refused(tmp_path: Path) -> None:
     assert refusal(path) == "not a whole Keras model file"
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "model.keras") == "No such file or directory"
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    """Keras 3 reads a folder as a model as well."""
+    """Keras 3 also reads a folder as a model."""
     (tmp_path / "model.keras").mkdir()
     assert refusal(tmp_path / "model.keras") == "Is a directory"
 
@@ -210,16 +212,14 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 # ---- another Keras
 
 
-def test_hdf5_is_read_as_the_zip_format_is(model: tf.keras.Model, hdf5: Path) -> None:
-    """Keras 2.12 writes it under this name by default, and loads it without safe mode."""
+def test_hdf5_gives_the_same_predictions(model: tf.keras.Model, hdf5: Path) -> None:
+    """Keras 2.12 writes HDF5 under this name by default, and loads it without safe mode."""
     images = np.random.RandomState(1).rand(7, 28, 28, 1).astype(np.float32)
     predictions = load_model(hdf5, RECIPE).predict(images, verbose=0)
     assert predictions == pytest.approx(model.predict(images, verbose=0), rel=1e-5)
 
 
-def test_hdf5_is_not_changed_and_its_copy_names_nothing_that_compiles(
-    hdf5: Path, tmp_path: Path
-) -> None:
+def test_hdf5_is_unchanged_and_its_copy_has_no_compile_settings(hdf5: Path, tmp_path: Path) -> None:
     before = hdf5.read_bytes()
     copy = checked_copy(hdf5, tmp_path)
     with h5py.File(hdf5) as old, h5py.File(copy.path) as new:
@@ -228,7 +228,7 @@ def test_hdf5_is_not_changed_and_its_copy_names_nothing_that_compiles(
     assert hdf5.read_bytes() == before
 
 
-def test_what_hdf5_names_is_checked_as_well(hdf5: Path, tmp_path: Path) -> None:
+def test_the_content_of_hdf5_is_checked(hdf5: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     path.write_bytes(hdf5.read_bytes())
     with h5py.File(path, "r+") as file:
@@ -251,12 +251,12 @@ def test_truncated_hdf5_is_refused(hdf5: Path, tmp_path: Path, length: int) -> N
     assert refusal(path) == "not a whole Keras model file"
 
 
-def test_a_model_of_another_keras_is_loaded_where_it_can_be(altered: Callable[..., Path]) -> None:
+def test_a_model_of_another_keras_is_loaded_if_possible(altered: Callable[..., Path]) -> None:
     path = altered(metadata=lambda metadata: metadata.update(keras_version="9.8.7"))
     assert load_model(path, RECIPE).count_params() == 44_426
 
 
-def test_a_model_that_this_keras_cannot_read_is_refused_with_both_versions(
+def test_a_model_unreadable_for_this_keras_is_refused_with_both_versions(
     altered: Callable[..., Path],
 ) -> None:
     path = altered(
@@ -266,7 +266,7 @@ def test_a_model_that_this_keras_cannot_read_is_refused_with_both_versions(
     assert refusal(path) == f"written by Keras 9.8.7, which Keras {keras_version()} cannot read"
 
 
-def test_a_version_is_printed_only_if_it_is_one(altered: Callable[..., Path]) -> None:
+def test_only_a_valid_version_is_printed(altered: Callable[..., Path]) -> None:
     path = altered(
         config=set_in("Conv2D", filters="six"),
         metadata=lambda metadata: metadata.update(keras_version="3.0\nall is well"),
@@ -276,12 +276,14 @@ def test_a_version_is_printed_only_if_it_is_one(altered: Callable[..., Path]) ->
     )
 
 
-def test_an_unreadable_model_of_this_keras_is_damaged(altered: Callable[..., Path]) -> None:
+def test_an_unreadable_model_of_this_keras_is_reported_as_damaged(
+    altered: Callable[..., Path],
+) -> None:
     message = refusal(altered(config=set_in("Conv2D", filters="six")))
     assert message.startswith("the model is damaged: ")
 
 
-# ---- hostile
+# ---- hostile files
 
 
 def foreign_module(module: str, name: str = "Dense") -> Edit:
@@ -320,7 +322,7 @@ def name_the_model(config: Any) -> None:
         (name_the_model, "evil.models"),
     ],
 )
-def test_what_is_not_known_to_be_harmless_is_refused_by_name(
+def test_content_not_known_to_be_harmless_is_refused_by_name(
     edit: Edit, named: str, altered: Callable[..., Path]
 ) -> None:
     assert refusal(altered(config=edit)) == f"refused, {named!r} is not known to be harmless"
@@ -328,7 +330,7 @@ def test_what_is_not_known_to_be_harmless_is_refused_by_name(
 
 @pytest.fixture
 def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A file that importing the module `evil` makes; at the end it is shown that it does."""
+    """A file created by an import of the module `evil`; the tear-down shows that this works."""
     marker = tmp_path / "was-imported"
     (tmp_path / "evil.py").write_text(f"import pathlib; pathlib.Path({str(marker)!r}).touch()")
     monkeypatch.syspath_prepend(tmp_path)
@@ -338,15 +340,13 @@ def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     assert marker.exists()
 
 
-def test_a_module_that_the_file_names_is_not_imported(
-    altered: Callable[..., Path], trap: Path
-) -> None:
+def test_a_module_in_the_file_is_not_imported(altered: Callable[..., Path], trap: Path) -> None:
     path = altered(config=foreign_module("evil"))
     assert refusal(path) == "refused, 'evil' is not known to be harmless"
     assert not trap.exists()
 
 
-def test_a_module_that_is_named_for_compiling_is_not_imported(
+def test_a_module_in_the_compile_settings_is_not_imported(
     altered: Callable[..., Path], trap: Path
 ) -> None:
     def add_compilation(config: Any) -> None:
@@ -359,10 +359,10 @@ def test_a_module_that_is_named_for_compiling_is_not_imported(
     assert not trap.exists()
 
 
-def test_what_compiles_is_left_out_at_any_depth(
+def test_compile_settings_are_removed_at_any_depth(
     altered: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Keras leaves it out for the outermost model only."""
+    """Keras ignores them only for the outermost model."""
 
     def add_compilation(config: Any) -> None:
         layer(config, "Dense")["compile_config"] = {"optimizer": {"class_name": "Evil"}}
@@ -376,10 +376,8 @@ def test_what_compiles_is_left_out_at_any_depth(
     assert "Evil" not in text
 
 
-def test_keras_sees_three_members_of_the_archive(
-    altered: Callable[..., Path], tmp_path: Path
-) -> None:
-    """Older Keras unpickle `model.weights.npz`, and unpack everything if there are more."""
+def test_the_copy_has_only_three_members(altered: Callable[..., Path], tmp_path: Path) -> None:
+    """Older Keras versions unpickle `model.weights.npz`, and unpack any additional members."""
     added = {"model.weights.npz": b"a pickle", "assets/x": b"", "../../x": b""}
     (tmp_path / "copy").mkdir()
     copy = checked_copy(altered(added=added), tmp_path / "copy")
@@ -387,16 +385,16 @@ def test_keras_sees_three_members_of_the_archive(
         assert sorted(archive.namelist()) == ["config.json", "metadata.json", "model.weights.h5"]
 
 
-def test_pickled_weights_are_not_read_in_place_of_others(altered: Callable[..., Path]) -> None:
+def test_pickled_weights_are_not_read(altered: Callable[..., Path]) -> None:
     path = altered(without="model.weights.h5", added={"model.weights.npz": b"a pickle"})
     assert refusal(path).startswith("the model is damaged: ")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_keras_sees_the_configuration_that_was_checked(
+def test_keras_loads_the_checked_configuration(
     saved: Path, altered: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Of two members of one name."""
+    """The archive has two members of one name."""
     with zipfile.ZipFile(altered(config=foreign_module("evil"))) as archive:
         evil = archive.read("config.json")
     path = altered(added={"config.json": evil})
@@ -410,7 +408,7 @@ def test_keras_sees_the_configuration_that_was_checked(
         assert b"evil" not in archive.read("config.json")
 
 
-def test_a_file_that_is_large_unpacked_is_refused_unread(
+def test_a_file_too_large_when_unpacked_is_refused_unread(
     altered: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(saved_model, "LARGEST_FILE", 10_000_000)
@@ -421,10 +419,10 @@ def test_a_file_that_is_large_unpacked_is_refused_unread(
     assert refusal(path).endswith(" bytes unpacked, which no LeNet-5 takes")
 
 
-def test_layers_that_wait_for_each_other_are_refused(
+def test_layers_with_circular_inputs_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keras before 3.15 would try without end."""
+    """Keras before 3.15 would never finish."""
     images = tf.keras.Input((28, 28, 1), name="images")
     first = tf.keras.layers.Flatten(name="first")(images)
     last = tf.keras.layers.Dense(10, activation="softmax", name="last")(first)
@@ -453,8 +451,8 @@ def test_code_in_a_lambda_layer_is_not_run(tmp_path: Path) -> None:
         arguments={"folder": str(marker)},
     )
     save_model(tf.keras.Sequential([tf.keras.Input((28, 28, 1)), trap]), path)
-    marker.rmdir()  # building the model has run it
+    marker.rmdir()  # building the model ran the code
     assert refusal(path) == ("refused, 'Lambda' is not known to be harmless")
     assert not marker.exists()
     tf.keras.models.load_model(str(path), safe_mode=False)
-    assert marker.exists()  # the trap was armed
+    assert marker.exists()  # the trap works

@@ -1,4 +1,4 @@
-"""The unit tests in two processes give what they give in one, also where the second one dies."""
+"""Unit tests in two processes give the same results as in one, even after a crash."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ MODULES = {
 
 @pytest.fixture
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs these modules and others, in a process of its own, where two cores are found."""
+    """Runs the modules in a subprocess that detects two cores."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     cores = "import os\nos.sched_getaffinity = lambda _: {0, 1}\n"
@@ -69,7 +69,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def processes(pytester: pytest.Pytester) -> dict[str, str]:
-    """Which process ran each test, by JUnit's file."""
+    """Returns the process of each test, from the JUnit file."""
     cases = ElementTree.parse(pytester.path / "junit.xml").getroot().iter("testcase")  # noqa: S314
     ran = {case.get("name", ""): case.find(".//property") for case in cases}
     return {name: found.get("value", "") for name, found in ran.items() if found is not None}
@@ -87,7 +87,7 @@ def test_both_processes_take_modules_and_each_test_runs_once(
     done.assert_outcomes(passed=5)
     assert sorted(order(pytester)) == ["test_a1", "test_a2", "test_b", "test_gate", "test_speed"]
     ran = processes(pytester)
-    assert ran["test_b"] == "second"  # it begins with the last module
+    assert ran["test_b"] == "second"  # the second process starts with the last module
     assert ran["test_a1"] == ran["test_a2"]
 
 
@@ -102,7 +102,7 @@ def test_the_gate_stays_here_and_benchmarks_run_alone_at_the_end(
 
 
 @pytest.mark.parametrize("option", ["--one-process", "--pdb", "--lf"])
-def test_who_looks_at_tests_gets_one_process(
+def test_debugging_options_use_one_process(
     run: Run, pytester: pytest.Pytester, option: str
 ) -> None:
     (pytester.path / "second").touch()
@@ -111,22 +111,22 @@ def test_who_looks_at_tests_gets_one_process(
     assert set(processes(pytester).values()) == {"first"}
 
 
-def test_what_fails_in_the_second_process_fails(run: Run) -> None:
+def test_a_failure_in_the_second_process_is_reported(run: Run) -> None:
     failing = "import warnings\ndef test_b():\n    warnings.warn('of b')\n    assert 1 == 2"
     done = run(test_b=failing)
     assert done.ret == 1
-    done.assert_outcomes(passed=4, failed=1, warnings=2)  # and one of the plugin's import
+    done.assert_outcomes(passed=4, failed=1, warnings=2)  # one of them from the plugin's import
     done.stdout.fnmatch_lines(["*assert 1 == 2", "*UserWarning: of b", "FAILED tests/test_b.py*"])
 
 
-def test_the_first_failure_ends_both_where_it_is_asked_for(run: Run) -> None:
+def test_exitfirst_stops_both_processes(run: Run) -> None:
     done = run("-x", test_b="def test_b(): assert 0", test_a="import time\ndef test_a(): pass")
     assert done.ret == 1
     done.assert_outcomes(failed=1, passed=done.parseoutcomes().get("passed", 0))
     assert "test_speed" not in done.stdout.str()
 
 
-def test_what_the_second_process_dies_of_fails_and_the_rest_runs_here(
+def test_a_crash_of_the_second_process_fails_one_test_and_the_rest_runs_here(
     run: Run, pytester: pytest.Pytester
 ) -> None:
     deadly = """
@@ -145,7 +145,9 @@ def test_what_the_second_process_dies_of_fails_and_the_rest_runs_here(
     assert processes(pytester)["test_b3"] == "first"
 
 
-def test_a_second_process_that_cannot_start_is_told(run: Run, pytester: pytest.Pytester) -> None:
+def test_a_failed_start_of_the_second_process_gives_a_warning(
+    run: Run, pytester: pytest.Pytester
+) -> None:
     (pytester.path / "second").touch()
     breaking = "import pytest\ndef pytest_collection(session):\n"
     breaking += "    if hasattr(session.config, 'workerinput'): raise pytest.UsageError('broken')\n"

@@ -1,4 +1,4 @@
-"""`lenet5 train`: what it prints, its exit status, and what it leaves behind."""
+"""`lenet5 train`: output, exit status and files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.commands import (
 def test_training_prints_every_epoch_and_the_score(
     train: Callable[..., Answer], asked: list[str], engine: str
 ) -> None:
-    """Without a terminal there is no bar."""
+    """Without a terminal there is no progress bar."""
     assert train("--epochs", 2, "--seed", 4, *asked) == Answer(
         0,
         f"recipe fast, engine {engine}, seed 4, 1,297 training images of digits, "
@@ -53,7 +53,7 @@ def test_training_prints_every_epoch_and_the_score(
 
 
 @pytest.mark.usefixtures("scripted")
-def test_a_run_that_stopped_early_says_so(
+def test_early_stopping_is_printed(
     train: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     early = replace(scripted_training.HISTORY, stopped_early=True)
@@ -76,7 +76,7 @@ def test_a_run_that_stopped_early_says_so(
 def test_the_run_directory_is_named_after_the_run(
     lenet5: Callable[..., Answer], tmp_path: Path, arguments: tuple[str, ...], name: str
 ) -> None:
-    """And after its engine, unless that is the default."""
+    """The name includes the engine, unless it is the default."""
     answer = lenet5("train", "--dataset", "digits", "--threads", threads_in_use(), *arguments)
     assert answer.out.endswith(f"; run directory runs/{name}\n")
     assert sorted(contents(tmp_path / "runs" / name)) == WHOLE_RUN
@@ -84,7 +84,7 @@ def test_the_run_directory_is_named_after_the_run(
 
 @pytest.mark.usefixtures("scripted")
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_run_directory_records_what_was_asked_for(
+def test_the_run_directory_records_the_arguments(
     train: Callable[..., Answer], tmp_path: Path, engine: str
 ) -> None:
     train("--epochs", 2, "--seed", 4, "--engine", engine)
@@ -106,17 +106,17 @@ def test_the_run_directory_records_what_was_asked_for(
 
 
 class Terminal(io.StringIO):
-    """A stream that says that it is a terminal."""
+    """A stream that reports to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 @pytest.mark.usefixtures("scripted")
-def test_a_terminal_gets_a_bar(
+def test_a_terminal_shows_a_progress_bar(
     train: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With epoch, share, time passed and left, images/s, loss and accuracy; a second a step."""
+    """It has epoch, share, time passed and left, images/s, loss and accuracy; a step takes 1 s."""
     seconds = itertools.count()
     monkeypatch.setattr("tqdm.std.time", lambda: float(next(seconds)))
     monkeypatch.setenv("COLUMNS", "200")
@@ -136,7 +136,7 @@ def test_a_terminal_gets_a_bar(
     )
 
 
-def test_a_real_run_is_whole_and_evaluate_prints_the_same_score(
+def test_a_real_run_is_complete_and_evaluate_prints_the_same_score(
     trained: tuple[Path, str], lenet5: Callable[..., Answer]
 ) -> None:
     directory, printed = trained
@@ -156,7 +156,7 @@ def test_another_process_trains_to_the_same_bits_and_prints_no_log_lines(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One whose hash seed differs; what C++ writes to descriptor 2 shows only in one of its own."""
+    """The hash seed differs; only a subprocess reveals C++ output to descriptor 2."""
     if engine == DEFAULT_ENGINE:
         run, printed = request.getfixturevalue("trained")
     else:
@@ -181,7 +181,7 @@ def test_another_process_trains_to_the_same_bits_and_prints_no_log_lines(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_training_that_diverges_ends_with_status_1(
+def test_diverged_training_exits_with_status_1(
     engine: str, train: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     wild = replace(RECIPES["fast"], name="wild", learning_rate=1e30)
@@ -211,7 +211,7 @@ def test_an_existing_run_is_overwritten_only_with_force(
 
 
 @pytest.mark.parametrize("force", [[], ["--force"]])
-def test_a_folder_that_is_no_run_is_never_touched(
+def test_a_folder_that_is_not_a_run_is_never_changed(
     force: list[str], train: Callable[..., Answer], tmp_path: Path
 ) -> None:
     (tmp_path / "run/plots").mkdir(parents=True)
@@ -222,7 +222,7 @@ def test_a_folder_that_is_no_run_is_never_touched(
     assert contents(tmp_path) == {"run/plots/roc.png": b"mine"}
 
 
-def test_an_output_folder_that_cannot_be_written_is_told_before_training(
+def test_an_unwritable_output_folder_is_reported_before_training(
     train: Callable[..., Answer], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("mine")
@@ -233,7 +233,7 @@ def test_an_output_folder_that_cannot_be_written_is_told_before_training(
 
 
 @pytest.mark.usefixtures("scripted")
-def test_a_disk_too_small_for_the_model_does_not_cost_the_score(
+def test_a_disk_too_small_for_the_model_does_not_lose_the_score(
     train: Callable[..., Answer], tmp_path: Path
 ) -> None:
     with largest_file(50_000):
@@ -251,7 +251,7 @@ def test_a_disk_too_small_for_the_model_does_not_cost_the_score(
 
 @pytest.mark.usefixtures("scripted")
 @pytest.mark.parametrize("failing", ["save_plots", "save_model"])
-def test_a_disk_that_is_full_does_not_cost_an_older_run(
+def test_a_full_disk_does_not_damage_an_older_run(
     failing: str, train: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     train("--seed", 1)

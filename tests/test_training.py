@@ -1,4 +1,4 @@
-"""Training, with either engine, learns, repeats to the bit, and never sees the test images."""
+"""Training with either engine learns, repeats to the bit, and never sees the test images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ each_engine = pytest.mark.parametrize("engine", ENGINES)
 
 @pytest.fixture(scope="module")
 def small(digits: Dataset) -> tuple[Subset, Subset]:
-    """250 training images, of which the last batch of 100 holds 50, and 100 for validation."""
+    """250 training images, with a last batch of 50 at size 100, and 100 validation images."""
     return (
         Subset(digits.training.images[:250], digits.training.labels[:250]),
         Subset(digits.validation.images[:100], digits.validation.labels[:100]),
@@ -37,7 +37,7 @@ def small(digits: Dataset) -> tuple[Subset, Subset]:
 
 @dataclass(frozen=True)
 class Trained:
-    """A run of the recipe SHORT with seed 5 and a clock that stands still."""
+    """A run of the recipe SHORT with seed 5 and a constant clock."""
 
     engine: str
     model: tf.keras.Model
@@ -71,14 +71,14 @@ def test_every_epoch_visits_each_image_once_in_an_order_of_its_own() -> None:
     assert (orders[0] == epoch_order(1000, seed=3, epoch=1)).all()
 
 
-def test_order_is_the_same_under_every_numpy() -> None:
+def test_order_is_the_same_in_every_numpy() -> None:
     assert epoch_order(10, seed=0, epoch=1).tolist() == GOLDEN_ORDER
 
 
 def test_the_graph_takes_the_small_last_batch_along(
     small: tuple[Subset, Subset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Over an epoch of 2.5 batches the loop is handed every index once, in the epoch's order."""
+    """In each epoch of 2.5 batches, the loop gets every index once, in the epoch's order."""
     handed: list[np.ndarray] = []
     build = build_step_loop
 
@@ -103,13 +103,13 @@ def test_the_graph_takes_the_small_last_batch_along(
 
 @each_engine
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_first_step_is_numpys_on_pixels_divided_by_255_with_their_labels(
+def test_first_step_agrees_with_numpy(
     small: tuple[Subset, Subset], engine: str, smoothing: float
 ) -> None:
-    """An epoch of one batch without dropout: its loss and accuracy are the untrained model's.
+    """In an epoch of one batch without dropout, loss and accuracy are the untrained model's.
 
-    The validation loss is that of the weights after it. Where labels are smoothed, a tenth of each
-    is spread over all ten classes, in both losses.
+    NumPy uses pixels divided by 255. The validation loss belongs to the weights after the step.
+    Label smoothing spreads a tenth of each label over all ten classes, in both losses.
     """
     changes = {"epochs": 1, "batch_size": 250, "dropout": 0.0, "label_smoothing": smoothing}
     model, history = train(SHORT.with_overrides(changes), *small, seed=1, engine=engine)
@@ -119,7 +119,7 @@ def test_first_step_is_numpys_on_pixels_divided_by_255_with_their_labels(
     assert _validation(epoch) == _approximately(model.get_weights(), small[1], smoothing)
 
 
-def test_history_tells_of_the_model_that_is_returned(
+def test_history_describes_the_returned_model(
     small: tuple[Subset, Subset], trained: Trained
 ) -> None:
     best = trained.history.epochs[trained.history.best_epoch - 1]
@@ -134,12 +134,12 @@ def test_training_learns(digits: Dataset, engine: str) -> None:
     assert history.epochs[-1].validation_accuracy > 0.9
 
 
-def test_the_model_is_the_average_if_the_recipe_has_one(
+def test_the_model_has_the_averages_if_the_recipe_has_them(
     small: tuple[Subset, Subset], trained: Trained
 ) -> None:
-    """By it epochs are judged, and the weights that were trained are others.
+    """Epochs are compared by the averages, which differ from the trained weights.
 
-    Nor is the model compiled: its file would name a schedule that no other Keras knows.
+    The model is not compiled: its file would name a schedule unknown to other Keras installations.
     """
     recipe = SHORT.with_overrides({"average_decay": 0.9})
     model, history = train(recipe, *small, seed=5, engine=trained.engine)
@@ -152,10 +152,8 @@ def test_the_model_is_the_average_if_the_recipe_has_one(
     assert getattr(model, "optimizer", None) is None
 
 
-def test_training_distorts_its_images_and_not_those_of_validation(
-    small: tuple[Subset, Subset], trained: Trained
-) -> None:
-    """The seed stays the same and so do the rates, but the loss of the first epoch does not."""
+def test_only_training_images_are_distorted(small: tuple[Subset, Subset], trained: Trained) -> None:
+    """With the same seed and rates, distortions change the loss of the first epoch."""
     recipe = SHORT.with_overrides({"shift_pixels": 3.0})
     model, history = train(recipe, *small, seed=5, engine=trained.engine)
     undistorted = trained.history.epochs[0].training_loss
@@ -170,10 +168,10 @@ def test_learning_rates_follow_the_recipe(trained: Trained) -> None:
     assert found == pytest.approx(list(rates), rel=1e-6)
 
 
-def test_a_second_run_is_identical_to_the_bit_however_the_graph_is_called(
+def test_a_second_run_is_identical_to_the_bit(
     small: tuple[Subset, Subset], trained: Trained
 ) -> None:
-    """Neither the process's random state nor a slow clock, which makes calls short, matters."""
+    """The process's random state has no influence, nor has a slow clock, which shortens calls."""
     tf.random.set_seed(99)
     np.random.seed(99)
     seconds = iter(range(1_000_000))
@@ -186,7 +184,7 @@ def test_a_second_run_is_identical_to_the_bit_however_the_graph_is_called(
     )
 
 
-def test_another_seed_gives_other_weights_and_the_recipes_dropout_stays(
+def test_weights_depend_on_the_seed_and_dropout_on_the_recipe(
     small: tuple[Subset, Subset], trained: Trained
 ) -> None:
     recipe = SHORT.with_overrides({"epochs": 1, "dropout": 0.3})
@@ -197,13 +195,13 @@ def test_another_seed_gives_other_weights_and_the_recipes_dropout_stays(
 
 
 @each_engine
-def test_a_loss_that_becomes_nan_ends_training(small: tuple[Subset, Subset], engine: str) -> None:
+def test_a_nan_loss_ends_training(small: tuple[Subset, Subset], engine: str) -> None:
     recipe = SHORT.with_overrides({"learning_rate": 1e30})
     with pytest.raises(DivergenceError, match=r"in epoch 1, step [1-3]$"):
         train(recipe, *small, seed=0, engine=engine)
 
 
-def test_progress_counts_images_up_to_the_whole_epoch(trained: Trained) -> None:
+def test_progress_counts_all_images_of_the_epoch(trained: Trained) -> None:
     for epoch in (1, 2):
         seen = [progress for progress in trained.progress if progress.epoch == epoch]
         counts = [progress.images for progress in seen]
@@ -214,13 +212,13 @@ def test_progress_counts_images_up_to_the_whole_epoch(trained: Trained) -> None:
         assert seen[-1].accuracy == trained.history.epochs[epoch - 1].training_accuracy
 
 
-def test_epochs_are_told_as_they_end(trained: Trained) -> None:
+def test_epochs_are_reported_in_order(trained: Trained) -> None:
     assert [epoch.epoch for epoch in trained.told] == [1, 2]
     assert tuple(trained.told) == trained.history.epochs
 
 
 def test_ctrl_c_keeps_the_finished_epochs(small: tuple[Subset, Subset], trained: Trained) -> None:
-    """The model has the weights after the first epoch, not those it was interrupted with."""
+    """The model has the weights after the first epoch, not the weights at the interruption."""
 
     def interrupt(progress: Progress) -> None:
         if progress.epoch == 2:
@@ -242,7 +240,7 @@ def test_ctrl_c_keeps_the_finished_epochs(small: tuple[Subset, Subset], trained:
 def test_ctrl_c_while_an_epoch_is_reported_keeps_that_epoch(
     small: tuple[Subset, Subset], engine: str
 ) -> None:
-    """History and model agree: the epoch that was just told of is finished, and is the best."""
+    """History and model agree: the reported epoch is finished, and is the best."""
 
     def interrupt(_: Epoch) -> None:
         raise KeyboardInterrupt
@@ -256,7 +254,7 @@ def test_ctrl_c_while_an_epoch_is_reported_keeps_that_epoch(
 
 
 @each_engine
-def test_ctrl_c_in_the_first_epoch_has_no_best_one(
+def test_ctrl_c_in_the_first_epoch_leaves_no_best_epoch(
     small: tuple[Subset, Subset], engine: str
 ) -> None:
     def interrupt(_: Progress) -> None:
@@ -269,10 +267,10 @@ def test_ctrl_c_in_the_first_epoch_has_no_best_one(
 
 
 @pytest.mark.parametrize("asked", [None, *ENGINES])
-def test_the_engine_that_is_asked_for_trains(
+def test_the_requested_engine_trains(
     small: tuple[Subset, Subset], monkeypatch: pytest.MonkeyPatch, asked: str | None
 ) -> None:
-    """Keras where none is."""
+    """The default engine is `keras`."""
     answers = {engine: (build_model(), History(best_epoch=n)) for n, engine in enumerate(ENGINES)}
     for engine, answer in answers.items():
         monkeypatch.setitem(training._TRAIN, engine, lambda *_, answer=answer, **__: answer)
@@ -286,7 +284,7 @@ def test_an_unknown_engine_is_refused(small: tuple[Subset, Subset]) -> None:
     assert str(caught.value) == "unknown engine 'products': choose keras or graph"
 
 
-def test_train_is_never_handed_the_test_images() -> None:
+def test_train_has_no_parameter_for_test_images() -> None:
     assert list(inspect.signature(train).parameters)[:4] == [
         "recipe",
         "training",
@@ -302,10 +300,10 @@ def _validation(epoch: Epoch) -> tuple[float, float]:
 def _approximately(
     weights: list[np.ndarray], subset: Subset, smoothing: float = 0.0
 ) -> tuple[object, object]:
-    """Loss and accuracy on a subset by NumPy, without dropout, with the L2 penalty of SHORT."""
+    """Returns NumPy's loss and accuracy on a subset, without dropout, with SHORT's L2 penalty."""
     truth = numpy_lenet5.forward(weights, subset.images / 255).probabilities
     hard = -np.log(truth[np.arange(len(truth)), subset.labels]).mean()
-    even = -np.log(truth).mean()  # as if every class were as right as any other
+    even = -np.log(truth).mean()  # as if all classes were equally correct
     penalty = numpy_lenet5.loss(weights, truth, subset.labels, SHORT.l2) - hard
     loss = (1 - smoothing) * hard + smoothing * even + penalty
     accuracy = (truth.argmax(axis=1) == subset.labels).mean()

@@ -1,4 +1,4 @@
-"""A layer that tells from within what `fit` does, and a model's weights as a digest."""
+"""A layer that records the batches in `fit`, and a digest of a model's weights."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import tensorflow as tf
 
 
 class Watch(tf.keras.layers.Layer):  # type: ignore[misc]  # TensorFlow has no types
-    """Hands on what it is given, and tells of every batch when it goes through the graph.
+    """Returns its input, and reports every batch when the graph executes it.
 
-    It tells whether the batch is trained on, and its values.
+    A report has the batch's values, and whether it is a training batch.
     """
 
     def __init__(self, tell: Callable[[bool, np.ndarray], object]) -> None:
@@ -30,11 +30,11 @@ class Watch(tf.keras.layers.Layer):  # type: ignore[misc]  # TensorFlow has no t
 
 
 class Tape:
-    """What `Watch` layers told.
+    """Batches reported by `Watch` layers.
 
     Attributes:
-        trained: the batches of training, in order.
-        tested: those of validation, evaluation and prediction.
+        trained: training batches, in order.
+        tested: batches of validation, evaluation and prediction.
     """
 
     def __init__(self) -> None:
@@ -42,17 +42,17 @@ class Tape:
         self.tested: list[np.ndarray] = []
 
     def layer(self) -> Watch:
-        """A new layer that is recorded."""
+        """Returns a new layer whose batches are recorded."""
         return Watch(
             lambda training, rows: (self.trained if training else self.tested).append(rows)
         )
 
     def clear(self) -> None:
-        """Forgets all batches."""
+        """Discards all batches."""
         self.trained.clear()
         self.tested.clear()
 
 
 def bits(model: tf.keras.Model) -> str:
-    """SHA-256 of a model's weights, in order."""
+    """Returns the SHA-256 of a model's weights, in order."""
     return hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights())).hexdigest()
