@@ -1,4 +1,4 @@
-"""Options, fixtures and report hooks that tests/ and bench/ share."""
+"""Options, fixtures and report hooks shared by tests/ and bench/."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_engine, check_seed
 from lenet5.recipes import RECIPES, find_recipe
 
 WITHOUT_TENSORFLOW = ("environments", "fronts", "measure", "records", "report", "verdicts")
-"""Folders of tests that need none: a session of these alone does not start it."""
+"""Test folders without TensorFlow: a session of these alone does not start it."""
 
-# pytester: tests/report/test_session.py makes small reports with it.
+# tests/report/test_session.py runs small sessions with pytester.
 pytest_plugins = ["pytester", "bench.plugin", "tests.second_process"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The terms of the accuracy gate, and what TensorFlow runs with."""
+    """Adds the options of the accuracy gate and of TensorFlow."""
     group = parser.getgroup("lenet5", "LeNet-5: the accuracy gate and TensorFlow")
     group.addoption(
         "--run-dir", type=Path, metavar="DIR", help="gate this run instead of training one"
@@ -67,9 +67,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuses options that make no sense, before anything is imported or run."""
+    """Rejects invalid options before any import or test."""
     option = config.option
-    option.threads = 1 if option.threads is None else option.threads  # bench.plugin has seen it
+    option.threads = 1 if option.threads is None else option.threads  # bench.plugin reads it first
     try:
         find_recipe(option.recipe or "fast")
         check_seed(option.seed or 0)
@@ -77,7 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if not 1 <= option.threads <= 256:
             raise InputError(f"--threads is {option.threads}, expected 1 to 256")
         least = option.min_accuracy
-        if least is not None and not 0 <= least <= 1:  # catches NaN too
+        if least is not None and not 0 <= least <= 1:  # rejects NaN too
             raise InputError(f"--min-accuracy is {least}, expected a share from 0 to 1")
         if option.seeds is not None and (option.dataset or "mnist", least) != ("mnist", None):
             raise InputError("--seeds compares on MNIST: without --dataset and --min-accuracy")
@@ -95,7 +95,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _check_given_model(option: Any) -> None:
-    """Refuses what does not go with `--run-dir` and `--model`; fills in the run's dataset."""
+    """Rejects options that conflict with `--run-dir` or `--model`; sets the run's dataset."""
     given = [name for name in ("run_dir", "model") if getattr(option, name) is not None]
     if len(given) > 1:
         raise InputError("--run-dir and --model name a model each: give one of them")
@@ -116,9 +116,9 @@ def _check_given_model(option: Any) -> None:
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> None:
-    """Starts TensorFlow before a test module can import it: threads cannot be set later.
+    """Starts TensorFlow before a test module imports it: threads cannot be set later.
 
-    Comparisons leave the machine to their workers, which run TensorFlow.
+    A comparison starts TensorFlow only in its workers.
     """
     config = parent.config
     from bench.plugin import EXPERIMENT
@@ -136,16 +136,16 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """The settings in force."""
+    """Returns the effective settings."""
     return (
         f"lenet5: threads {config.option.threads}, CPU only, "
         f"data {default_data_dir(os.environ)}, MNIST folder {config.option.mnist_dir or 'none'}"
     )
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m selects
+@pytest.hookimpl(tryfirst=True)  # before the selection by -m
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what needs the real MNIST, so that `-m "not mnist"` runs the unit tests alone."""
+    """Marks tests that need the real MNIST, so that `-m "not mnist"` selects the unit tests."""
     for item in items:
         if {"mnist", "gated"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("mnist")
@@ -153,7 +153,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def load_dataset(pytestconfig: pytest.Config) -> Callable[[str], data.Dataset]:
-    """Loads a dataset by name; raises InputError where it cannot be had."""
+    """Returns a function that loads a dataset by name, or raises InputError."""
 
     def load(name: str) -> data.Dataset:
         return data.load_dataset(
@@ -167,25 +167,26 @@ def load_dataset(pytestconfig: pytest.Config) -> Callable[[str], data.Dataset]:
 
 @pytest.fixture(scope="session")
 def mnist(load_dataset: Callable[[str], data.Dataset]) -> data.Dataset:
-    """The real MNIST; a test that needs it fails, and is never skipped, where it is not there."""
+    """The real MNIST; without it, a test fails and is never skipped."""
     try:
         return load_dataset("mnist")
     except InputError as error:
         reason = str(error)
-    pytest.fail(reason, pytrace=False)  # here, since within `except` both would be shown
+    pytest.fail(reason, pytrace=False)  # outside `except`, which would show both errors
 
 
 @pytest.fixture(scope="session")
 def digits(load_dataset: Callable[[str], data.Dataset]) -> data.Dataset:
-    """scikit-learn's small digits, which are always there."""
+    """scikit-learn's small digits, always available."""
     return load_dataset("digits")
 
 
-# The first hook of a conftest that knows the options; pytest-benchmark opens its file after the
-# last test, and then loses the results. `--html` and `--junitxml` make their folders themselves.
+# This is the first hook of a conftest that knows the options. pytest-benchmark opens its file after
+# the last test, and would then lose the results. `--html` and `--junitxml` create their folders
+# themselves.
 @pytest.hookimpl(specname="pytest_configure", tryfirst=True)
 def pytest_make_benchmark_folder(config: pytest.Config) -> None:
-    """Makes the folder of `--benchmark-json`."""
+    """Creates the folder of `--benchmark-json`."""
     path = config.getoption("benchmark_json", None)
     if path is not None:
         try:
@@ -196,21 +197,21 @@ def pytest_make_benchmark_folder(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_metadata(metadata: dict[str, Any]) -> None:
-    """Escapes pytest-html's table of test tools: a CI's branch name is anybody's text."""
+    """Escapes pytest-html's table of test tools: a CI branch name is untrusted text."""
     metadata.update({key: _escaped(value) for key, value in metadata.items()})
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_html_report_title(report: Any) -> None:
-    """Gives the report a name that says what it is about."""
+    """Sets the title of the report."""
     report.title = "LeNet-5 in TensorFlow: accuracy and training speed"
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> None:
-    """Puts accuracy, environment, plots and throughput above the table of tests."""
+    """Adds accuracy, environment, plots and throughput above the table of tests."""
     stash = session.config.stash
-    from bench.plugin import comparison_head  # pytest wants to import its plugins first
+    from bench.plugin import comparison_head  # pytest imports its plugins first
 
     if head := comparison_head(session.config):
         prefix.append(head)
@@ -230,12 +231,12 @@ def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> N
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_html_results_table_row(report: Any, cells: list[str]) -> None:
-    """Escapes the test id: pytest-html does not."""
+    """Escapes the test id, since pytest-html does not."""
     cells[1] = id_cell(report)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Says what was measured in so many words."""
+    """Prints the findings of the session."""
     findings = config.stash.get(FINDINGS, [])
     if findings:
         terminalreporter.section("findings")
@@ -255,5 +256,5 @@ def _test_counts(config: pytest.Config) -> dict[str, int]:
     return {
         outcome: len(reports)
         for outcome, reports in stats.items()
-        if outcome not in ("", "warnings", "deselected")  # "": set-ups and tear-downs that passed
+        if outcome not in ("", "warnings", "deselected")  # "": passed set-ups and tear-downs
     }

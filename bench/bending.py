@@ -38,7 +38,7 @@ def refuse_bending(config: pytest.Config, names: Iterable[str]) -> None:
         given["numprocesses"] = True
     for name, value in given.items():
         if value:
-            told = "would skip, repeat, spread out or time out verdicts: leave it out"
+            told = "would skip, repeat, spread out or time out verdicts: remove it"
             raise pytest.UsageError(f"{BENDING[name]} {told}")
 
 

@@ -103,7 +103,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--budget",
         type=float,
         metavar="SECONDS",
-        help="of measuring, per candidate; default: 900",
+        help="measuring time per candidate; default: 900",
     )
     add(
         "--accuracy-margin",
@@ -173,7 +173,7 @@ def _asked_module(option: Any) -> str | None:
     asked += ["test_mutations.py"] if option.mutations else []
     if len(asked) > 1:
         options = " and ".join(ON_REQUEST[name] for name in asked)
-        raise pytest.UsageError(f"{options} are sessions of their own: give one of them")
+        raise pytest.UsageError(f"{options} cannot be combined: give one of them")
     return asked[0] if asked else None
 
 
@@ -202,9 +202,9 @@ def _refuse(option: Any, names: Sequence[str], reason: str) -> None:
 
 def _experiment(option: Any) -> Experiment:
     if option.seeds is not None:
-        _refuse(option, _SPEED_ONLY, "is of speed, --seeds compares accuracy: leave it out")
+        _refuse(option, _SPEED_ONLY, "applies to speed only: remove it, or remove --seeds")
         return AccuracyExperiment.of_options(option, project=FOLDER.parent)
-    _refuse(option, _ACCURACY_ONLY, "is of accuracy: add --seeds, or leave it out")
+    _refuse(option, _ACCURACY_ONLY, "applies to accuracy only: add --seeds, or remove it")
     return SpeedExperiment.of_options(option, project=FOLDER.parent)
 
 
@@ -212,7 +212,7 @@ def pytest_report_header(config: pytest.Config) -> str:
     """Returns the terms of the comparison."""
     experiment = config.stash.get(EXPERIMENT, None)
     if experiment is None:
-        return 'comparison: none, since there is no --baseline (such as "tensorflow-cpu==2.20.0")'
+        return 'comparison: none (--baseline "tensorflow-cpu==2.20.0" compares)'
     return experiment.header()
 
 
@@ -346,7 +346,7 @@ def _status(config: pytest.Config) -> Exit:
         return Exit.FAILED
     found = config.stash.get(OUTCOMES, {})
     selected = config.stash.get(SELECTED, [])
-    unknown = Outcome(Verdict.INCONCLUSIVE, "something kept it from being measured")
+    unknown = Outcome(Verdict.INCONCLUSIVE, "not measured for an unknown reason")
     return exit_code(found.get(key, unknown) for key in selected)
 
 

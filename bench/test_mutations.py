@@ -68,7 +68,7 @@ def test_a_mutation_of_the_project_is_noticed(
     failed, output = notice(tmp_path, mnist_dir=pytestconfig.option.mnist_dir)
     found.append(Noticed(mutation.name, mutation.file, failed))
     record_property("noticed_by", ", ".join(failed))
-    assert failed, f"nothing noticed: {mutation.name}\n{output}"
+    assert failed, f"no test noticed: {mutation.name}\n{output}"
 
 
 @pytest.mark.parametrize("breakage", BREAKAGES, ids=lambda breakage: breakage.name)
@@ -85,7 +85,7 @@ def test_a_breakage_of_the_framework_is_noticed(
     failed, output = notice(copy, breakage=breakage.name, mnist_dir=mnist_dir)
     found.append(Noticed(breakage.name, breakage.kind, failed))
     record_property("noticed_by", ", ".join(failed))
-    assert failed, f"nothing noticed: {breakage.name}\n{output}"
+    assert failed, f"no test noticed: {breakage.name}\n{output}"
 
 
 def test_the_unbroken_project_passes(unbroken: str) -> None:

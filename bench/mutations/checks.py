@@ -35,7 +35,7 @@ _OTHER_TESTS = (
 # All checks of broken code except the gate.
 ORDINARY_CHECKS = (*_TESTS_OF_FIT, *_OTHER_TESTS)
 GATE = "tests/test_accuracy_gate.py"
-HEADER = ("broken", "of", "noticed by", "first test that failed", "failed, of at most 3")
+HEADER = ("breakage", "part", "noticed by", "first failed test", "failed tests (at most 3)")
 
 
 @dataclass(frozen=True)
@@ -129,14 +129,14 @@ def run_checks(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise RuntimeError(f"the tests did not end in {_LONGEST_SECONDS:g} s") from None
+        raise RuntimeError(f"the tests did not finish within {_LONGEST_SECONDS:g} s") from None
     output = done.stdout[-3000:] + done.stderr[-1000:]
     failed = tuple(_FAILED.findall(done.stdout))
     # 2: a test module could not be imported; pytest lists it as well.
     if done.returncode not in (0, 1) and not (done.returncode == 2 and failed):
         raise RuntimeError(f"pytest ended with status {done.returncode}:\n{output}")
     if done.returncode == 1 and not failed:
-        raise RuntimeError(f"no test ran, or none that failed has a name:\n{output}")
+        raise RuntimeError(f"no test ran, or the failed tests have no names:\n{output}")
     return failed, output
 
 

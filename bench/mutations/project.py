@@ -208,6 +208,6 @@ def apply(mutation: Mutation, folder: Path) -> None:
     if text.count(mutation.old) != 1:
         raise ValueError(
             f"{mutation.name}: {mutation.file} has {text.count(mutation.old)} times what the "
-            "mutation replaces: it went stale"
+            "mutation replaces: it is stale"
         )
     path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")

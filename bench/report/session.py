@@ -19,6 +19,7 @@ import pytest
 from bench.records.trainings import Trained, identity, read_reference
 from bench.report.pages import Picture, render
 from bench.report.tables import Table
+from bench.report.throughput import Throughput
 from bench.report.versions import CPUS_ONLY, facts, text_of
 from lenet5.errors import InputError
 from lenet5.run_directory import read_history, read_run
@@ -65,27 +66,10 @@ PLOTS = {
 }
 """Captions of the files in a run's `plots` folder, in the report's order."""
 
-_CURVES = "Every epoch beside the reference of recipe and engine"
+_CURVES = "Every epoch compared with the reference of recipe and engine"
 _FIRST_FACTS = ("tensorflow", "keras", "numpy", "python", "cpu", "threads", "usable_cores")
 # Reading or formatting a missing, truncated or foreign file raises one of these.
 _DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError)
-
-
-@dataclass(frozen=True)
-class Throughput:
-    """Result of one benchmark.
-
-    Attributes:
-        name: Name of the benchmark, such as `train_step[loop,b32]`.
-        batch_size: Images per batch; None if the benchmark does not say.
-        threads: TensorFlow's threads; None if the benchmark does not say.
-        images_per_second: One value per round, in the order measured; not empty.
-    """
-
-    name: str
-    batch_size: int | None
-    threads: int | None
-    images_per_second: tuple[float, ...]
 
 
 class _Section(NamedTuple):
@@ -94,31 +78,6 @@ class _Section(NamedTuple):
     title: str
     notes: Sequence[str]
     table: Table
-
-
-def session_throughput(config: pytest.Config) -> list[Throughput]:
-    """Returns the results of this session's benchmarks, in the order of their runs.
-
-    A benchmark without an error counts if its `extra_info` has `images` (per round) or
-    `images_per_second`. The list is empty without pytest-benchmark or with it disabled.
-    """
-    session = getattr(config, "_benchmarksession", None)  # the only place with the results
-    rows = (_throughput(benchmark) for benchmark in getattr(session, "benchmarks", ()))
-    return [row for row in rows if row is not None]
-
-
-def _throughput(benchmark: Any) -> Throughput | None:
-    info = benchmark.extra_info
-    if benchmark.has_error:
-        return None
-    if "images" in info:
-        rates = tuple(info["images"] / seconds for seconds in benchmark.stats.data if seconds > 0)
-    else:
-        rates = (info["images_per_second"],) if "images_per_second" in info else ()
-    if not rates:
-        return None
-    name = str(benchmark.name).removeprefix("test_")
-    return Throughput(name, info.get("batch_size"), info.get("threads"), rates)
 
 
 def id_cell(report: pytest.TestReport | pytest.CollectReport) -> str:
@@ -172,7 +131,7 @@ def _gate(model: Gated) -> _Section:
     rows = [("Bounds", bounds), ("Model file", str(model.path))]
     notes = [] if low <= model.accuracy <= high else ["The accuracy is outside the bounds."]
     if model.run_directory is None:
-        rows.append(("Recipe", "not known: it was trained elsewhere"))
+        rows.append(("Recipe", "unknown: the model was trained elsewhere"))
     else:
         for name, read in (("recipe", _recipe_rows), ("metrics", _metric_rows)):
             path = model.run_directory / f"{name}.json"

@@ -85,7 +85,7 @@ def self_check_table(rows: Sequence[Row]) -> Table:
 def error_rates_table(replays: Mapping[str, Replays]) -> Table:
     """Returns the share of each accuracy verdict, one row per pair of files."""
     header = (
-        *("candidate", "the baseline's", "compared", "seeds", "loses (points)", "deviation"),
+        *("candidate", "seeds of the baseline", "test", "seeds", "loses (points)", "deviation"),
         *("runs", *_VERDICTS, "seeds a run"),
     )
     rows = []
@@ -93,8 +93,8 @@ def error_rates_table(replays: Mapping[str, Replays]) -> Table:
         total = sum(found.counts.values())
         rows.append(
             (
-                *(name, "the same" if found.beside else "others"),
-                *("one by one" if found.paired else "means", str(found.pool)),
+                *(name, "same" if found.beside else "different"),
+                *("paired" if found.paired else "unpaired", str(found.pool)),
                 *(f"{found.loss_points:.3f}", f"{found.deviation_points:.3f}", str(total)),
                 *(f"{100 * found.counts[verdict] / total:.1f} %" for verdict in Verdict),
                 f"{found.mean_seeds:.1f}",

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from bench.report import charts
+from bench.report.throughput import Throughput
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from bench.report.session import Throughput
 
 
 # Okabe & Ito (2008), distinguishable with any colour vision; grey for names without these words.

@@ -28,12 +28,12 @@ HEADER = (
 EXPLANATION = (
     ("ratio", "Candidate over baseline; above 1 is slower or bigger. In MiB: their difference."),
     ("interval", "At the confidence of the look that decided, or of the last one."),
-    ("totals", "Ratio of the sums of all samples; stalls show in it."),
+    ("totals", "Ratio of the sums of all samples; shows stalls."),
     (
         "detects",
         "Slowdown that this comparison, with its looks and correction, calls FAIL with 80 % power.",
     ),
-    ("informational", "The verdict on such a workload has no weight."),
+    ("informational", "The verdict does not count for the exit code."),
 )
 
 
@@ -206,7 +206,7 @@ def notes(results: Results) -> list[str]:
         count = len(results.blocks)
         found.append(
             f"INCOMPLETE: the comparison was interrupted after {count} "
-            f"block{'' if count == 1 else 's'}; all that follows rests on those."
+            f"block{'' if count == 1 else 's'}; everything below is based on these."
         )
     found += ["The last record of the file was cut off and is left out."] * results.torn
     sides = [(f"The baseline {results.baseline.label}", results.baseline)]
@@ -235,7 +235,7 @@ def failures(results: Results) -> list[FailureGroup]:
         for failure in block.failures:
             side = results.candidates[block.candidate].label
             if failure.side == BASELINE:
-                side = f"the baseline {results.baseline.label} (beside {side})"
+                side = f"the baseline {results.baseline.label} (in blocks with {side})"
             what = f"{failure.workload}: " if failure.workload else "did not start: "
             key = (f"{side}, {what}{failure.reason}", failure.output)
             found.setdefault(key, {})[str(block.number + 1)] = None  # a repeated block once
@@ -344,6 +344,6 @@ def _unlike_notes(results: Results) -> list[str]:
         if (more := len(there.keys() ^ here.keys())) > _MANY_PACKAGES:
             found.append(
                 f"{side.label}: {more} packages are on one side only, and TensorFlow and Keras "
-                "import some that they find: import and memory are of these too."
+                "import some of them if present, which affects import time and memory."
             )
     return found

@@ -73,7 +73,7 @@ def replay(
         ("engines", baseline.engine, candidate.engine),
     ):
         if one != other:
-            raise InputError(f"the two files are of unlike {what}")
+            raise InputError(f"the two files differ in {what}")
     theirs, ours, beside = _pools(baseline, candidate)
     terms = Comparison(margin_points, beside and pairs_seeds(baseline.engine), beside)
     random = np.random.RandomState(seed)

@@ -312,7 +312,7 @@ def describe(decision: Decision, candidate: str, baseline: str, reason: str = ""
     elif d.blocks < 2:
         more = f"a verdict takes {_blocks(LOOKS[0].blocks)} at least"
     else:
-        more = "no look within 24 blocks would probably decide"
+        more = "probably no look within 24 blocks would decide"
     return f"{text}, margin {d.terms.margin:g}: {more}"
 
 

@@ -146,7 +146,7 @@ def replay(
     ]
     like = replace(runs[0], workloads=terms)
     if not any(run.complete for run in runs):
-        raise InputError(f"{bank}: no run came to its end: python -m bench calibrate --runs N")
+        raise InputError(f"{bank}: no run is complete: python -m bench calibrate --runs N")
     real = [replace(run, workloads=terms) for run in runs if run.complete]
     return [
         Row(bank, "runs", len(blocks), _count(real)),
@@ -165,7 +165,7 @@ def false_alarms(found: Results, cache: Path) -> str:
     """Describes this machine's rate of false alarms, or says that it was not measured here."""
     terms = found.workloads.get(WORKLOAD)
     if terms is None:
-        return f"false alarms: of {WORKLOAD} only, which is not in this comparison"
+        return f"false alarms: measured for {WORKLOAD} only, which this comparison lacks"
     folder = bank_folder(cache, EQUAL, found)
     try:
         runs = read_bank(folder)

@@ -27,10 +27,9 @@ from bench.report.session import (
     GATED,
     PLOTS,
     Gated,
-    Throughput,
     head_html,
-    session_throughput,
 )
+from bench.report.throughput import Throughput, session_throughput
 from bench.report.tables import Table
 from bench.report.throughput_plots import throughput_figure
 from lenet5.history import Epoch, History
@@ -393,7 +392,7 @@ def test_a_model_trained_elsewhere_has_an_unknown_recipe(run: Run, tmp_path: Pat
     """Only its accuracy is known: no recipe, no plots."""
     _, page = run(PASSING, others=[replace(gated(tmp_path), engine="", run_directory=None)])
     assert ACCURACY in page.words
-    assert "Recipe not known: it was trained elsewhere" in page.words
+    assert "Recipe unknown: the model was trained elsewhere" in page.words
     assert "Plots" not in page.words
 
 
@@ -413,7 +412,7 @@ def test_curves_of_runs_with_a_reference_are_one_picture(
     write_json(run_directory / "recipe.json", run_content(RecipeRun(recipe, {}, 0, "mnist")))
     write_json(run_directory / "history.json", asdict(history))
     _, page = run(PASSING, run_directory=run_directory)
-    assert "Every epoch beside the reference of recipe and engine" in page.pictures
+    assert "Every epoch compared with the reference of recipe and engine" in page.pictures
     assert PLOTS["curves.png"] not in page.pictures
     assert len(page.pictures) == len(PLOTS)
 

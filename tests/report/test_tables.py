@@ -56,7 +56,7 @@ def test_error_rates_are_shares_of_runs() -> None:
     table = error_rates_table({"equal": found, "other": other})
     (first, second) = table.rows
     assert first == (
-        *("equal", "the same", "one by one", "60", "0.010", "0.080", "1000"),
+        *("equal", "same", "paired", "60", "0.010", "0.080", "1000"),
         *("98.5 %", "0.5 %", "1.0 %", "10.2"),
     )
     assert second[:3] == ("other", "others", "means")

@@ -81,7 +81,7 @@ SENTENCES: Mapping[str, tuple[str, WorkloadTerms, Sequence[float], Verdict, str]
     "at the margin": (
         *(LOOP, terms(), exactly(math.log(1.03), 0.009, 4), INCONCLUSIVE),
         "train_step[loop,b128]: 2.21.0 takes 1.030x the time of 2.15.1 (98.4 % interval "
-        "1.007-1.053, 4 blocks), margin 1.03: no look within 24 blocks would probably decide",
+        "1.007-1.053, 4 blocks), margin 1.03: probably no look within 24 blocks would decide",
     ),
     "just beyond the margin": (
         *(LOOP, terms(), exactly(math.log(1.033), 0.0011, 4), FAIL),
