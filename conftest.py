@@ -85,7 +85,7 @@ def pytest_configure(config: pytest.Config) -> None:
             for name in ("run_dir", "model", "recipe", "seed", "engine", "min_accuracy"):
                 if getattr(option, name) is not None:
                     given = f"--{name.replace('_', '-')}"
-                    raise InputError(f"--mutations gates seeds of its own: without {given}")
+                    raise InputError(f"--mutations has its own seeds: remove {given}")
         _check_given_model(option)
         if option.dataset != "mnist" and least is None:
             raise InputError(f"--dataset {option.dataset} has no bound, give --min-accuracy")
@@ -98,15 +98,13 @@ def _check_given_model(option: Any) -> None:
     """Rejects options that conflict with `--run-dir` or `--model`; sets the run's dataset."""
     given = [name for name in ("run_dir", "model") if getattr(option, name) is not None]
     if len(given) > 1:
-        raise InputError("--run-dir and --model name a model each: give one of them")
+        raise InputError("give either --run-dir or --model, not both")
     for name in given:
         what = f"--{name.replace('_', '-')}"
         if option.seeds is not None:
             raise InputError(f"{what} gates one model, --seeds trains many")
         if any(getattr(option, other) is not None for other in ("recipe", "seed", "engine")):
-            raise InputError(
-                f"{what} names a model that is trained: without --recipe, --seed, --engine"
-            )
+            raise InputError(f"{what} names a trained model: remove --recipe, --seed, --engine")
         saved = run_directory.find_model(getattr(option, name))
         if saved.run is not None:
             if option.dataset not in (None, saved.run.dataset):

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
         kept = getattr(interruption, "directory", None)
         if sys.stderr.isatty():
             print(file=sys.stderr)  # after the terminal's ^C
-        _tell("interrupted" + (f"; what was finished is in {kept}" if kept else ""))
+        _tell("interrupted" + (f"; finished epochs are in {kept}" if kept else ""))
         return 130
     except OSError as error:  # standard output: full disk or broken pipe
         with contextlib.suppress(OSError):  # prevents a second error at exit
@@ -168,7 +168,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if saved.directory is not None:
         _compare_with_stored(saved.directory, evaluation)
     elif options.dataset is None:
-        _tell_unknown(saved, f"it was scored on {dataset}, --dataset names another")
+        _tell_unknown(saved, f"scored on {dataset}; --dataset chooses another")
     else:
         _tell_unknown(saved, f"it was scored on {dataset}")
     return 0
@@ -187,7 +187,7 @@ def _predict(options: argparse.Namespace) -> int:
         listed = " ".join(f"{digit}:{p:.3f}" for digit, p in enumerate(probabilities))
         print(f"{image}: {probabilities.argmax()} ({100 * probabilities.max():.1f} %)  {listed}")
     if saved.run is None:
-        _tell_unknown(saved, "it was given pixels from 0 to 1")
+        _tell_unknown(saved, "its pixels were scaled to [0, 1]")
     return 0
 
 
@@ -205,9 +205,11 @@ def _dataset_of(saved: SavedModel, options: argparse.Namespace) -> str:
 def _compare_with_stored(directory: Path, evaluation: Evaluation) -> None:
     stored = directory / run_directory.METRICS
     if not stored.is_file():
-        _tell(f"note: {directory} was interrupted, its test score was never stored")
+        _tell(f"note: {directory} was interrupted and has no stored test score")
     elif run_directory.read_json(stored).get("test_errors") != evaluation.errors:
-        _tell(f"note: {stored} has another count of wrong images; TensorFlow or machine differ")
+        _tell(
+            f"note: {stored} has another count of wrong images: TensorFlow or the machine differs"
+        )
 
 
 def _tell_unknown(saved: SavedModel, how: str) -> None:
@@ -338,7 +340,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     predict = command("predict", _predict, "read digits from image files")
     predict.add_argument("path", type=_path, metavar="PATH", help=model)
     predict.add_argument("images", type=_path, metavar="IMAGE", nargs="+", help="image file")
-    prepare = command("data", _data, "prepare and verify the data, print where they lie")
+    prepare = command("data", _data, "prepare and verify the data, print their location")
     command("recipes", _recipes, "print the recipes as a table")
 
     for added in (train, prepare):
@@ -361,7 +363,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
 
 def _path(text: str) -> Path:
     if not text:  # Path("") would be the current folder
-        raise argparse.ArgumentTypeError("an empty name")
+        raise argparse.ArgumentTypeError("the name is empty")
     return Path(text)
 
 

@@ -139,7 +139,7 @@ def check_mnist_dir(mnist_dir: Path) -> None:
         missing = [name for name in MNIST_FILES if not (mnist_dir / name).is_file()]
         if missing:
             raise InputError(
-                f"{mnist_dir}: not there: {', '.join(missing)}; the folder named by "
+                f"{mnist_dir}: missing files: {', '.join(missing)}; the folder named by "
                 "LENET5_MNIST_DIR or --mnist-dir must hold MNIST's four original .gz files"
             )
         altered = [
@@ -152,7 +152,7 @@ def check_mnist_dir(mnist_dir: Path) -> None:
     if altered:
         raise InputError(
             f"{mnist_dir}: damaged, or not MNIST's original: {', '.join(altered)}; "
-            "replace what is named"
+            "replace the named files"
         )
 
 
@@ -269,7 +269,7 @@ def _quiet_tfds() -> Iterator[Any]:
 
             if not hasattr(tfds, "builder"):
                 raise InputError(
-                    "tensorflow_datasets cannot be imported beside this TensorFlow's protobuf: "
+                    "tensorflow_datasets does not work with this TensorFlow's protobuf: "
                     "pip install 'tensorflow-metadata<1.17'"
                 )
             if not terminal:

@@ -39,7 +39,7 @@ def read_image(path: Path) -> np.ndarray:
     """
     grey = _read_grey(path)
     if np.ptp(grey) < 16:
-        raise InputError(f"{path}: an image of one colour holds no digit")
+        raise InputError(f"{path}: an image of one colour contains no digit")
     if _ground(grey) - grey.min() > grey.max() - _ground(grey):
         grey = 255 - grey
     if grey.shape != (SIDE, SIDE):
@@ -71,7 +71,7 @@ def _read_grey(path: Path) -> np.ndarray:
 
 def _stretched(values: np.ndarray) -> np.ndarray:
     if not np.isfinite(values).all():
-        raise ValueError("it has pixels that are no numbers")
+        raise ValueError("it has pixels that are not finite")
     span = np.ptp(values) or 1.0
     return np.asarray(np.round(255 * (values - values.min()) / span), np.uint8)
 

@@ -149,13 +149,13 @@ def confusion_matrix_figure(evaluation: Evaluation) -> Figure:
     right, actual, called = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     recall = axes.secondary_yaxis("right")
     recall.set_yticks(digits, [_recall(right[digit], actual[digit]) for digit in digits])
-    recall.set_ylabel("recall: of the images of a digit, recognised", color=FAINT)
+    recall.set_ylabel("recall: share of a digit's images recognised", color=FAINT)
     precision = axes.secondary_xaxis("top")
     precision.set_xticks(digits, [_percent(right[digit], called[digit]) for digit in digits])
-    precision.set_xlabel("precision: of the images called a digit, right", color=FAINT, labelpad=6)
+    precision.set_xlabel("precision: share of predictions that are right", color=FAINT, labelpad=6)
     recall.tick_params(length=0)
     precision.tick_params(length=0)
-    axes.set_title(f"{_wrong_of(evaluation)}: who is taken for whom", fontsize=13)
+    axes.set_title(f"{_wrong_of(evaluation)}: confusion matrix", fontsize=13)
     return figure
 
 

@@ -164,7 +164,7 @@ class Recipe:
         # An older run's recipe lacks newer fields; their defaults keep its behaviour.
         if not needed <= set(values) <= set(fields):
             wrong = ", ".join(sorted((needed - set(values)) | (set(values) - set(fields))))
-            raise InputError(f"the recipe lacks or does not know the field(s) {wrong}")
+            raise InputError(f"missing or unknown recipe field(s): {wrong}")
         return cls(**values)
 
 

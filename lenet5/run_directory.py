@@ -95,7 +95,7 @@ def create(directory: Path, *, force: bool) -> None:
             if not (directory / RECIPE).is_file():
                 raise InputError(f"{directory}: exists and is not a run, choose another --out")
             if not force:
-                raise InputError(f"{directory}: a run is there already; --force overwrites it")
+                raise InputError(f"{directory}: it contains a run already; --force overwrites it")
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass

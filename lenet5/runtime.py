@@ -71,7 +71,7 @@ def start_tensorflow(threads: int) -> None:
     running = tf.config.threading.get_intra_op_parallelism_threads()
     if running != threads:
         raise InputError(
-            f"TensorFlow runs with {running} threads already, {threads} were asked for"
+            f"TensorFlow runs with {running} threads already, {threads} were requested"
         )
 
 

@@ -145,7 +145,7 @@ def _copy_of_hdf5(file: IO[bytes], folder: Path) -> CheckedModel:
 
 def _check_size(size: int) -> None:
     if size > LARGEST_FILE:
-        raise InputError(f"{size:,} bytes unpacked, which no LeNet-5 takes")
+        raise InputError(f"{size:,} bytes unpacked: too large for a LeNet-5")
 
 
 def _version(text: Any) -> str:
@@ -234,4 +234,4 @@ def _function_name(config: dict[str, Any]) -> str:
 
 
 def _refusal(name: Any) -> InputError:
-    return InputError(f"refused, {str(name)[:80]!r} is not known to be harmless")
+    return InputError(f"refused, {str(name)[:80]!r} is not known to be safe")

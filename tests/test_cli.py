@@ -67,7 +67,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 NO_MNIST = (
-    "not there: train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, "
+    "missing files: train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, "
     "t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz; the folder named by LENET5_MNIST_DIR "
     "or --mnist-dir must hold MNIST's four original .gz files"
 )
@@ -91,7 +91,7 @@ WRONG_ARGUMENTS = [
         ["evaluate", "run", "--threads", "-1"],
         "argument --threads: '-1' is not a whole number from 1 to 256 (see lenet5 evaluate --help)",
     ),
-    (["train", "--out", ""], "argument --out: an empty name (see lenet5 train --help)"),
+    (["train", "--out", ""], "argument --out: the name is empty (see lenet5 train --help)"),
     (["train", "--fast"], "unrecognized arguments: --fast (see lenet5 --help)"),
     (["train", "--mnist-dir", "nowhere"], f"nowhere: {NO_MNIST}"),
     (["data", "--mnist-dir", "nowhere"], f"nowhere: {NO_MNIST}"),
@@ -192,7 +192,7 @@ def test_a_different_number_of_threads_is_refused(
         2,
         "",
         f"lenet5: error: TensorFlow runs with {running} threads already, "
-        f"{running + 1} were asked for\n",
+        f"{running + 1} were requested\n",
     )
 
 

@@ -204,7 +204,7 @@ def test_missing_mnist_files_are_named(mnist_dir: Path) -> None:
     (mnist_dir / "t10k-labels-idx1-ubyte.gz").unlink()
     (mnist_dir / "train-images-idx3-ubyte.gz").unlink()
     assert refusal(mnist_dir) == (
-        f"{mnist_dir}: not there: train-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz; the "
+        f"{mnist_dir}: missing files: train-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz; the "
         "folder named by LENET5_MNIST_DIR or --mnist-dir must hold MNIST's four original .gz files"
     )
 
@@ -212,12 +212,12 @@ def test_missing_mnist_files_are_named(mnist_dir: Path) -> None:
 def test_a_folder_is_not_an_mnist_file(mnist_dir: Path) -> None:
     (mnist_dir / "t10k-labels-idx1-ubyte.gz").unlink()
     (mnist_dir / "t10k-labels-idx1-ubyte.gz").mkdir()
-    assert "not there: t10k-labels-idx1-ubyte.gz;" in refusal(mnist_dir)
+    assert "missing files: t10k-labels-idx1-ubyte.gz;" in refusal(mnist_dir)
 
 
 def test_a_missing_mnist_folder_is_refused(mnist_dir: Path) -> None:
     for path in (mnist_dir / "nowhere", mnist_dir / "t10k-labels-idx1-ubyte.gz"):
-        assert refusal(path).startswith(f"{path}: not there: ")
+        assert refusal(path).startswith(f"{path}: missing files: ")
 
 
 @pytest.mark.parametrize("content", [b"", b"t10k", b"<html>404 Not Found</html>"])
@@ -250,6 +250,6 @@ def test_an_unreadable_mnist_file_is_refused(
 
 
 def test_an_invalid_mnist_folder_is_refused_before_preparation(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere: not there: "):
+    with pytest.raises(InputError, match="nowhere: missing files: "):
         data.load_dataset("mnist", data_dir=tmp_path / "data", mnist_dir=tmp_path / "nowhere")
     assert not list(tmp_path.iterdir())

@@ -360,7 +360,7 @@ def test_a_user_defined_layer_is_refused_by_name(tmp_path: Path) -> None:
             return values / 2
 
     path = saved(flat((28, 28, 1), Squash(), layers.Dense(10, activation="softmax")), tmp_path)
-    assert refusal(path) == "refused, 'Squash' is not known to be harmless"
+    assert refusal(path) == "refused, 'Squash' is not known to be safe"
 
 
 def test_a_user_defined_activation_is_refused_by_name(tmp_path: Path) -> None:
@@ -368,4 +368,4 @@ def test_a_user_defined_activation_is_refused_by_name(tmp_path: Path) -> None:
         return values / 2
 
     path = saved(flat((28, 28, 1), layers.Dense(10, activation=squash)), tmp_path)
-    assert refusal(path) == "refused, 'squash' is not known to be harmless"
+    assert refusal(path) == "refused, 'squash' is not known to be safe"

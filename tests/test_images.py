@@ -171,7 +171,7 @@ def test_an_image_of_one_colour_is_refused(
     tmp_path: Path, shape: tuple[int, int], value: int
 ) -> None:
     path = saved(tmp_path, np.full(shape, value, np.uint8))
-    assert refusal(path) == "an image of one colour holds no digit"
+    assert refusal(path) == "an image of one colour contains no digit"
 
 
 def test_a_text_file_is_refused(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 def test_pixels_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     values = np.where(seven(), np.float32(np.nan), np.float32(0))
     path = saved(tmp_path, values, "digit.tiff")
-    assert refusal(path) == "cannot be read as an image: it has pixels that are no numbers"
+    assert refusal(path) == "cannot be read as an image: it has pixels that are not finite"
 
 
 @pytest.mark.parametrize("limit", [2_000, 1_000])  # for 2,240 pixels: a warning, an error

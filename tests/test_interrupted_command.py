@@ -38,7 +38,7 @@ def test_ctrl_c_keeps_the_finished_epochs(
     monkeypatch.setattr("lenet5.cli._ProgressBar.write_epoch", lambda *_: None)
     answer = train("--epochs", 3, "--engine", engine)
     assert answer.status == 130
-    assert answer.err == "lenet5: interrupted; what was finished is in run\n"
+    assert answer.err == "lenet5: interrupted; finished epochs are in run\n"
     assert sorted(contents(tmp_path / "run")) == INTERRUPTED_RUN
     history = json.loads((tmp_path / "run/history.json").read_text())
     assert history["interrupted"] is True
@@ -47,7 +47,7 @@ def test_ctrl_c_keeps_the_finished_epochs(
     again = lenet5("evaluate", "run", "--threads", threads_in_use())
     assert again.status == 0
     assert again.out.startswith("test accuracy ")
-    assert again.err == "lenet5: note: run was interrupted, its test score was never stored\n"
+    assert again.err == "lenet5: note: run was interrupted and has no stored test score\n"
 
 
 @pytest.mark.usefixtures("scripted")
@@ -84,7 +84,7 @@ def test_ctrl_c_after_training_keeps_the_model_and_an_older_run(
         patch.setattr(f"lenet5.run.{moment}", interrupt)
         answer = train("--seed", 2, "--force")
     assert answer.status == 130
-    assert answer.err == "lenet5: interrupted; what was finished is in run/unfinished\n"
+    assert answer.err == "lenet5: interrupted; finished epochs are in run/unfinished\n"
     left = contents(tmp_path / "run")
     assert {name: left[name] for name in WHOLE_RUN} == first
     assert sorted(contents(tmp_path / "run/unfinished")) == INTERRUPTED_RUN

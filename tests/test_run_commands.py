@@ -30,8 +30,8 @@ def test_evaluate_notes_a_score_that_differs_from_the_stored_one(
     answer = lenet5("evaluate", trained_copy, "--threads", threads_in_use())
     assert answer.status == 0
     assert answer.err == (
-        f"lenet5: note: {trained_copy / 'metrics.json'} has another count of wrong images; "
-        "TensorFlow or machine differ\n"
+        f"lenet5: note: {trained_copy / 'metrics.json'} has another count of wrong images: "
+        "TensorFlow or the machine differs\n"
     )
 
 
@@ -158,7 +158,7 @@ def test_a_model_file_is_scored_on_mnist_by_default(
     answer = lenet5("evaluate", alone, "--threads", threads_in_use())
     assert (answer.status, asked) == (0, ["mnist"])
     assert answer.err == (
-        f"lenet5: note: {alone}: {UNKNOWN}; it was scored on mnist, --dataset names another\n"
+        f"lenet5: note: {alone}: {UNKNOWN}; scored on mnist; --dataset chooses another\n"
     )
 
 
@@ -187,7 +187,7 @@ def test_predict_accepts_a_model_file(
 ) -> None:
     threads = ("--threads", threads_in_use())
     expected = lenet5("predict", trained[0], digit, *threads)
-    note = f"lenet5: note: {alone}: {UNKNOWN}; it was given pixels from 0 to 1\n"
+    note = f"lenet5: note: {alone}: {UNKNOWN}; its pixels were scaled to [0, 1]\n"
     for path in (alone, alone.parent):
         assert lenet5("predict", path, digit, *threads) == Answer(0, expected.out, note)
 

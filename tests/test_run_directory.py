@@ -69,7 +69,7 @@ def test_create_refuses_an_existing_run_unless_forced(tmp_path: Path) -> None:
     write_run(tmp_path, "old")
     with pytest.raises(InputError) as caught:
         run_directory.create(tmp_path, force=False)
-    assert str(caught.value) == f"{tmp_path}: a run is there already; --force overwrites it"
+    assert str(caught.value) == f"{tmp_path}: it contains a run already; --force overwrites it"
     run_directory.create(tmp_path, force=True)
     assert contents(tmp_path) == dict.fromkeys(FILES, "old")
 
@@ -283,7 +283,7 @@ RECIPE = asdict(RUN.recipe)
         ),
         (
             {"recipe": {**RECIPE, "momentum": 0.9}},
-            "damaged: the recipe lacks or does not know the field(s) momentum",
+            "damaged: missing or unknown recipe field(s): momentum",
         ),
     ],
 )

@@ -83,7 +83,7 @@ def test_starting_again_with_other_threads_is_refused() -> None:
     with pytest.raises(InputError) as caught:
         runtime.start_tensorflow(threads + 1)
     assert str(caught.value) == (
-        f"TensorFlow runs with {threads} threads already, {threads + 1} were asked for"
+        f"TensorFlow runs with {threads} threads already, {threads + 1} were requested"
     )
     assert runtime.threads_in_use() == threads
 

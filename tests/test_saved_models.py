@@ -234,7 +234,7 @@ def test_the_content_of_hdf5_is_checked(hdf5: Path, tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         config = file.attrs["model_config"]
         file.attrs["model_config"] = config.replace('"Flatten"', '"Lambda"')
-    assert refusal(path) == "refused, 'Lambda' is not known to be harmless"
+    assert refusal(path) == "refused, 'Lambda' is not known to be safe"
 
 
 def test_hdf5_with_weights_alone_is_refused(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ def name_the_model(config: Any) -> None:
 def test_content_not_known_to_be_harmless_is_refused_by_name(
     edit: Edit, named: str, altered: Callable[..., Path]
 ) -> None:
-    assert refusal(altered(config=edit)) == f"refused, {named!r} is not known to be harmless"
+    assert refusal(altered(config=edit)) == f"refused, {named!r} is not known to be safe"
 
 
 @pytest.fixture
@@ -342,7 +342,7 @@ def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_a_module_in_the_file_is_not_imported(altered: Callable[..., Path], trap: Path) -> None:
     path = altered(config=foreign_module("evil"))
-    assert refusal(path) == "refused, 'evil' is not known to be harmless"
+    assert refusal(path) == "refused, 'evil' is not known to be safe"
     assert not trap.exists()
 
 
@@ -398,7 +398,7 @@ def test_keras_loads_the_checked_configuration(
     with zipfile.ZipFile(altered(config=foreign_module("evil"))) as archive:
         evil = archive.read("config.json")
     path = altered(added={"config.json": evil})
-    assert refusal(path) == "refused, 'evil' is not known to be harmless"
+    assert refusal(path) == "refused, 'evil' is not known to be safe"
     with zipfile.ZipFile(saved) as archive:
         harmless = archive.read("config.json")
     path = altered(config=foreign_module("evil"), added={"config.json": harmless})
@@ -416,7 +416,7 @@ def test_a_file_too_large_when_unpacked_is_refused_unread(
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(20_000_000))
     assert path.stat().st_size < 1_000_000
-    assert refusal(path).endswith(" bytes unpacked, which no LeNet-5 takes")
+    assert refusal(path).endswith(" bytes unpacked: too large for a LeNet-5")
 
 
 def test_layers_with_circular_inputs_are_refused(
@@ -452,7 +452,7 @@ def test_code_in_a_lambda_layer_is_not_run(tmp_path: Path) -> None:
     )
     save_model(tf.keras.Sequential([tf.keras.Input((28, 28, 1)), trap]), path)
     marker.rmdir()  # building the model ran the code
-    assert refusal(path) == ("refused, 'Lambda' is not known to be harmless")
+    assert refusal(path) == ("refused, 'Lambda' is not known to be safe")
     assert not marker.exists()
     tf.keras.models.load_model(str(path), safe_mode=False)
     assert marker.exists()  # the trap works

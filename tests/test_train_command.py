@@ -200,7 +200,7 @@ def test_an_existing_run_is_overwritten_only_with_force(
     (tmp_path / "run/notes.txt").write_text("mine")
     first = contents(tmp_path / "run")
     assert train("--seed", 2) == Answer(
-        2, "", "lenet5: error: run: a run is there already; --force overwrites it\n"
+        2, "", "lenet5: error: run: it contains a run already; --force overwrites it\n"
     )
     assert contents(tmp_path / "run") == first
     assert train("--seed", 2, "--force").status == 0

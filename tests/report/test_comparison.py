@@ -372,9 +372,7 @@ def test_failures_are_shown_with_the_workers_last_output(drawn: Sequence[tuple[A
     blocks.append(synthetic.block_of(2, {}, [start]))
     shown = page(synthetic.results_of(blocks, {LOOP: synthetic.terms()}))
     assert f"2.21.0, {LOOP}: killed by signal 11 (blocks 1, 2) Fatal Python error" in shown.words
-    words = (
-        "the baseline 2.15.1 (in blocks with 2.21.0), did not start: exit status 1 (block 3) ImportError"
-    )
+    words = "the baseline 2.15.1 (in blocks with 2.21.0), did not start: exit status 1 (block 3) ImportError"
     assert words in shown.words
     assert drawn
 
