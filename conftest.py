@@ -17,9 +17,9 @@ from bench.report.session import (
     Gated,
     head_html,
     id_cell,
-    session_throughput,
 )
 from bench.report.tables import Table
+from bench.report.throughput import session_throughput
 from lenet5 import data, run_directory, runtime
 from lenet5.cli import default_data_dir, default_mnist_dir
 from lenet5.errors import InputError

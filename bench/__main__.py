@@ -1,7 +1,7 @@
 """`python -m bench`: verdicts and tables of a results file, and calibration of this machine.
 
-Exit status as pytest's with `--baseline`: 0 all PASS, 1 a FAIL, 2 interrupted, 4 bad input, 6 an
-INCONCLUSIVE, 7 an environment that could not be built.
+The exit status is as for pytest with `--baseline`: 0 all PASS, 1 a FAIL, 2 interrupted, 4 bad
+input, 6 an INCONCLUSIVE, 7 a failed build of an environment.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ from lenet5.run_directory import writing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; gives its exit status."""
+    """Runs a command, and returns its exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal may know ASCII alone
+            stream.reconfigure(errors="backslashreplace")  # a terminal may support only ASCII
     parser = _parser()
     try:
         options = parser.parse_args(argv)
@@ -77,11 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(str(error), Exit.USAGE)
     except EnvironmentProblem as problem:
         return _refuse(str(problem), Exit.NOT_THERE)
-    except BrokenPipeError:  # `... | head`: what was wanted was read
+    except BrokenPipeError:  # `... | head`: the reader has finished
         _leave_pipe()
         return Exit.PASSED
     except KeyboardInterrupt:
-        return _refuse("interrupted; what was measured is kept", Exit.INTERRUPTED)
+        return _refuse("interrupted; finished measurements are kept", Exit.INTERRUPTED)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,12 +103,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     calibrate.add_argument("--environment", default=".", metavar="REQ", help="default: this one")
     calibrate.add_argument(
-        "--runs", type=int, default=10, help="to add to each bank, of up to 120 s; default: 10"
+        "--runs",
+        type=int,
+        default=10,
+        help="runs to add to each bank, up to 120 s each; default: 10",
     )
     calibrate.add_argument("--threads", type=int, default=1)
     calibrate.set_defaults(run=_calibrate)
     trained = commands.add_parser(
-        "reference", help="train seeds of a recipe: what accuracy is held against"
+        "reference", help="train seeds of a recipe: the reference of accuracy verdicts"
     )
     trained.add_argument("--recipe", default="fast", metavar="NAME", help="default: fast")
     _add_engine(trained)
@@ -116,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds", type=int, metavar="N", help="default: 20 of fast, 10 of other recipes"
     )
     trained.add_argument(
-        "--first-seed", type=int, default=0, metavar="N", help="the seeds from here on; default: 0"
+        "--first-seed", type=int, default=0, metavar="N", help="first seed; default: 0"
     )
     trained.add_argument("--environment", default=".", metavar="REQ", help="default: this one")
     trained.add_argument(
@@ -145,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     errors.set_defaults(run=_error_rates)
     numerics = commands.add_parser(
-        "numerics", help="hold what TensorFlow computes against NumPy with float64"
+        "numerics", help="compare TensorFlow's results with NumPy in float64"
     )
     numerics.add_argument(
         "--environment", action="append", metavar="REQ", help="repeatable; default: this one"
@@ -159,7 +162,7 @@ def _add_engine(command: argparse.ArgumentParser) -> None:
         "--engine",
         choices=ENGINES,
         default=DEFAULT_ENGINE,
-        help=f"that trains; default: {DEFAULT_ENGINE}",
+        help=f"training engine; default: {DEFAULT_ENGINE}",
     )
 
 
@@ -170,7 +173,7 @@ def _verdict(options: argparse.Namespace) -> int:
     else:
         found = _read(options)
         outcomes = list(speed.outcomes_of(found).values())
-        notes = [] if found.complete else ["the experiment did not end by itself"]
+        notes = [] if found.complete else ["the experiment is incomplete"]
     _print_all([*(f"{outcome.word}: {outcome.finding}" for outcome in outcomes), *notes])
     return exit_code(outcomes)
 
@@ -195,7 +198,7 @@ def _report(options: argparse.Namespace) -> int:
     found = _read(options)
     kept = options.out / "results.jsonl"
     if any(path.resolve() == kept.resolve() for path in options.files):
-        raise InputError(f"{kept} is to be read and would be replaced: choose another --out")
+        raise InputError(f"{kept} is an input and would be replaced: choose another --out")
     decisions = decide(found)
     alarms = speed_error_rates.false_alarms(found, default_cache(os.environ))
     with writing(options.out):
@@ -215,7 +218,7 @@ def _report(options: argparse.Namespace) -> int:
 def _read(options: argparse.Namespace) -> Results:
     for path in options.files:
         if holds_trainings(path):
-            raise InputError(f"{path}: is of accuracy, expected results of speed")
+            raise InputError(f"{path}: holds results of accuracy, expected results of speed")
     return together([results.read(path) for path in options.files])
 
 
@@ -239,7 +242,7 @@ def _calibrate(options: argparse.Namespace) -> int:
         for bank in (
             speed_error_rates.EQUAL,
             speed_error_rates.SLOWED,
-        ):  # in turns: drift falls on both
+        ):  # alternately: a drift affects both
             slowed = replace(terms, call_steps=speed_error_rates.call_steps(bank))
             finding = _add_run(bank, slowed, built, images, cache)
             print(f"{bank} {number} of {options.runs}: {finding}", flush=True)
@@ -253,7 +256,7 @@ def _add_run(
     images: data.Subset,
     cache: Path,
 ) -> str:
-    """Measures a run and keeps it; gives its verdict in words."""
+    """Measures and stores a run; returns its verdict in words."""
     empty = speed.empty_results(terms, built, code="")
     folder = speed_error_rates.bank_folder(cache, bank, empty)
     folder.mkdir(parents=True, exist_ok=True)
@@ -276,7 +279,7 @@ def _add_run(
 
 
 def _reference(options: argparse.Namespace) -> int:
-    """Trains the seeds that a reference lacks yet; what is trained is kept after each."""
+    """Trains the missing seeds of a reference, and stores each finished one."""
     recipe = find_recipe(options.recipe)
     path = options.out or reference_path(options.recipe, options.engine)
     count = reference_seeds(recipe.name) if options.seeds is None else options.seeds
@@ -303,7 +306,7 @@ def _reference(options: argparse.Namespace) -> int:
             recipe,
             builds.build(request, default_cache(os.environ), say=print),
             _mnist(),
-            _only_set(path) if path.stat().st_size else None,  # it is open, and may be new
+            _only_set(path) if path.stat().st_size else None,  # the file is open and may be new
             on_sets,
             engine=options.engine,
             seeds=wanted,
@@ -362,7 +365,7 @@ def _mnist() -> data.Dataset:
 
 
 def _print_all(lines: Iterable[str]) -> None:
-    """Prints lines whether they are read or not: the exit status is of all of them."""
+    """Prints lines, and ignores a closed pipe: it must not change the exit status."""
     try:
         print("\n".join(lines), flush=True)
     except BrokenPipeError:  # `... | head`
@@ -370,7 +373,7 @@ def _print_all(lines: Iterable[str]) -> None:
 
 
 def _leave_pipe() -> None:
-    """Lets the interpreter end without complaint that nobody reads its output."""
+    """Redirects stdout, so that the interpreter does not report a closed pipe at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -25,15 +25,15 @@ from lenet5.errors import InputError
 
 
 class AccuracyExperiment:
-    """What `pytest bench --seeds` trains; `bench.plugin` has the tests, and the exit status."""
+    """Experiment of `pytest bench --seeds`; `bench.plugin` has tests and exit status."""
 
     def __init__(self, terms: AccuracyTerms, results_path: Path, processes: int) -> None:
         """Prepares a comparison.
 
         Args:
-            terms: of the comparison.
-            results_path: where every seed is kept as it comes.
-            processes: trainings at a time.
+            terms: terms of the comparison.
+            results_path: ledger, which receives every finished seed.
+            processes: number of parallel trainings.
         """
         self._terms = terms
         self.results_path = results_path
@@ -45,15 +45,15 @@ class AccuracyExperiment:
 
     @classmethod
     def of_options(cls, option: Any, project: Path) -> AccuracyExperiment:
-        """Reads the options of pytest.
+        """Reads pytest's options.
 
         Raises:
-            InputError: they make no sense.
+            InputError: an option is invalid.
         """
         if option.threads is not None:
-            raise InputError("--seeds trains with one thread a process: without --threads")
+            raise InputError("--seeds uses one thread per process: remove --threads")
         if option.seed is not None:
-            raise InputError("--seeds trains seeds 0, 1, 2 and so on: without --seed")
+            raise InputError("--seeds trains seeds 0, 1, 2 and so on: remove --seed")
         terms = read_accuracy_terms(
             option.baseline,
             option.candidate or (),
@@ -67,7 +67,7 @@ class AccuracyExperiment:
         return cls(terms, path, capacity.processes(option.processes))
 
     def header(self) -> str:
-        """The terms, in one line."""
+        """Returns the terms in one line."""
         terms = self._terms
         others = ", ".join(request.text for request in terms.candidates)
         against = terms.baseline.text if terms.baseline else "the stored reference"
@@ -79,18 +79,18 @@ class AccuracyExperiment:
         )
 
     def tests(self) -> list[tuple[Hashable, str]]:
-        """A test for each candidate."""
+        """Returns a test for each candidate."""
         return [
             (place, f"{self._terms.recipe.name}-{request.text}")
             for place, request in enumerate(self._terms.candidates)
         ]
 
     def run(self, selected: Sequence[Hashable], dataset: Dataset, cache: Path) -> None:
-        """Builds the environments and trains what was selected; keeps every seed as it comes.
+        """Builds the environments, trains the selected candidates, and stores every finished seed.
 
         Raises:
-            InputError: there is no reference, or the disk is full.
-            KeyboardInterrupt: after the last seed was kept.
+            InputError: the reference is missing, or the disk is full.
+            KeyboardInterrupt: after the last seed was stored.
         """
         self._places = [
             place for place, _ in enumerate(self._terms.candidates) if place in selected
@@ -118,7 +118,7 @@ class AccuracyExperiment:
             train_comparison(terms, built, reference, dataset, on_sets, processes=self._processes)
 
     def outcomes(self) -> Mapping[Any, Outcome]:
-        """Of every candidate that was selected."""
+        """Returns the outcome of every selected candidate."""
         if not self._sets:
             told = self._stopped or "nothing was trained"
             return {key: Outcome(Verdict.INCONCLUSIVE, told) for key, _ in self.tests()}
@@ -126,28 +126,28 @@ class AccuracyExperiment:
         return dict(zip(self._places, found, strict=True))
 
     def text(self) -> str:
-        """The table of verdicts."""
+        """Returns the table of verdicts."""
         if not self._sets:
             return f"INCONCLUSIVE: {self._stopped or 'nothing was trained'}"
         findings = [f"{o.word}: {o.finding}" for o in self.outcomes().values()]
         findings[:0] = [self._stopped] if self._stopped else []
         return "\n".join([*findings, "", str(accuracy_table(self._sets, self._decisions()))])
 
-    def summary(self, cache: Path) -> str:  # noqa: ARG002 - as a comparison of speed
-        """The table of verdicts for a CI job's page."""
+    def summary(self, cache: Path) -> str:  # noqa: ARG002 - as for a comparison of speed
+        """Returns the table of verdicts for a CI job's page."""
         if not self._sets:
             return markdown("Accuracy over seeds: INCONCLUSIVE", self.text())
         return markdown(headline(self._sets, self._decisions()), self.text())
 
-    def html(self, cache: Path) -> str:  # noqa: ARG002 - as a comparison of speed
-        """The head of the HTML report."""
+    def html(self, cache: Path) -> str:  # noqa: ARG002 - as for a comparison of speed
+        """Returns the head of the HTML report."""
         if not self._sets or self._test is None:
             return message_html(self.text())
         paired = self._terms.comparison.paired
         return accuracy_html(self._sets, self._decisions(), self._test, paired=paired)
 
     def stopped(self, reason: str) -> None:
-        """Notes why training ended early."""
+        """Sets the reason for an early end."""
         self._stopped = reason
 
     def _decisions(self) -> list[AccuracyDecision]:
@@ -155,7 +155,7 @@ class AccuracyExperiment:
 
 
 def outcomes_of(sets: Sequence[Trainings], terms: Comparison, stopped: str = "") -> list[Outcome]:
-    """The outcome of each candidate; the open ones tell why training was stopped."""
+    """Returns the outcome of each candidate; open ones include the reason for a stop."""
     baseline, *candidates = sets
     found = []
     for d, candidate in zip(decide_all(sets, terms), candidates, strict=True):

@@ -1,4 +1,4 @@
-"""The loop of every experiment: a plan names tasks, an executor runs them, each record is kept."""
+"""The loop of every experiment: a plan names tasks, an executor runs them, records are stored."""
 
 from __future__ import annotations
 

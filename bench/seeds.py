@@ -21,7 +21,7 @@ from lenet5.errors import InputError
 from lenet5.recipe import Recipe
 
 OnSets = Callable[[Sequence[Trainings]], None]
-_ANEW = "remove it to begin a new one"
+_ANEW = "remove it to start a new one"
 
 
 def train_comparison(
@@ -33,15 +33,15 @@ def train_comparison(
     *,
     processes: int,
 ) -> list[Trainings]:
-    """Trains seeds up to each look, of the candidates without a decision.
+    """Trains seeds up to each look, for candidates without a decision.
 
     Args:
-        terms: of the comparison.
-        built: the baseline, unless there is a reference, and the candidates.
-        reference: takes the baseline's place.
+        terms: terms of the comparison.
+        built: baseline, unless there is a reference, and candidates.
+        reference: reference in the baseline's place; None with a baseline.
         dataset: MNIST.
         on_sets: receives all sets at the start and after each seed.
-        processes: trainings at a time.
+        processes: number of parallel trainings.
 
     Returns:
         The set of the baseline or reference, then one of each candidate.
@@ -99,14 +99,14 @@ def train_reference(
     """Trains the missing seeds of a reference.
 
     Args:
-        recipe: of the reference.
-        built: its environment.
+        recipe: recipe of the reference.
+        built: environment of the reference.
         dataset: MNIST.
-        before: the reference so far; None: begin a new one.
+        before: the reference so far; None: start a new one.
         on_sets: receives the reference at the start and after each seed.
-        engine: of the reference.
-        seeds: of the whole reference.
-        processes: trainings at a time.
+        engine: engine of the reference.
+        seeds: seeds of the whole reference.
+        processes: number of parallel trainings.
 
     Returns:
         The reference, and the seeds with a failed process. The next call trains these again. A
@@ -121,7 +121,7 @@ def train_reference(
         (found,) = _begun(recipe, engine, [built.request], [built], dataset, code)
         if before is not None:
             _check_same(before, found)
-            found = replace(before, recipe=recipe)  # its name or bounds may be new
+            found = replace(before, recipe=recipe)  # its name or bounds may have changed
         on_sets([found])
         failed: list[Trained] = []
 
@@ -151,7 +151,7 @@ def _begun(
     dataset: Dataset,
     code: str,
 ) -> list[Trainings]:
-    """A set without seeds for each environment."""
+    """Returns a set without seeds for each environment."""
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     same = recipe, engine, sha256_of(dataset), code
     return [
@@ -167,7 +167,7 @@ def _check_same(before: Trainings, now: Trainings) -> None:
     elif before.machine != now.machine:
         reason = "is of another machine"
     elif unlike := differs(before, now):
-        reason = f"is not alike: {unlike}"
+        reason = f"differs: {unlike}"
     else:
         return
-    raise InputError(f"what is trained already {reason}: {_ANEW}")
+    raise InputError(f"the existing reference {reason}; {_ANEW}")

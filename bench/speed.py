@@ -41,14 +41,14 @@ OnResults = Callable[[Results, Block | None], None]
 
 
 class SpeedExperiment:
-    """What `pytest bench --baseline` measures; `bench.plugin` has the tests and the status."""
+    """Experiment of `pytest bench --baseline`; `bench.plugin` has tests and exit status."""
 
     def __init__(self, terms: Terms, results_path: Path, before: Results | None = None) -> None:
         """Prepares a comparison.
 
         Args:
-            terms: of the comparison.
-            results_path: where every block is kept as it comes.
+            terms: terms of the comparison.
+            results_path: ledger, which receives every finished block.
             before: results to resume.
         """
         self._terms = terms
@@ -59,16 +59,16 @@ class SpeedExperiment:
 
     @classmethod
     def of_options(cls, option: Any, project: Path) -> SpeedExperiment:
-        """Reads the options of pytest.
+        """Reads pytest's options.
 
         Raises:
-            InputError: they make no sense.
+            InputError: an option is invalid.
         """
         budget = {} if option.budget is None else {"budget_seconds": option.budget}
         if option.resume is not None:
             for name in ("baseline", "candidate", "results", "workloads", "margin", "threads"):
                 if getattr(option, name) is not None:
-                    raise InputError(f"--resume takes --{name} from its file: leave it out")
+                    raise InputError(f"--resume takes --{name} from its file: remove it")
             before = results.read(option.resume)
             return cls(terms_to_resume(before, **budget), option.resume, before)
         terms = read_terms(
@@ -85,16 +85,16 @@ class SpeedExperiment:
         return cls(terms, path)
 
     def header(self) -> str:
-        """The terms, in one line."""
+        """Returns the terms in one line."""
         terms = self._terms
         others = ", ".join(request.text for request in terms.candidates)
         return (
             f"comparison: {others} against {terms.baseline.text}, margin {terms.margin:g}, "
-            f"budget {terms.budget_seconds:g} s a candidate, records {self.results_path}"
+            f"budget {terms.budget_seconds:g} s per candidate, records {self.results_path}"
         )
 
     def tests(self) -> list[tuple[Hashable, str]]:
-        """A test for each workload of each candidate."""
+        """Returns a test for each workload of each candidate."""
         return [
             ((place, name), f"{name}-{request.text}")
             for place, request in enumerate(self._terms.candidates)
@@ -102,11 +102,11 @@ class SpeedExperiment:
         ]
 
     def run(self, selected: Sequence[Hashable], dataset: Dataset, cache: Path) -> None:
-        """Builds the environments and measures what was selected; keeps every block as it comes.
+        """Builds the environments, measures the selected tests, and stores every finished block.
 
         Raises:
-            InputError: the results to resume are not alike, or the disk is full.
-            KeyboardInterrupt: after the last block was kept.
+            InputError: the results to resume differ in conditions, or the disk is full.
+            KeyboardInterrupt: after the last block was stored.
         """
         terms = self._terms
         wanted = [
@@ -136,40 +136,40 @@ class SpeedExperiment:
             measure(terms, built, wanted, dataset.training, on_results, before=self._before)
 
     def outcomes(self) -> Mapping[Any, Outcome]:
-        """Of every workload of every candidate that was selected."""
+        """Returns the outcome of every selected workload and candidate."""
         if self._found is None:
             told = self._stopped or "nothing was measured"
             return {key: Outcome(Verdict.INCONCLUSIVE, told) for key, _ in self.tests()}
         return outcomes_of(self._found, self._stopped)
 
     def text(self) -> str:
-        """The table of verdicts."""
+        """Returns the table of verdicts."""
         if self._found is None:
             return f"INCONCLUSIVE: {self._stopped or 'nothing was measured'}"
         table = table_text(self._found, decide(self._found))
         return f"{self._stopped}\n{table}" if self._stopped else table
 
     def summary(self, cache: Path) -> str:
-        """The table of verdicts for a CI job's page."""
+        """Returns the table of verdicts for a CI job's page."""
         if self._found is None:
             return markdown("Training speed: INCONCLUSIVE", self.text())
         alarms = speed_error_rates.false_alarms(self._found, cache)
         return summary_text(self._found, decide(self._found), false_alarms=alarms)
 
     def html(self, cache: Path) -> str:
-        """The head of the HTML report."""
+        """Returns the head of the HTML report."""
         if self._found is None:
             return message_html(self.text())
         alarms = speed_error_rates.false_alarms(self._found, cache)
         return comparison_html(self._found, decide(self._found), false_alarms=alarms)
 
     def stopped(self, reason: str) -> None:
-        """Notes why measuring ended early."""
+        """Sets the reason for an early end."""
         self._stopped = reason
 
 
 def outcomes_of(found: Results, stopped: str = "") -> dict[tuple[int, str], Outcome]:
-    """Outcomes by candidate and workload; the open ones tell why measuring was stopped."""
+    """Returns outcomes by candidate and workload; open ones include the reason for a stop."""
     return {
         (d.candidate, d.workload): Outcome(
             d.verdict,
@@ -196,23 +196,23 @@ def run(
     results: Results,
     on_results: OnResults,
 ) -> Results:
-    """Measures until nothing is left to decide.
+    """Measures blocks until the plan has none.
 
     Args:
-        plan: what is to be decided.
-        baseline: what the baseline's workers run with.
-        candidates: theirs; None for one that could not be built.
-        bench: where and how.
-        results: without blocks; or with blocks, to go on from.
-        on_results: called after each block with all results up to it, to be kept; also with what
-            there is of a block when Ctrl-C ends it.
+        plan: workloads, budget and seed.
+        baseline: interpreter of the baseline.
+        candidates: interpreters of the candidates; None for a failed build.
+        bench: settings for the measurement.
+        results: results without blocks, or with blocks to resume.
+        on_results: stores all results so far, after each block; also with a partial block after
+            Ctrl-C.
 
     Returns:
         The results, marked complete.
 
     Raises:
-        InputError: a worker says otherwise of its environment than one before it.
-        KeyboardInterrupt: after what was measured has been handed to `on_results`.
+        InputError: a worker's report contradicts an earlier worker's.
+        KeyboardInterrupt: after `on_results` received all measurements.
     """
     there = {place: side for place, side in enumerate(candidates) if side is not None}
 
@@ -259,19 +259,19 @@ def measure(
     on_results: OnResults,
     before: Results | None = None,
 ) -> Results:
-    """Runs the experiment in a private folder that is removed afterwards.
+    """Runs the experiment in a temporary private folder.
 
     Args:
-        terms: what is asked for.
-        built: the baseline, then the candidates.
-        wanted: by candidate, the names of the workloads to measure.
+        terms: terms of the comparison.
+        built: baseline, then candidates.
+        wanted: names of the workloads to measure, by candidate.
         images: MNIST's training images.
-        on_results: is told of the results at the start, after every block, and at the end.
-        before: results to go on from.
+        on_results: receives the results at the start, after every block, and at the end.
+        before: results to resume.
 
     Raises:
-        InputError: those are of another machine, code or environment; or the disk is full.
-        KeyboardInterrupt: after `on_results` was told of what there is.
+        InputError: `before` has another machine, code or environment, or the disk is full.
+        KeyboardInterrupt: after `on_results` received all measurements.
     """
     with private_folder() as folder:
         with writing(folder):
@@ -290,7 +290,7 @@ def measure(
             seed=terms.seed,
         )
         bench = _bench(terms, folder)
-        # This process stays off the core that both sides share.
+        # This process avoids the core shared by both sides.
         with running_on(bench.start_cores[1]):
             found = run(
                 plan,
@@ -305,7 +305,7 @@ def measure(
 
 
 def _asked(empty: Results, wanted: Sequence[Sequence[str]]) -> Results:
-    """Notes what was not asked of each candidate: there is no verdict on that."""
+    """Marks the unwanted workloads of each candidate; they have no verdict."""
     candidates = [
         replace(side, unwanted=tuple(name for name in empty.workloads if name not in names))
         for side, names in zip(empty.candidates, wanted, strict=True)
@@ -314,14 +314,13 @@ def _asked(empty: Results, wanted: Sequence[Sequence[str]]) -> Results:
 
 
 def _resumed(before: Results, now: Results) -> Results:
-    """What was measured already, on the terms of now."""
+    """Returns the earlier results under the current terms."""
     results.check_alike(before, now)
     for one, other in zip(before.candidates, now.candidates, strict=True):
         was_there = not (one.problem or other.problem)
         if was_there and (unlike := difference(one, other)):
-            raise InputError(
-                f"{one.label} is not what was measured: {other.request} has changed: {unlike}"
-            )
+            told = f"{one.label} differs from the measured environment"
+            raise InputError(f"{told}: {other.request} has changed: {unlike}")
     candidates = [
         other if one.problem or other.problem else replace(one, unwanted=other.unwanted)
         for one, other in zip(before.candidates, now.candidates, strict=True)
@@ -330,7 +329,7 @@ def _resumed(before: Results, now: Results) -> Results:
 
 
 def empty_results(terms: Terms, built: Sequence[Built | EnvironmentProblem], code: str) -> Results:
-    """Results without blocks: environments, machine, options and the terms of each workload."""
+    """Returns results without blocks: environments, machine, options and workloads' terms."""
     baseline, *candidates = named_sides((terms.baseline, *terms.candidates), built)
     return Results(
         machine=machine.describe(),

@@ -224,8 +224,8 @@ def test_a_missing_mnist_folder_is_refused(mnist_dir: Path) -> None:
 def test_an_altered_mnist_file_is_named(mnist_dir: Path, content: bytes) -> None:
     (mnist_dir / "t10k-labels-idx1-ubyte.gz").write_bytes(content)
     assert refusal(mnist_dir) == (
-        f"{mnist_dir}: damaged, or not MNIST's original: t10k-labels-idx1-ubyte.gz; replace what "
-        "is named"
+        f"{mnist_dir}: damaged, or not MNIST's original: t10k-labels-idx1-ubyte.gz; replace "
+        "the named files"
     )
 
 

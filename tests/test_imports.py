@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,6 @@ HOMES = {
         f"report.{name}"
         for name in (
             "charts",
-            "throughput_plots",
             "comparison_plots",
             "version_plots",
             "accuracy_plots",
@@ -117,6 +117,26 @@ def test_a_folder_of_bench_imports_only_folders_before_it(folder: str) -> None:
         if name.startswith("bench.")
     }
     assert imported <= {folder, *BENCH[folder]}
+
+
+@pytest.mark.parametrize("package", ["bench", "lenet5"])
+def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
+    files = modules(package)
+    graph = {
+        module: {
+            other
+            for name in imports_of(path)
+            for other in (name.removeprefix(f"{package}."), _parent(name, package))
+            if other in files and other != module
+        }
+        for module, path in files.items()
+    }
+    TopologicalSorter(graph).prepare()
+
+
+def _parent(name: str, package: str) -> str:
+    """The module of `package.module.function`."""
+    return name.removeprefix(f"{package}.").rpartition(".")[0]
 
 
 def test_every_folder_of_bench_is_listed_and_small() -> None:

@@ -1,1 +1,1 @@
-"""A line of words turned into an interpreter that imports TensorFlow."""
+"""Environments: requests, builds and labels."""

@@ -1,12 +1,12 @@
-"""Requests such as `tensorflow-cpu==2.16.2 keras==3.0.5` turned into virtual environments.
+"""Builds virtual environments from requests such as `tensorflow-cpu==2.16.2 keras==3.0.5`.
 
-uv resolves a request and installs it, once, into `<cache>/environments/<key>`; the key stands for
-the resolved list, the SHA-256 of local wheels, and the Python.
+uv resolves a request and installs it, once, into `<cache>/environments/<key>`. The key is a hash of
+the lock, with the SHA-256 of local wheels, and of the Python.
 
 environments/<key>/<home>/         the environment
-environments/<key>/complete.json   names its home and its lock; written last
+environments/<key>/complete.json   its home and its lock; written last
 environments/<key>.lock            held by the process that builds it
-requests/<hash of a request>.json  the key that it came to last, for when there is no network
+requests/<hash of a request>.json  last key of the request, for use without network
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from lenet5.run_directory import read_json, write_json
 
 _COMPLETE = "complete.json"
 _PYTHON = "bin/python"
-_KEY_VERSION = 1  # a change of how environments are built makes new ones
+_KEY_VERSION = 1  # an increment rebuilds all environments, after a change of the build
 _IMPORT_SECONDS = 600
 _LEAST_PYTHON = (3, 10)
 _LONGEST_REASON = 300
-# What would make uv build something else than the request says; indexes and caches are kept.
+# Variables that could change the resolved packages; variables for indexes and caches are kept.
 _NOT_FOR_UV = (
     *("CONDA_", "PYTHON", "VIRTUAL_ENV", "UV_BUILD_CONSTRAINT", "UV_CONSTRAINT", "UV_EXCLUDE"),
     *("UV_OVERRIDE", "UV_PRERELEASE", "UV_PROJECT", "UV_PYTHON", "UV_REQUIRE_HASHES"),
@@ -58,7 +58,7 @@ found = [[item.metadata["Name"], item.version] for item in distributions()]
 print(json.dumps([platform.python_version(), found]))
 """
 _FAILS = "TensorFlow cannot be imported there"
-# An import that fails may tell its reason in the middle of many lines.
+# A failed import may print its reason in the middle of many lines.
 _IMPORT = f"""
 import importlib, json, sys
 try:
@@ -66,7 +66,7 @@ try:
     tensorflow.keras.layers
 except Exception as error:
     if isinstance(error, ModuleNotFoundError) and error.name == "tensorflow":
-        sys.exit("holds no TensorFlow")
+        sys.exit("contains no TensorFlow")
     told = [line for line in str(error).splitlines() if line.strip()]
     told = [line for line in told if not line.startswith(("Traceback", " "))] or told or [""]
     sys.exit("{_FAILS}: %s: %s" % (type(error).__name__, told[0]))
@@ -80,24 +80,24 @@ print(json.dumps(versions))
 """
 
 
-class EnvironmentProblem(Exception):  # noqa: N818 - a verdict on the environment, no bug
-    """An environment cannot be built, or TensorFlow cannot be imported there.
+class EnvironmentProblem(Exception):  # noqa: N818 - a verdict on the environment, not a bug
+    """Failure to build an environment, or to import TensorFlow in it.
 
-    The first line names the request and says what failed; uv's own lines follow, indented.
+    The first line names the request and the failure; uv's own lines follow, indented.
     """
 
 
 @dataclass(frozen=True)
 class Built:
-    """An environment that TensorFlow was imported in.
+    """A built environment, after one import of TensorFlow.
 
     Attributes:
-        request: that it was built for.
+        request: request of the environment.
         python: its interpreter.
-        lock: `name==version` of all that it holds, sorted; of a local wheel
+        lock: `name==version` of every distribution, sorted; for a local wheel
             `name==version @ sha256:<hash>`.
         python_version: such as `3.11.7`.
-        versions: `tensorflow`, `keras` and `keras_package`, as the imported modules tell them.
+        versions: `tensorflow`, `keras` and `keras_package`, reported by the imported modules.
     """
 
     request: Request
@@ -108,25 +108,25 @@ class Built:
 
 
 def default_cache(environment: Mapping[str, str]) -> Path:
-    """The user's cache folder's `lenet5-bench`.
+    """Returns `lenet5-bench` in the user's cache folder.
 
     Raises:
-        InputError: there is no home folder.
+        InputError: the user has no home folder.
     """
     folder = environment.get("XDG_CACHE_HOME") or "~/.cache"
     return absolute("the cache", folder) / "lenet5-bench"
 
 
 def build(request: Request, cache: Path, *, say: Callable[[str], None]) -> Built:
-    """Builds an environment, or finds it built, and imports TensorFlow there once.
+    """Builds an environment, or reuses a cached one, and imports TensorFlow in it once.
 
     Args:
-        request: by `bench.environments.request.parse_request`.
-        cache: folder that environments are kept in.
-        say: takes a line about what happens.
+        request: request from `bench.environments.request.parse_request`.
+        cache: folder of the environments.
+        say: receives progress messages, one line each.
 
     Raises:
-        EnvironmentProblem: it cannot be built, or TensorFlow cannot be imported there.
+        EnvironmentProblem: the build or the import of TensorFlow failed.
     """
     try:
         with tempfile.TemporaryDirectory(
@@ -148,7 +148,7 @@ def build(request: Request, cache: Path, *, say: Callable[[str], None]) -> Built
 
 
 def _existing(python: Path, scratch: Path) -> tuple[Path, str, tuple[str, ...]]:
-    """The interpreter, its version and its lock."""
+    """Returns the interpreter, its version and its lock."""
     if python.is_dir():
         raise EnvironmentProblem("is a folder, name the interpreter in it: bin/python")
     try:
@@ -159,19 +159,19 @@ def _existing(python: Path, scratch: Path) -> tuple[Path, str, tuple[str, ...]]:
         version, found = json.loads(done.stdout.splitlines()[-1])
         lock: dict[str, str] = {}
         for name, number in found:
-            if name and number:  # what a broken uninstall leaves behind has neither
-                lock.setdefault(canonicalize_name(name), number)  # the first is the one imported
+            if name and number:  # remains of a broken uninstall have neither
+                lock.setdefault(canonicalize_name(name), number)  # Python imports the first
     except (IndexError, ValueError, TypeError):
-        raise EnvironmentProblem(f"is no Python 3.10 or newer: {_told(done.stderr)}") from None
+        raise EnvironmentProblem(f"is not Python 3.10 or newer: {_told(done.stderr)}") from None
     if tuple(map(int, version.split(".")[:2])) < _LEAST_PYTHON:
-        raise EnvironmentProblem(f"is no Python 3.10 or newer: it is {version}")
+        raise EnvironmentProblem(f"is not Python 3.10 or newer: it is {version}")
     return python, version, tuple(sorted(f"{name}=={number}" for name, number in lock.items()))
 
 
 def _from_cache(
     request: Request, cache: Path, scratch: Path, say: Callable[[str], None]
 ) -> tuple[Path, tuple[str, ...]]:
-    """The interpreter and the lock of an environment that is made where it is not there yet."""
+    """Returns the interpreter and the lock of an environment; builds it unless it is cached."""
     wheels = {path: _sha256(Path(path)) for path in request.requirements if path.endswith(".whl")}
     asked = [wheels.get(requirement, requirement) for requirement in request.requirements]
     remembered = cache / "requests" / f"{_digest([asked, request.overrides])}.json"
@@ -181,9 +181,10 @@ def _from_cache(
         before = _built_before(cache, remembered)
         if before is None:
             raise EnvironmentProblem(
-                f"cannot be resolved without network, and was not built here before\n{error}"
+                f"cannot be resolved without network and has no earlier build\n{error}"
             ) from None
-        say(f"{request.text}: no network, {tensorflow_version(before[1])} of before is used")
+        version = tensorflow_version(before[1])
+        say(f"{request.text}: no network, using {version} from an earlier build")
         return before
     lock = tuple(sorted(pins))
     folder = cache / "environments" / _digest(lock)
@@ -191,20 +192,20 @@ def _from_cache(
         parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if (built := _complete(folder)) is None:
-            say(f"{request.text}: is built in {folder}")
+            say(f"{request.text}: building in {folder}")
             home = _install(folder, pins.values(), scratch)
             about = {"request": request.text, "home": home.name, "lock": lock}
             write_json(folder / _COMPLETE, about)
             built = home / _PYTHON, lock
-        for other in folder.iterdir():  # left by processes that were killed
+        for other in folder.iterdir():  # left by killed processes
             if other not in built[0].parents:
-                shutil.rmtree(other, ignore_errors=True)  # which leaves files, complete.json, alone
+                shutil.rmtree(other, ignore_errors=True)  # keeps files such as complete.json
         write_json(remembered, {"request": request.text, "key": folder.name})
     return built
 
 
 def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict[str, str]:
-    """What to install, as uv wants it, by its entry in the lock.
+    """Resolves a request; returns the requirements for uv by their entries in the lock.
 
     Raises:
         ConnectionError: there is no network.
@@ -225,7 +226,7 @@ def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict
     done = _uv(
         scratch,
         *("pip", "compile", wanted, "--python", sys.executable, "--no-header", "--no-annotate"),
-        *(("--override", overrides) if request.overrides else ()),  # uv warns of an empty file
+        *(("--override", overrides) if request.overrides else ()),  # uv warns about an empty file
     )
     if done.returncode:
         reason = uv_text(done.stderr)
@@ -238,8 +239,8 @@ def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict
 
 
 def _install(folder: Path, pins: Iterable[str], scratch: Path) -> Path:
-    """Makes an environment in a new folder below this one."""
-    # Never where another was begun: if that process was killed, its uv may still be writing.
+    """Creates an environment in a new subfolder."""
+    # Never in an earlier subfolder: the uv of a killed process may still write to it.
     home = folder / uuid.uuid4().hex[:8]
     pinned = scratch / "requirements.txt"
     pinned.write_text("\n".join(pins) + "\n", encoding="utf-8")
@@ -247,7 +248,7 @@ def _install(folder: Path, pins: Iterable[str], scratch: Path) -> Path:
     try:
         for command in (
             ("venv", home, "--python", sys.executable, "--no-project"),
-            # Without compiled bytecode an import would be timed with its compilation.
+            # Without compiled bytecode, the workload `import` would include the compilation.
             ("pip", "install", *to, "--no-deps", "--compile-bytecode", "-r", pinned),
         ):
             done = _uv(scratch, *command)
@@ -260,7 +261,7 @@ def _install(folder: Path, pins: Iterable[str], scratch: Path) -> Path:
 
 
 def _complete(folder: Path) -> tuple[Path, tuple[str, ...]] | None:
-    """The interpreter and the lock of an environment that was built whole and is still there."""
+    """Returns the interpreter and the lock of a complete environment; None without one."""
     with contextlib.suppress(InputError, KeyError, TypeError):
         about = read_json(folder / _COMPLETE)
         python = folder / about["home"] / _PYTHON
@@ -276,12 +277,12 @@ def _built_before(cache: Path, remembered: Path) -> tuple[Path, tuple[str, ...]]
 
 
 def _check_import(python: Path, settings: Mapping[str, str], scratch: Path) -> dict[str, str]:
-    """What `_IMPORT` prints of TensorFlow and Keras; what is printed beside it is not read."""
+    """Returns the versions printed by `_IMPORT`; ignores all other output."""
     variables = {**clean_variables(scratch), **settings}
     command = (python, "-I", "-c", _IMPORT)
     done = _run(command, variables, scratch, _IMPORT_SECONDS)
     reason = ""
-    if done.returncode < 0:  # C++ says why it aborts at the lowest level only
+    if done.returncode < 0:  # C++ logs the reason of an abort at the lowest level only
         reason = f"{_FAILS}: killed by signal {-done.returncode}: "
         done = _run(command, {**variables, "TF_CPP_MIN_LOG_LEVEL": "0"}, scratch, _IMPORT_SECONDS)
     elif done.returncode and not done.stderr.strip():
@@ -298,7 +299,7 @@ def _check_import(python: Path, settings: Mapping[str, str], scratch: Path) -> d
 
 def _uv(scratch: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     variables = {k: v for k, v in os.environ.items() if not k.startswith(_NOT_FOR_UV)}
-    # In a folder of its own: no project's configuration is found from there, but the user's is.
+    # In a separate folder, uv finds the user's configuration, but no project's.
     return _run([_find_uv(), *arguments, "--color", "never", "--no-progress"], variables, scratch)
 
 
@@ -309,7 +310,7 @@ def _find_uv() -> str:
         return find_uv_bin()
     if found := shutil.which("uv"):
         return found
-    raise EnvironmentProblem("uv is missing, which builds environments: pip install uv")
+    raise EnvironmentProblem("uv is required to build environments: pip install uv")
 
 
 def _run(
@@ -331,18 +332,18 @@ def _run(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise EnvironmentProblem(f"{command[0]} did not end within {seconds:g} s") from None
+        raise EnvironmentProblem(f"{command[0]} timed out after {seconds:g} s") from None
 
 
 def uv_text(message: str) -> str:
-    """What uv printed on stderr, as it stands, each line indented below the request's own."""
+    """Returns uv's stderr, with each line indented below the request's line."""
     lines = [line.rstrip() for line in message.splitlines()]
-    text = "\n".join(lines).strip("\n") or "uv ended without a word"
+    text = "\n".join(lines).strip("\n") or "uv failed without a message"
     return textwrap.indent(text, "  ")
 
 
 def _told(output: str) -> str:
-    """The last line."""
+    """Returns the last line, at most `_LONGEST_REASON` characters."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     return lines[-1][:_LONGEST_REASON] if lines else ""
 
@@ -366,7 +367,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Environments:
-    """What the environments came to: built, or the problem that each has."""
+    """The baseline, and the environment or problem of each candidate."""
 
     baseline: Built
     candidates: tuple[Built | EnvironmentProblem, ...]
@@ -375,10 +376,10 @@ class Environments:
 def build_environments(
     baseline: Request, candidates: Sequence[Request], cache: Path, say: Say
 ) -> Environments:
-    """Builds every environment; a candidate that cannot be built does not stop the others.
+    """Builds every environment; a failed candidate does not stop the others.
 
     Raises:
-        EnvironmentProblem: the baseline's.
+        EnvironmentProblem: the baseline cannot be built.
     """
     held_against = build(baseline, cache, say=say)
     return Environments(held_against, build_candidates(candidates, cache, say))
@@ -387,7 +388,7 @@ def build_environments(
 def build_candidates(
     candidates: Sequence[Request], cache: Path, say: Say
 ) -> tuple[Built | EnvironmentProblem, ...]:
-    """Builds every environment; what cannot be built has its problem in its place."""
+    """Builds every environment; returns the problem in place of a failed one."""
     built: list[Built | EnvironmentProblem] = []
     for request in candidates:
         try:

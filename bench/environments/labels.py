@@ -1,8 +1,8 @@
-"""Short names of environments for tables: TensorFlow's version, and what differs.
+"""Short names of environments for tables: TensorFlow's version, and the differences.
 
-Versions are those of the modules that a process imported there, where one has told them. A lock
-alone holds distributions, and TensorFlow and Keras come under many names (`tf-nightly-cpu`,
-`keras-nightly`, a vendor's `intel-tensorflow`): it is asked only where no process has run.
+A process in the environment reports the versions of its imported modules. Without such a report,
+the lock is the source. It lists distributions, and TensorFlow and Keras have many names
+(`tf-nightly-cpu`, `keras-nightly`, a vendor's `intel-tensorflow`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-# One vendor's word before it, and what it is built for behind it; `tensorflow-datasets` holds none.
+# A vendor's prefix and build suffixes are optional; `tensorflow-datasets` does not match.
 _TENSORFLOW = re.compile(
     r"([a-z0-9]+-)?(tensorflow|tf-nightly)"
     r"(-(aarch64|avx512|aws|cpu|directml|enhanced|gpu|intel|macos|rocm|tpu))*"
@@ -28,7 +28,7 @@ _FOR_CPUS = re.compile(r"(^|-)(cpu|intel|macos|aarch64)(-|$)")
 
 @dataclass(frozen=True)
 class Modules:
-    """What `import tensorflow` gives in an environment.
+    """Versions of TensorFlow and Keras after `import tensorflow` in an environment.
 
     Attributes:
         tensorflow: version; empty if unknown.
@@ -44,16 +44,16 @@ class Modules:
 def modules_of(
     lock: Sequence[str], settings: Mapping[str, str], versions: Mapping[str, Any]
 ) -> Modules:
-    """The modules that an environment imports, by a process of it, else by its lock.
+    """Returns an environment's modules, from the report of a process or else from the lock.
 
     Args:
-        lock: of `bench.environments.builds.Built`.
-        settings: its variables.
-        versions: `tensorflow`, `keras` and `keras_package` as a process of it has told them;
-            without them where none has run.
+        lock: lock of `bench.environments.builds.Built`.
+        settings: settings of the environment.
+        versions: `tensorflow`, `keras` and `keras_package`, reported by a process; empty without a
+            process.
 
     Returns:
-        Versions as PEP 440 writes them: `2.22.0rc0`, where TensorFlow calls itself `2.22.0-rc0`.
+        Versions in the form of PEP 440: `2.22.0rc0`, where TensorFlow reports `2.22.0-rc0`.
     """
     packages = packages_of(lock)
     tensorflow, keras = (str(versions.get(name) or "") for name in ("tensorflow", "keras"))
@@ -74,19 +74,19 @@ def labels(
     python_versions: Sequence[str] = (),
     versions: Sequence[Mapping[str, Any]] = (),
 ) -> list[str]:
-    """Short names for tables: TensorFlow's version, and what differs where that is the same.
+    """Returns short names for tables: TensorFlow's version, and differences at equal versions.
 
-    Keras is told also where TensorFlow differs, of the baseline and of those with another Keras
-    than it: two things differ then. Only before 2.16 TensorFlow's version says which Keras it is.
+    If Keras differs as well as TensorFlow, the labels of the baseline and of such candidates name
+    Keras too. Before 2.16, TensorFlow's version implies Keras's, and the label omits Keras.
 
     Args:
-        locks: of the baseline, then of the candidates; empty where one could not be built.
-        settings: of the same.
-        python_versions: of the same, if they may differ.
-        versions: of the same, what `modules_of` takes.
+        locks: locks of the baseline and then of the candidates; empty for a failed build.
+        settings: settings of the same sides.
+        python_versions: Python versions of the same sides, if they may differ.
+        versions: versions of the same sides, as in `modules_of`.
 
     Returns:
-        As many names, all different; `again` marks an environment that is there already.
+        One unique name per side; `again` marks a repeated environment.
     """
     packages = [packages_of(lock) for lock in locks]
     told = versions or [{}] * len(locks)
@@ -107,12 +107,12 @@ def labels(
 
 
 def tensorflow_version(lock: Sequence[str]) -> str:
-    """TensorFlow's version in a lock, whatever its distribution is called."""
+    """Returns TensorFlow's version in a lock, for any name of its distribution."""
     return _locked(packages_of(lock), _TENSORFLOW) or "unknown TensorFlow"
 
 
 def is_for_cpus_only(lock: Sequence[str], versions: Mapping[str, Any]) -> bool:
-    """Whether TensorFlow was built without what GPUs need, as it says itself, else by its name."""
+    """Returns whether TensorFlow lacks GPU support, by its build information or else its name."""
     build = versions.get("build")
     if isinstance(build, Mapping) and "is_cuda_build" in build:
         return all(build.get(f"is_{kind}_build") in (None, "False") for kind in ("cuda", "rocm"))
@@ -120,7 +120,7 @@ def is_for_cpus_only(lock: Sequence[str], versions: Mapping[str, Any]) -> bool:
 
 
 def packages_of(lock: Sequence[str]) -> dict[str, str]:
-    """A lock's versions by name; of a local wheel with the begin of its SHA-256."""
+    """Returns a lock's versions by name; for a local wheel with the start of its SHA-256."""
     entries = (re.split(r"==| @ sha256:", entry) for entry in lock)
     return {
         name: f"{version} (wheel {digest[0][:7]})" if digest else version
@@ -129,7 +129,7 @@ def packages_of(lock: Sequence[str]) -> dict[str, str]:
 
 
 def _with_keras(modules: Sequence[Modules]) -> list[bool]:
-    """Whose Keras differs from the first one's without TensorFlow's version saying so."""
+    """Returns which labels name Keras: it differs, and TensorFlow's version does not imply it."""
     known = [each if each.keras else None for each in modules]
     first = known[0] if known else None
     others = [each for each in known if first and each and _keras_name(each) != _keras_name(first)]
@@ -138,7 +138,7 @@ def _with_keras(modules: Sequence[Modules]) -> list[bool]:
 
 
 def _is_own_keras(modules: Modules) -> bool:
-    """Whether TensorFlow's version says which Keras it is: 2.15 goes with Keras 2.15 alone."""
+    """Returns whether TensorFlow's version implies Keras's: 2.15 requires Keras 2.15."""
     one, other = (text.split(".")[:2] for text in (modules.tensorflow, modules.keras))
     return modules.keras_package == "keras" and one == other
 
@@ -153,7 +153,7 @@ def _told_apart(
     with_keras: Sequence[bool] = (),
     most: int = 99,
 ) -> list[str]:
-    """Adds to each name the facets that differ among the sides of this name."""
+    """Adds to each name the differing facets of the sides with this name."""
     longer = []
     for place, (name, own) in enumerate(zip(names, facets, strict=True)):
         group = [other for same, other in zip(names, facets, strict=True) if same == name]
@@ -168,7 +168,7 @@ def _told_apart(
 def _facets(
     packages: Mapping[str, str], modules: Modules, settings: Mapping[str, str], python: str
 ) -> dict[str, str]:
-    """What sides of one TensorFlow may differ in, by kind, in the order that it is told in."""
+    """Returns possible differences between sides with one TensorFlow, by kind, in label order."""
     facets = {}
     if name := _distribution(packages, _TENSORFLOW, modules.tensorflow):
         facets = {"name": f"({name})", "wheel": packages[name].partition(" ")[2]}
@@ -185,14 +185,14 @@ def _facets(
 
 
 def _distribution(packages: Mapping[str, str], kind: re.Pattern[str], version: str = "") -> str:
-    """Name of the distribution of this kind, of several the one of this version; empty: none."""
+    """Returns a distribution of this kind, preferably of this version; empty without one."""
     found = sorted((name for name in packages if kind.fullmatch(name)), key=_plainest)
     same = [name for name in found if _canonical(packages[name].split()[0]) == version]
     return (same or found or [""])[0]
 
 
 def _plainest(name: str) -> tuple[bool, str]:
-    """What names are chosen by: a vendor's word may also stand before what only adds to it."""
+    """Sort key for names: TensorFlow's own first, since a vendor's prefix may mark an add-on."""
     return not name.startswith(("tensorflow", "tf-")), name
 
 

@@ -1,4 +1,4 @@
-"""What an environment is asked to be: requirements, wheels, settings, as words in a line."""
+"""Requests: requirements, wheels and settings of an environment, as words in a line."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _SETTING = re.compile(r"(\w+)=(?!=)(.*)")
 
 @dataclass(frozen=True)
 class Request:
-    """What an environment is to be.
+    """Request for an environment.
 
     Attributes:
-        text: as given, with single blanks.
-        requirements: PEP 508 each, and absolute paths of wheels.
-        interpreter: that exists already, in place of requirements.
-        settings: variables that its processes are started with.
-        overrides: requirements that replace what packages ask for.
+        text: request as given, with single spaces.
+        requirements: PEP 508 requirements, and absolute paths of wheels.
+        interpreter: existing interpreter, in place of requirements.
+        settings: variables for its processes.
+        overrides: requirements that replace the dependencies of packages.
     """
 
     text: str
@@ -37,14 +37,14 @@ class Request:
 
 
 def parse_request(text: str) -> Request:
-    """Reads a request: words separated by blanks.
+    """Parses a request: words separated by spaces.
 
     A word is a requirement, a wheel's path, `.` (this Python), `python:PATH`, a setting
-    `NAME=VALUE`, `override:REQUIREMENT`, or `without:NAME`, which keeps a distribution away
-    whoever asks for it.
+    `NAME=VALUE`, `override:REQUIREMENT` or `without:NAME`. `without:NAME` excludes a distribution
+    even if packages depend on it.
 
     Raises:
-        InputError: a word is none of these, or they do not go together.
+        InputError: a word is none of these, or two words conflict.
     """
     text = " ".join(text.split())
     requirements: list[str] = []
@@ -73,9 +73,7 @@ def parse_request(text: str) -> Request:
         else:
             requirements.append(_requirement(text, word))
     if len(interpreters) > 1 or (interpreters and (requirements or overrides)):
-        raise InputError(
-            f"{text}: an existing Python is taken as it is: settings alone may stand beside it"
-        )
+        raise InputError(f"{text}: an existing Python accepts only settings beside it")
     if not interpreters and not requirements:
         raise InputError(
             f"{text or 'an empty environment'}: give requirements, a wheel, . or python:PATH"
@@ -87,7 +85,7 @@ def parse_request(text: str) -> Request:
 def _setting(text: str, name: str, value: str) -> tuple[str, str]:
     if not name.startswith(SETTING_PREFIXES):
         raise InputError(
-            f"{text}: {name}={value} is no setting, those begin with TF_, XLA_ or KERAS_; "
+            f"{text}: {name}={value} is not a setting, which begins with TF_, XLA_ or KERAS_; "
             "a version is written with =="
         )
     if name == "KERAS_BACKEND" and value != "tensorflow":
@@ -97,16 +95,16 @@ def _setting(text: str, name: str, value: str) -> tuple[str, str]:
 
 def _requirement(text: str, word: str) -> str:
     if word.startswith("-"):
-        raise InputError(f"{text}: {word}: options are refused, give packages only")
+        raise InputError(f"{text}: {word}: options are not allowed, give packages only")
     if "://" in word or "@" in word:
-        raise InputError(f"{text}: {word}: URLs are refused, give a version or a wheel's path")
+        raise InputError(f"{text}: {word}: URLs are not allowed, give a version or a wheel's path")
     if word.startswith(("/", "./", "../", "~")):
-        raise InputError(f"{text}: {word}: of files, only wheels (.whl) are accepted")
+        raise InputError(f"{text}: {word}: only wheels (.whl) are accepted as files")
     try:
         Requirement(word)
     except InvalidRequirement:
         raise InputError(
-            f"{text}: {word or 'nothing'} is no requirement: write it without blanks, "
+            f"{text}: {word or 'nothing'} is not a requirement: write it without blanks, "
             "such as tensorflow-cpu==2.16.2"
         ) from None
     return word
@@ -115,23 +113,23 @@ def _requirement(text: str, word: str) -> str:
 def _wheel(text: str, word: str) -> str:
     path = absolute(text, word)
     if not path.is_file():
-        raise InputError(f"{text}: {path}: there is no such wheel")
+        raise InputError(f"{text}: {path}: the wheel does not exist")
     try:
         parse_wheel_filename(path.name)
     except InvalidWheelFilename:
         raise InputError(
-            f"{text}: {path.name} is no wheel's name: keep the one that it was built with"
+            f"{text}: {path.name} is not a wheel's name: keep its original name"
         ) from None
     return str(path)
 
 
 def absolute(text: str, path: str) -> Path:
-    """The path from the root of the file system.
+    """Returns the absolute path, with `~` expanded.
 
     Raises:
-        InputError: its home folder is nobody's; the message begins with `text`.
+        InputError: the home folder is unknown; the message begins with `text`.
     """
     try:
         return Path(path).expanduser().absolute()  # not resolved: a venv's python is a link
-    except RuntimeError as error:  # no such user, or one without a home folder
+    except RuntimeError as error:  # unknown user, or a user without a home folder
         raise InputError(f"{text}: {path}: {error}") from None

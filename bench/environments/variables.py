@@ -1,4 +1,4 @@
-"""The variables that processes of a measured environment see."""
+"""Environment variables of processes in a measured environment."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def clean_variables(home: Path) -> dict[str, str]:
-    """All that a measured environment's processes get to see: nothing of ours can reach them."""
+    """Returns all variables for processes in a measured environment; none of ours is inherited."""
     return {
         "PATH": "/usr/bin:/bin",
         "LANG": "C.UTF-8",

@@ -1,1 +1,1 @@
-"""Executors: they start workers and give back records."""
+"""Executors: they start workers and return records."""

@@ -1,4 +1,4 @@
-"""One block: fresh workers for the baseline and its candidates, many rounds, and failures."""
+"""Measures a block: fresh workers for the baseline and its candidates, and many rounds."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from bench.records.catalogue import FIRST_STEP, GROWTH, IMPORT, MEMORY, SLICE, S
 _WARM_UP_SLICES = 2
 _LEAST_ROUNDS = 4
 _GROWTH_CALLS = 20
-_OF_THREADS = ("scheduling", "threads")  # workloads with threads of their own differ in these
+_OF_THREADS = ("scheduling", "threads")  # these depend on a workload's number of threads
 
 _Measured = dict[int, SideSamples]
 _Checks = Mapping[int, tuple[float, ...]]
 
 
 class BlockRecorder:
-    """Measures a block; what it has so far can be had at any time, also after Ctrl-C.
+    """Measures a block; partial results are available at any time, also after Ctrl-C.
 
     All candidates share the baseline's slices: a round is a slice of each side, back to back.
     """
@@ -51,9 +51,9 @@ class BlockRecorder:
 
         Args:
             bench: folder, cores and limits.
-            sides: the baseline at `BASE`, candidates at their places.
-            task: the workloads of each candidate.
-            steps: of a slice by workload; the baseline fixes missing ones here.
+            sides: interpreters of the baseline at `BASE`, and of the candidates at their places.
+            task: task with the workloads of each candidate.
+            steps: steps of a slice by workload; missing entries are added, fixed by the baseline.
         """
         specs = task.specs
         self._bench = bench
@@ -69,7 +69,7 @@ class BlockRecorder:
         every = {spec.name: spec for own in specs.values() for spec in own}.values()
         self._slices = [spec for spec in every if spec.kind in (SLICE, FIRST_STEP)]
         self._probes = [spec for spec in every if spec.kind in (IMPORT, MEMORY, GROWTH)]
-        shuffle = random.Random(f"{task.seed} {task.turn}").shuffle  # noqa: S311 - no secret
+        shuffle = random.Random(f"{task.seed} {task.turn}").shuffle  # noqa: S311 - not a secret
         shuffle(self._slices)
         shuffle(self._probes)
         self._samples: dict[int, dict[str, Samples]] = {place: {} for place in specs}
@@ -82,11 +82,11 @@ class BlockRecorder:
 
     @property
     def versions(self) -> Mapping[int, Mapping[str, Any]]:
-        """What each side's worker said of itself, once it has started."""
+        """Versions reported by each side's worker after its start."""
         return self._versions
 
     def blocks(self, quickest_control: float | None = None) -> list[Block]:
-        """What was measured up to now: a block of each candidate, with its share of the time."""
+        """Returns the measurements so far: a block of each candidate, with its share of time."""
         quickest = min(
             [w.control_seconds for w in self._witnesses]
             + ([quickest_control] if quickest_control else []),
@@ -110,18 +110,18 @@ class BlockRecorder:
         ]
 
     def measure(self) -> None:
-        """Measures every workload; what fails costs no other workload or side its samples."""
+        """Measures every workload; a failure removes no samples of other workloads or sides."""
         self._witnesses.append(machine.witness(self._core, None, 0.0))
         for threads in sorted({spec.threads or self._bench.threads for spec in self._slices}):
             group = [s for s in self._slices if (s.threads or self._bench.threads) == threads]
-            group.sort(key=lambda spec: spec.kind != FIRST_STEP)  # it is one in a fresh worker only
+            group.sort(key=lambda spec: spec.kind != FIRST_STEP)  # it needs a fresh worker
             while group:
                 group = self._measure_in_workers(group, threads)
         for spec in self._probes:
             self._measure_probe(spec)
 
     def _measure_in_workers(self, group: list[Spec], threads: int) -> list[Spec]:
-        """Measures workloads in fresh workers; gives those that are left when one of them dies."""
+        """Measures workloads in fresh workers; returns the remaining ones after a crash."""
         asked = {place for spec in group for place in self._wanted[spec.name]} - self._out
         if len(asked) < 2 or BASE not in asked:
             return []
@@ -144,7 +144,7 @@ class BlockRecorder:
         return []
 
     def _measure_slices(self, spec: Spec, workers: Workers) -> bool:
-        """Measures a workload, without the candidates that fail; gives whether all workers live."""
+        """Measures a workload, without failing candidates; returns whether all workers survive."""
         all_live = True
         places = [place for place in self._places(spec) if place in workers.versions]
         while len(places) > 1:
@@ -157,7 +157,7 @@ class BlockRecorder:
                 self._note(error, spec.name, places)
                 all_live = all_live and not error.error.gone
                 places.remove(error.place)
-                if error.place == BASE or spec.kind == FIRST_STEP:  # which is one only once
+                if error.place == BASE or spec.kind == FIRST_STEP:  # not repeatable
                     break
         return all_live
 
@@ -187,7 +187,7 @@ class BlockRecorder:
     def _call_steps(
         self, spec: Spec, workers: Workers, places: Sequence[int]
     ) -> Mapping[int, tuple[int, ...]]:
-        """Steps of each call of a slice; fixed by the baseline in a comparison's first block."""
+        """Returns the steps of each call of a slice; the baseline fixes them in the first block."""
         if spec.name in self._bench.call_steps:
             calls = self._bench.call_steps[spec.name]
             self._steps[spec.name] = sum(calls[BASELINE])
@@ -197,7 +197,7 @@ class BlockRecorder:
         return dict.fromkeys(places, (self._steps[spec.name],))
 
     def _measure_probe(self, spec: Spec) -> None:
-        """Measures what takes processes of its own, without the candidates that fail."""
+        """Measures a workload in separate processes, without failing candidates."""
         places = [place for place in self._places(spec) if place not in self._out]
         while len(places) > 1 and BASE in places:
             with self._witnessing():
@@ -209,7 +209,7 @@ class BlockRecorder:
                     places.remove(error.place)
 
     def _probe(self, spec: Spec, places: Sequence[int]) -> _Measured:
-        """Imports in turns, memory at once."""
+        """Measures imports one after the other, or memory of all sides at once."""
         if spec.kind == IMPORT:
             return {place: _once({"value": self._import_seconds(place)}) for place in places}
         sides = {place: self._sides[place] for place in places}
@@ -229,7 +229,7 @@ class BlockRecorder:
             raise SideError(place, error) from None
 
     def _places(self, spec: Spec) -> list[int]:
-        """The sides that take part in a workload, in the block's order."""
+        """Returns the sides with this workload, in the block's order."""
         return [place for place in self._order if place in self._wanted[spec.name]]
 
     def _keep(self, spec: Spec, measured: _Measured, checks: _Checks) -> None:
@@ -241,14 +241,14 @@ class BlockRecorder:
 
     @contextlib.contextmanager
     def _witnessing(self) -> Iterator[None]:
-        """Looks at the machine before and after; the workers' own work is not held against it."""
+        """Adds a witness for the enclosed work; the workers' CPU time is not a disturbance."""
         before, ours_before = machine.ticks(self._core), machine.children_cpu_seconds()
         yield
         ours = machine.children_cpu_seconds() - ours_before
         self._witnesses.append(machine.witness(self._core, before, ours))
 
     def _note(self, error: SideError, workload: str, places: Iterable[int]) -> None:
-        """Notes a failure: the baseline's with every candidate that was held against it."""
+        """Records a failure; the baseline's counts for every candidate compared with it."""
         is_base = error.place == BASE
         side = BASELINE if is_base else CANDIDATE
         failure = Failure(side, workload, error.error.reason, error.error.output)
@@ -262,9 +262,9 @@ class MeasuredBlock:
     """The record of one candidate in a block.
 
     Attributes:
-        block: its samples and failures.
-        said: versions by place, from the workers.
-        steps: of a slice, by workload.
+        block: block with samples and failures.
+        said: versions by place, reported by the workers.
+        steps: steps of a slice by workload.
     """
 
     block: Block
@@ -278,12 +278,12 @@ def measure_blocks(
     """Measures blocks.
 
     Args:
-        tasks: in the order of their start.
+        tasks: tasks in the order of their start.
         bench: folder, cores and limits.
         sides: interpreter and settings of each place.
 
     Yields:
-        The record of each candidate; after Ctrl-C that of the unfinished block.
+        The record of each candidate; after Ctrl-C, the record of the unfinished block.
     """
     for task in tasks:
         steps = dict(task.steps)
@@ -297,12 +297,12 @@ def measure_blocks(
 
 
 def _fixed_steps(spec: Spec, workers: Workers) -> int:
-    """Steps that take the baseline about as long as a slice is to last."""
+    """Returns the number of steps for the baseline to reach the duration of a slice."""
     steps = spec.least_steps
     workers.slice(BASE, spec.name, steps)
     if workers.slice(BASE, spec.name, steps)["value"] >= spec.slice_seconds:
         return steps
-    for _ in range(2):  # the second time without a call's share of a single step
+    for _ in range(2):  # the second estimate amortises the cost of a call
         seconds = min(workers.slice(BASE, spec.name, steps)["value"] for _ in range(3))
         multiples = round(spec.slice_seconds / seconds * steps / spec.step_multiple)
         steps = max(spec.least_steps, spec.step_multiple * multiples)
@@ -317,7 +317,7 @@ def _add(sums: dict[str, float], answer: Mapping[str, float]) -> None:
 
 
 def _once(answer: Mapping[str, Any]) -> SideSamples:
-    """One sample."""
+    """Returns one sample."""
     return SideSamples(
         (float(answer["value"]),),
         losses=(float(answer["loss"]),) if "loss" in answer else (),

@@ -1,7 +1,7 @@
-"""How many trainings run at once: as many as cores, a container's CPU quota and memory allow.
+"""Number of parallel trainings, limited by cores, a container's CPU quota and memory.
 
-A container's limits stand in files of control groups, of version 1 or 2. Each group's limit holds
-for all groups below it, so that the process's own group and all its parents are asked.
+Files of control groups, version 1 or 2, list a container's limits. A group's limit applies to all
+groups below it, so the process's own group and all its parents are read.
 """
 
 from __future__ import annotations
@@ -14,32 +14,33 @@ from lenet5.errors import InputError
 from lenet5.run_directory import usable_cores
 
 MOST_PROCESSES = 256
-# Recipe fast held at most 1,211 to 1,221 MiB with engine keras and 1,252 MiB with graph (3 seeds
-# each), best and original 1,195 to 1,252 MiB in 2 epochs (1 seed each), 396 MiB of it files that
-# processes share; TensorFlow 2.21.0, Keras 3.15.1. The rest is room for other versions.
+# Peak memory with TensorFlow 2.21.0 and Keras 3.15.1: recipe fast 1,211 to 1,221 MiB with engine
+# keras and 1,252 MiB with graph (3 seeds each); best and original 1,195 to 1,252 MiB in 2 epochs
+# (1 seed each). Of these, 396 MiB are files shared by processes. The limit includes a reserve for
+# other versions.
 PER_TRAINING_BYTES = 3 * 2**29
 
 
 def processes_at_once(
     cores: int, quota_cores: float | None, memory_bytes: int, per_training_bytes: int
 ) -> int:
-    """Trainings of one thread each that run at once without waiting for each other; at least 1.
+    """Returns the number of single-threaded trainings without contention; at least 1.
 
     Args:
-        cores: that this process may use.
-        quota_cores: CPU seconds a second that a container may use; None: no quota.
-        memory_bytes: to be had.
-        per_training_bytes: of a process that trains.
+        cores: number of cores available to this process.
+        quota_cores: a container's quota in CPU seconds per second; None: no quota.
+        memory_bytes: available memory.
+        per_training_bytes: memory of a training process.
     """
     by_quota = cores if quota_cores is None else int(quota_cores)
     return max(min(cores, by_quota, memory_bytes // per_training_bytes), 1)
 
 
 def processes(asked: int | None) -> int:
-    """The processes that were asked for; by default as many as this machine has room for.
+    """Returns the requested number of processes; by default this machine's capacity.
 
     Raises:
-        InputError: fewer than 1 or more than 256 were asked for.
+        InputError: the requested number is not 1 to 256.
     """
     if asked is None:
         return min(default_processes(), MOST_PROCESSES)
@@ -49,7 +50,7 @@ def processes(asked: int | None) -> int:
 
 
 def default_processes(root: Path = Path("/")) -> int:
-    """`processes_at_once` of this process: affinity, quota, free memory, and the group's limit."""
+    """Returns `processes_at_once` from affinity, quota, free memory and the group's limit."""
     limit = memory_limit(root)
     free = machine.available_memory_bytes()
     return processes_at_once(
@@ -61,10 +62,10 @@ def default_processes(root: Path = Path("/")) -> int:
 
 
 def quota_cores(root: Path) -> float | None:
-    """CPU seconds a second of the tightest quota on this process; None without one.
+    """Returns this process's tightest quota in CPU seconds per second; None without one.
 
     Args:
-        root: that `proc` and `sys` lie in.
+        root: parent folder of `proc` and `sys`.
     """
     found = [
         quota / period
@@ -75,12 +76,12 @@ def quota_cores(root: Path) -> float | None:
 
 
 def memory_limit(root: Path) -> int | None:
-    """Bytes of the tightest memory limit on this process; None without one.
+    """Returns this process's tightest memory limit in bytes; None without one.
 
-    Without a limit version 1 tells a number near 2**63, which bounds nothing.
+    Version 1 reports a number near 2**63 for no limit; it has no effect.
 
     Args:
-        root: that `proc` and `sys` lie in.
+        root: parent folder of `proc` and `sys`.
     """
     names = ("memory.max", "memory.limit_in_bytes")
     found = [_number(_text(group / name)) for group in _groups(root, "memory") for name in names]
@@ -88,7 +89,7 @@ def memory_limit(root: Path) -> int | None:
 
 
 def _quota_and_period(group: Path) -> tuple[int | None, int | None]:
-    """Microseconds of CPU in each period: of version 2 in one file, of version 1 in two."""
+    """Returns microseconds of CPU per period, and of the period; version 1 has a file for each."""
     words = _text(group / "cpu.max").split()
     if len(words) == 2:
         return _number(words[0]), _number(words[1])
@@ -97,21 +98,21 @@ def _quota_and_period(group: Path) -> tuple[int | None, int | None]:
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """Folders of this process's groups and of their parents; some of them may not be there.
+    """Yields the folders of this process's groups and of their parents; some may not exist.
 
-    In a container the path of a group may be the host's: the top folder is its own group then.
+    In a container, a group's path may be the host's; the top folder is the container's group then.
     """
     for line in _text(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
         if (number, controllers) == ("0", ""):
-            mounts = {".", "unified"}  # the latter where version 1 is mounted too
+            mounts = {".", "unified"}  # `unified` if version 1 is mounted too
         elif controller in controllers.split(","):
             mounts = {controllers, controller}
         else:
             continue
         inner = PurePosixPath(group.strip("/"))
-        if ".." in inner.parts:  # a group outside of what the container sees
+        if ".." in inner.parts:  # a group outside the container's view
             inner = PurePosixPath()
         for mount in sorted(mounts):
             top = root / "sys/fs/cgroup" / mount
@@ -119,7 +120,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _number(text: str) -> int | None:
-    """A limit above 0; None for `max`, -1 and whatever else is none."""
+    """Returns a limit above 0; None for `max`, -1 and any other text."""
     try:
         number = int(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The machine: what it is, which core measures, and what else it does meanwhile."""
+"""The machine: its properties, the measuring core, and other activity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bench.measure.processes import running_on
 from bench.records.blocks import Witness
 from lenet5.run_directory import cpu_model, usable_cores
 
-# A block is disturbed where one of these is passed: at any moment, but by the control as a median.
+# Limits of a quiet block: for the maximum of steal and others, and the median of the control.
 MOST_STEAL = 0.05
 MOST_OTHERS = 0.05
 MOST_CONTROL_RATIO = 1.5
@@ -29,7 +29,7 @@ _CONTROL_REPEATS = 40
 
 
 def describe() -> dict[str, Any]:
-    """What makes results comparable: no host name, clock rate or boot time."""
+    """Returns properties that comparable results share; no host name, clock rate or boot time."""
     return {
         "cpu": cpu_model(),
         "flags": _cpu_flags(),
@@ -40,26 +40,26 @@ def describe() -> dict[str, Any]:
 
 
 def cores() -> tuple[int, ...]:
-    """The cores that this process may use: the last one measures, the parent stays on the first.
+    """Returns the cores of this process: the last one measures, the parent uses the first.
 
-    Empty where the system cannot pin a process.
+    Empty if the system cannot pin a process.
     """
     return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
 
 
 def available_memory_bytes() -> int:
-    """Memory that processes can get without swapping, whatever a container's limit is."""
+    """Returns the memory available without swapping, regardless of a container's limit."""
     return int(psutil.virtual_memory().available)
 
 
 @dataclass(frozen=True)
 class Ticks:
-    """Seconds that the kernel has counted on the measuring core, tick by tick, since it started.
+    """Seconds on the measuring core since the kernel's start, counted by the kernel in ticks.
 
     Attributes:
-        total: of all kinds.
-        idle: without work, also while the core waited for a disk.
-        steal: given to others by the hypervisor; None where the system does not tell.
+        total: seconds of all kinds.
+        idle: seconds without work, including waits for a disk.
+        steal: seconds given to others by the hypervisor; None if the system does not report them.
     """
 
     total: float
@@ -68,35 +68,35 @@ class Ticks:
 
 
 def ticks(core: int | None) -> Ticks:
-    """What the system says of a core, or of all for `None`; zeros where it says nothing."""
+    """Returns the ticks of a core, or of all cores for `None`; zeros without a report."""
     try:
-        # In order of their numbers without those that are offline: core 3 may be told as number 2.
+        # psutil skips offline cores: core 3 may have index 2.
         times = psutil.cpu_times() if core is None else psutil.cpu_times(percpu=True)[core]
     except (IndexError, OSError):
         return Ticks(0, 0, None)
-    guests = getattr(times, "guest", 0) + getattr(times, "guest_nice", 0)  # `user` holds them too
+    guests = getattr(times, "guest", 0) + getattr(times, "guest_nice", 0)  # `user` includes them
     idle = times.idle + getattr(times, "iowait", 0)
     return Ticks(sum(times) - guests, idle, getattr(times, "steal", None))
 
 
 def children_cpu_seconds() -> float:
-    """CPU seconds of this process and of all that it started, also of those still running."""
+    """Returns the CPU seconds of this process and its children, including running ones."""
     own = os.times()
     seconds = own.user + own.system + own.children_user + own.children_system
     for child in psutil.Process().children():
-        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+        with contextlib.suppress(psutil.Error):  # the child has ended
             used = child.cpu_times()
             seconds += used.user + used.system + used.children_user + used.children_system
     return float(seconds)
 
 
 def witness(core: int | None, before: Ticks | None, ours_seconds: float) -> Witness:
-    """What the machine did since `before`.
+    """Returns the machine's activity since `before`.
 
     Args:
-        core: the measuring one; `None`: all.
-        before: its ticks then; `None` for the first witness.
-        ours_seconds: CPU seconds that the workers used on it since then.
+        core: measuring core; `None`: all cores.
+        before: earlier ticks of the core; `None` for the first witness.
+        ours_seconds: CPU seconds of the workers on the core since then.
     """
     load = psutil.getloadavg()[0]
     steal = others = None
@@ -112,16 +112,16 @@ def witness(core: int | None, before: Ticks | None, ours_seconds: float) -> Witn
 
 
 def disturbances(witnesses: Sequence[Witness], quickest_control: float) -> tuple[str, ...]:
-    """What speaks against a block, in words; empty for a quiet one.
+    """Returns the disturbances of a block in words; empty for a quiet block.
 
     Args:
-        witnesses: of the block.
-        quickest_control: seconds of the control calculation at its quickest in the comparison.
+        witnesses: witnesses of the block.
+        quickest_control: minimum seconds of the control calculation in the comparison.
     """
     found = []
     steal = max((w.steal for w in witnesses if w.steal is not None), default=0)
     others = max((w.others for w in witnesses if w.others is not None), default=0)
-    # The median: a slow moment falls on both sides of its pairs, a slow block may not.
+    # The median: a slow moment affects both sides of its pairs, a slow block may not.
     control = median(w.control_seconds for w in witnesses) / quickest_control if witnesses else 1
     if steal > MOST_STEAL:
         found.append(f"{100 * steal:.0f} % of the core's time was stolen")
@@ -133,7 +133,7 @@ def disturbances(witnesses: Sequence[Witness], quickest_control: float) -> tuple
 
 
 def _control_seconds(core: int | None) -> float:
-    """The median of some runs of a fixed calculation in NumPy, on the measuring core."""
+    """Returns the median time of a fixed calculation in NumPy, on the measuring core."""
     matrix = np.random.RandomState(0).rand(_CONTROL_SIZE, _CONTROL_SIZE)
     seconds = []
     with running_on([] if core is None else [core]):

@@ -1,4 +1,4 @@
-"""The numerics problem computed in environments, one after the other."""
+"""Computes the numerics problem in several environments."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def compute_in(
     """Computes the problem in each environment, one after the other.
 
     Returns:
-        What `bench.worker.numerics.compute` gives in each, or the error that it ended by.
+        The output of `bench.worker.numerics.compute` in each environment, or its error.
 
     Raises:
-        InputError: there is no room for what is computed.
+        InputError: the problem cannot be written, for example because the disk is full.
     """
     found: list[Mapping[str, Any] | WorkerError] = []
     with private_folder() as folder:

@@ -1,4 +1,4 @@
-"""Worker processes as the parent sees them: started apart, asked, timed out, never left behind."""
+"""Worker processes from the parent's side: start, commands, timeouts and cleanup."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _OUTPUT_LINES = 10
 
 
 class WorkerError(Exception):
-    """A worker that answered with an error, crashed or hung.
+    """A worker reported an error, crashed or hung.
 
     Attributes:
         reason: one line.
-        output: the last lines that it printed.
+        output: last lines printed by the worker.
         gone: whether the process has ended.
-        has_started: whether it had answered to `start`, where the caller knows.
+        has_started: whether the worker had answered `start`, if the caller knows.
     """
 
     has_started = True
@@ -50,12 +50,12 @@ class WorkerError(Exception):
 
 @dataclass(frozen=True)
 class Interpreter:
-    """What workers of a side run with.
+    """Interpreter and variables for a side's workers.
 
     Attributes:
-        python: the environment's.
+        python: interpreter of the environment.
         settings: variables of the request.
-        log_level: `TF_CPP_MIN_LOG_LEVEL`; at 0 TensorFlow says why it aborts.
+        log_level: `TF_CPP_MIN_LOG_LEVEL`; at 0 TensorFlow logs the reason of an abort.
     """
 
     python: Path
@@ -65,10 +65,10 @@ class Interpreter:
 
 @contextlib.contextmanager
 def private_folder() -> Iterator[Path]:
-    """A folder for workers, that is gone at the end.
+    """Creates a folder for workers, and removes it at the end.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: the folder cannot be created.
     """
     with writing(Path(tempfile.gettempdir())):
         made = tempfile.TemporaryDirectory(prefix="lenet5-bench-", ignore_cleanup_errors=True)
@@ -80,14 +80,14 @@ class Worker:
     """A worker process; `with` ends it."""
 
     def __init__(self, interpreter: Interpreter, folder: Path, *, huge_pages: bool = False) -> None:
-        """Starts the process; it does nothing yet.
+        """Starts the process, without a command.
 
         Args:
-            interpreter: what it runs with.
-            folder: made by `copy_code`.
-            huge_pages: whether it asks Linux for memory in huge pages, where glibc can (2.35).
-                Small ones lie where there is room: of 22 processes one did the steps of
-                `train_step[loop,b128]` 10 % slower, of 22 with huge pages none.
+            interpreter: interpreter and variables of the process.
+            folder: folder prepared by `copy_code`.
+            huge_pages: whether to request huge pages from Linux, with glibc 2.35 or newer. The
+                placement of small pages varies: one of 22 processes ran the steps of
+                `train_step[loop,b128]` 10 % slower. With huge pages, none of 22 did.
 
         Raises:
             WorkerError: the interpreter cannot be run.
@@ -123,25 +123,25 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """The process."""
+        """ID of the process."""
         return self._process.pid
 
     def ask(self, seconds: float, do: str, **arguments: Any) -> dict[str, Any]:
         """Sends a command and waits for its answer.
 
         Raises:
-            WorkerError: it answered with an error, ended, or took longer than `seconds`.
+            WorkerError: the worker reported an error, ended, or took longer than `seconds`.
         """
         self.send(do, **arguments)
         return self.receive(seconds)
 
     def send(self, do: str, **arguments: Any) -> None:
-        """Sends a command, whose answer is to be fetched by `receive`."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `receive` tells why
+        """Sends a command; `receive` returns its answer."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `receive` reports it
             self._channel.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
 
     def receive(self, seconds: float) -> dict[str, Any]:
-        """Waits for an answer."""
+        """Waits for an answer and returns it."""
         deadline = time.monotonic() + seconds
         while b"\n" not in self._buffer:
             self._channel.settimeout(max(deadline - time.monotonic(), 0.001))
@@ -158,43 +158,43 @@ class Worker:
         return self._checked(line)
 
     def stop(self) -> None:
-        """Stops the process where it is, until `go_on`; all its threads stand when this returns.
+        """Stops the process until `go_on`; returns when all threads have stopped.
 
-        A thread that computes goes on until its process's main thread was told by the scheduler:
-        for 0.7 ms as a median, at most 8 ms, of 519 stops of `fit[b32]` (TensorFlow 2.21.0, Linux
-        6.18). Without waiting, that time counted as a pause, and slices took less wall than CPU
-        time.
+        A computing thread continues until the scheduler notifies the process's main thread. That
+        took a median of 0.7 ms and at most 8 ms in 519 stops of `fit[b32]` (TensorFlow 2.21.0,
+        Linux 6.18). Without a wait, that time counted as a pause, and slices took less wall time
+        than CPU time.
         """
         self._process.send_signal(signal.SIGSTOP)
         if hasattr(os, "waitid"):  # not on macOS
-            with contextlib.suppress(ChildProcessError):  # it has ended, and `receive` tells why
+            with contextlib.suppress(ChildProcessError):  # it has ended; `receive` reports it
                 options = os.WSTOPPED | os.WEXITED
-                os.waitid(os.P_PID, self.pid, options | os.WNOWAIT)  # an end is left to Popen
-                os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG)  # or the next finds this
+                os.waitid(os.P_PID, self.pid, options | os.WNOWAIT)  # Popen handles an exit
+                os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG)  # consumes this stop
 
     def go_on(self) -> None:
-        """Lets a stopped process run."""
+        """Resumes a stopped process."""
         self._process.send_signal(signal.SIGCONT)
 
     def has_answer(self, seconds: float) -> bool:
-        """Waits until there is something to `receive`, or for so long."""
+        """Waits up to `seconds` for an answer; returns whether `receive` has data."""
         return b"\n" in self._buffer or bool(select.select([self._channel], [], [], seconds)[0])
 
     def hung(self, seconds: float) -> WorkerError:
-        """Ends the process, which gave no answer for so long; the error to raise."""
+        """Kills a process without an answer in `seconds`; returns the error to raise."""
         self._kill()
-        return WorkerError(f"gave no answer in {seconds:g} s", self.output())
+        return WorkerError(f"timed out after {seconds:g} s", self.output())
 
     def output(self) -> str:
-        """The last lines that it printed."""
+        """Returns the last lines printed by the process."""
         return _tail(self._log)
 
     def interrupt(self) -> None:
-        """Ends the process from another thread: who waits for its answer gets a WorkerError."""
+        """Kills the process from another thread; a waiting `receive` raises WorkerError."""
         self._process.kill()
 
     def close(self) -> None:
-        """Ends the process, whatever it does."""
+        """Kills the process in any state, and removes its log."""
         self._channel.close()
         self._kill()
         self._log.unlink(missing_ok=True)
@@ -205,7 +205,7 @@ class Worker:
             error = answer.get("error")
         except (ValueError, AttributeError):
             self._kill()
-            raise WorkerError("answers rubbish", self.output()) from None
+            raise WorkerError("sent an invalid answer", self.output()) from None
         if error is not None:
             raise WorkerError(error, self.output(), gone=False)
         return dict(answer)
@@ -225,13 +225,13 @@ class Worker:
 
 
 def time_running(start: float, end: float, pauses: Sequence[tuple[float, float]]) -> float:
-    """Seconds from start to end without the pauses between them.
+    """Returns the seconds from start to end, minus the pauses between them.
 
     Args:
-        start: on the clock of `time.perf_counter`, which is one for all processes of a system.
-        end: on the same clock.
-        pauses: from a stop to the next going on, on the same clock; no two overlap. What lies
-            before the start or after the end takes nothing off.
+        start: time on the clock of `time.perf_counter`, common to all processes of a system.
+        end: time on the same clock.
+        pauses: times of each stop and the next resumption, on the same clock, without overlaps.
+            Parts before the start or after the end do not count.
     """
     stopped = (min(end, until) - max(start, since) for since, until in pauses)
     return end - start - sum(seconds for seconds in stopped if seconds > 0)
@@ -240,10 +240,10 @@ def time_running(start: float, end: float, pauses: Sequence[tuple[float, float]]
 def time_import(
     interpreter: Interpreter, folder: Path, cores: Sequence[int], seconds: float
 ) -> float:
-    """Wall seconds of a process that imports TensorFlow and touches `tf.keras.layers`.
+    """Measures wall seconds of a process that imports TensorFlow and accesses `tf.keras.layers`.
 
     Raises:
-        WorkerError: it failed, or took longer than `seconds`.
+        WorkerError: the process failed, or took longer than `seconds`.
     """
     log = folder / "import.log"
     with running_on(cores), log.open("wb") as output:
@@ -260,7 +260,7 @@ def time_import(
         code = process.wait(timeout=seconds)
         wall_seconds = time.perf_counter() - start
     except subprocess.TimeoutExpired:
-        raise WorkerError(f"did not end in {seconds:g} s", _tail(log)) from None
+        raise WorkerError(f"timed out after {seconds:g} s", _tail(log)) from None
     finally:
         process.kill()
         process.wait()
@@ -271,7 +271,7 @@ def time_import(
 
 @contextlib.contextmanager
 def running_on(cores: Sequence[int]) -> Iterator[None]:
-    """Runs this process, and what it starts meanwhile, on these cores; none: on all it has."""
+    """Pins this process and its new children to these cores; without cores, to none."""
     if not cores or not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -301,7 +301,7 @@ def _spawn(
                 **interpreter.settings,
             },
             stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is the parent's business
+            start_new_session=True,  # only the parent handles Ctrl-C
             **options,
         )
     except OSError as error:
@@ -325,5 +325,5 @@ def _tail(log: Path) -> str:
 
 
 def interpreter_of(built: Built) -> Interpreter:
-    """What an environment's workers run with."""
+    """Returns interpreter and variables for an environment's workers."""
     return Interpreter(built.python, built.request.settings)

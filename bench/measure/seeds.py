@@ -1,4 +1,4 @@
-"""Many seeds in parallel: a process each, with one thread, as many at a time as there are cores."""
+"""Trains many seeds in parallel, each in a process with one thread."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from bench.records import ledger
 from bench.records.trainings import SeedTask, Trained
 
 _START_SECONDS = 300.0
-_EPOCH_SECONDS = 60.0  # ten times what an epoch takes on a slow core
-_TRIES = 2  # a fault is told from an accident by a fresh process
+_EPOCH_SECONDS = 60.0  # ten times the duration of an epoch on a slow core
+_TRIES = 2  # a fresh process distinguishes a fault from an accident
 
 
 @dataclass(frozen=True)
 class TrainedSeed:
-    """The record of a task; `said` holds the worker's versions."""
+    """The record of a task; `said` has the worker's versions."""
 
     task: SeedTask
     trained: Trained
@@ -36,20 +36,20 @@ def train_seeds(
     processes: int,
     epoch_seconds: float = _EPOCH_SECONDS,
 ) -> Generator[TrainedSeed, None, None]:
-    """Runs every task; a place whose task fails in two processes gets no further ones.
+    """Runs every task; after a failure in two processes, a place gets no further tasks.
 
     Args:
-        tasks: in the order of their start.
+        tasks: tasks in the order of their start.
         sides: interpreter and settings of each place.
-        folder: made by `prepare_training_folder`.
-        processes: at a time.
-        epoch_seconds: timeout of a training, for each of its epochs.
+        folder: folder prepared by `prepare_training_folder`.
+        processes: number of parallel processes.
+        epoch_seconds: timeout of a training, per epoch.
 
     Yields:
         The record of each finished task.
 
     Raises:
-        KeyboardInterrupt: after every process has ended.
+        KeyboardInterrupt: after the end of every process.
     """
     live: set[Worker] = set()
     lock = threading.Lock()
@@ -63,7 +63,7 @@ def train_seeds(
                 return None
             try:
                 with Worker(sides[task.place], folder) as worker, _listed(worker, live, lock):
-                    if stopping.is_set():  # looked at once listed: nobody would end it otherwise
+                    if stopping.is_set():  # checked once listed, so that no worker is missed
                         return None
                     said = worker.ask(_START_SECONDS, "start", cores=[], threads=1)["versions"]
                     started = True
@@ -109,7 +109,7 @@ def _read(answer: Mapping[str, Any]) -> Trained:
     try:
         return ledger.made(Trained, answer)
     except ValueError as error:
-        raise WorkerError(f"answers rubbish: {error}") from None
+        raise WorkerError(f"sent an invalid answer: {error}") from None
 
 
 @contextlib.contextmanager

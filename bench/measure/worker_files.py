@@ -1,4 +1,4 @@
-"""The files that workers run, copied to a private folder, and their identity."""
+"""Copies the workers' files to a private folder, and computes their digest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lenet5.data import PARTS, Dataset, Subset
 from lenet5.run_directory import writing
 
 _ROOT = Path(__file__).parents[2]
-# All that a worker imports to be timed; their digest is the identity of what was measured.
+# All imports of a worker for timed work; their digest identifies the measured code.
 _FILES = (
     *(f"bench/{name}.py" for name in ("__init__", "worker/__init__", "worker/main")),
     "bench/worker/workloads.py",
@@ -27,7 +27,7 @@ _FILES = (
         )
     ),
 )
-# What workers import beside that to train whole runs, and to compute what NumPy does.
+# Further imports for whole training runs, and for the numerics problem.
 TRAINING_FILES = (
     "bench/worker/training.py",
     *(
@@ -36,8 +36,8 @@ TRAINING_FILES = (
     ),
 )
 NUMERICS_FILES = ("bench/worker/numerics.py",)
-# What decides about a training beside its recipe, seed and images: named recipes and what is timed
-# may change without it.
+# Code with an effect on a training, in addition to recipe, seed and images. It excludes the named
+# recipes and the timed workloads.
 _TRAINING_CODE = (
     "bench/worker/training.py",
     *(
@@ -48,13 +48,13 @@ _TRAINING_CODE = (
         )
     ),
 )
-# Workers get the images as arrays: how these were downloaded and split is no part of the code.
+# Workers get the images as arrays, so the code for download and split is excluded.
 _PARTS_OF_FILES = {"lenet5/data.py": ("CLASSES", "PARTS", "Subset", "normalise")}
 _IMAGES = 19_200  # 600 steps of 32, 150 of 128
 
 
 def prepare_folder(folder: Path, images: Subset) -> str:
-    """Copies what workers need for timed work to a private folder.
+    """Copies code and images for timed work to a private folder.
 
     Returns:
         `code_digest` of the code, in hexadecimal.
@@ -65,13 +65,13 @@ def prepare_folder(folder: Path, images: Subset) -> str:
 
 
 def prepare_training_folder(folder: Path, dataset: Dataset) -> str:
-    """Copies what workers need to train to a private folder.
+    """Copies code and images for training to a private folder.
 
     Returns:
         `training_code()`.
 
     Raises:
-        InputError: there is no room.
+        InputError: a file cannot be written, for example because the disk is full.
     """
     with writing(folder):
         for part in PARTS:
@@ -83,7 +83,7 @@ def prepare_training_folder(folder: Path, dataset: Dataset) -> str:
 
 
 def copy_code(folder: Path, more: Sequence[str] = ()) -> str:
-    """Copies the worker's code, and `more` files, to a private folder.
+    """Copies the worker's code and `more` files to a private folder.
 
     Returns:
         `code_digest` of all these files, in hexadecimal.
@@ -97,19 +97,19 @@ def copy_code(folder: Path, more: Sequence[str] = ()) -> str:
 
 
 def training_code() -> str:
-    """`code_digest` of the files that decide about a training, in hexadecimal."""
+    """Returns `code_digest` of the files with an effect on a training, in hexadecimal."""
     return code_digest(_ROOT, _TRAINING_CODE)
 
 
 def code_digest(root: Path, names: Sequence[str]) -> str:
-    """SHA-256 of what Python files do, in hexadecimal.
+    """Returns the SHA-256 of the behaviour of Python files, in hexadecimal.
 
-    Comments, docstrings, layout, the words of raised errors and the names of the files are left
-    out, since they change no result. Every supported Python gives the same digest.
+    Comments, docstrings, layout, messages of raised errors and file names are excluded, since they
+    change no result. Every supported Python gives the same digest.
 
     Args:
-        root: folder that the names start from.
-        names: files, in order; of `lenet5/data.py` only the parts that a worker uses.
+        root: folder of the relative names.
+        names: files, in order; of `lenet5/data.py` only the parts used by a worker.
     """
     digest = hashlib.sha256()
     for name in names:
@@ -124,7 +124,7 @@ def _meaning_of(source: bytes, wanted: tuple[str, ...] | None) -> bytes:
 
 
 def _meaning(value: Any) -> Any:
-    """A syntax tree as nested tuples; fields that are empty are left out, as some Pythons do."""
+    """Returns a syntax tree as nested tuples, without empty fields: some Pythons omit them."""
     if isinstance(value, list):
         return [_meaning(item) for item in value]
     if not isinstance(value, ast.AST):

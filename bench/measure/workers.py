@@ -1,4 +1,4 @@
-"""The workers of a block: one for each side, which run slices in turns on one core."""
+"""The workers of a block: one per side, with slices in turns on one core."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 from bench.measure.processes import Interpreter, Worker, WorkerError, time_running
 from bench.records.catalogue import PAIR_SECONDS, Spec
 
-BASE = -1  # the baseline's place among the sides; candidates have theirs, from 0
+BASE = -1  # the baseline's place among the sides; candidates have places from 0
 _TURN_SECONDS = 0.03
-# Linux stops round-robin processes for 50 ms once they have used 95 % of a second.
+# Linux stops round-robin processes for 50 ms after a use of 95 % of a second.
 _PAUSE_SHARE = 0.08
 
 
 @dataclass(frozen=True)
 class Limits:
-    """After how many seconds a worker counts as hung."""
+    """Timeouts for a worker's commands."""
 
     start_seconds: float = 300.0
     prepare_seconds: float = 300.0
@@ -29,18 +29,18 @@ class Limits:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where and how blocks are measured.
+    """Settings for the measurement of blocks.
 
     Attributes:
-        folder: private, with the workers' files.
-        cores: that all sides run on: the measuring one alone, or all where they are not pinned.
-        start_cores: where two sides at a time import and build.
-        all_cores: for workloads of another number of threads, which are not pinned.
-        threads: TensorFlow's, unless the workload says otherwise.
-        pair_seconds: how long the slices of a workload go on in a block, for two sides.
-        limits: of patience.
-        call_steps: steps of the calls that a slice is made of, by workload and side, where they
-            are not one call of the same steps: how calibration slows a candidate down.
+        folder: private folder with the workers' files.
+        cores: cores of all sides: the measuring one, or all cores without pinning.
+        start_cores: cores for imports and builds of two sides at a time.
+        all_cores: cores for workloads with another number of threads, without pinning.
+        threads: number of TensorFlow threads, unless the workload has another.
+        pair_seconds: duration of a workload's slices in a block, for two sides.
+        limits: timeouts.
+        call_steps: steps of each call of a slice, by workload and side; empty: one call with equal
+            steps. Calibration uses it to slow a candidate down.
     """
 
     folder: Path
@@ -54,7 +54,7 @@ class Bench:
 
 
 class SideError(Exception):
-    """A worker's error, and the place of its side."""
+    """A worker's error, with the place of its side."""
 
     def __init__(self, place: int, error: WorkerError) -> None:
         super().__init__(error.reason)
@@ -63,7 +63,7 @@ class SideError(Exception):
 
 
 class Workers:
-    """A worker of each side, started on cores of their own and measured on one."""
+    """One worker per side, started on separate cores and measured on one core."""
 
     def __init__(
         self,
@@ -72,12 +72,12 @@ class Workers:
         threads: int,
         stack: contextlib.ExitStack,
         *,
-        huge_pages: bool = False,  # not where memory itself is measured
+        huge_pages: bool = False,  # off for measurements of memory
     ) -> None:
-        """Starts them, as many at a time as there are cores to start on.
+        """Starts the workers, one per set of start cores at a time.
 
         Raises:
-            SideError: one did not start.
+            SideError: a worker did not start.
         """
         self._limits = bench.limits
         usual = threads == bench.threads
@@ -103,7 +103,7 @@ class Workers:
         )
 
     def prepare(self, spec: Spec, places: Sequence[int]) -> dict[int, tuple[float, ...]]:
-        """Builds a workload on each side; gives their check figures."""
+        """Builds a workload on each side, and returns the check figures."""
         answers = self._ask_apart(
             "prepare",
             places,
@@ -116,12 +116,12 @@ class Workers:
         return {place: tuple(answer["check"]) for place, answer in answers.items()}
 
     def move_together(self, places: Sequence[int]) -> None:
-        """Puts sides on the measuring core."""
+        """Moves sides to the measuring core."""
         for place in places:
             self.ask(place, "move", cores=list(self._together))
 
     def slice(self, place: int, workload: str, steps: int) -> dict[str, Any]:
-        """Runs a slice on a side, and leaves the core alone for a moment where it must be."""
+        """Runs a slice on a side, then leaves the core idle for a moment if necessary."""
         answer = self.ask(place, "slice", workload=workload, steps=steps)
         self._leave_core_alone(answer["value"])
         return answer
@@ -133,11 +133,11 @@ class Workers:
     def slices_in_turns(self, workload: str, steps: Mapping[int, int]) -> dict[int, dict[str, Any]]:
         """Runs a slice on each side, in turns: each is stopped while another runs.
 
-        What a neighbour does for half a second falls on all so, as if slices were short. The time
-        for which a side was stopped during its slice is taken off it.
+        A disturbance of half a second then affects all sides, as with short slices. The time of a
+        side's stops is subtracted from its slice.
 
         Raises:
-            SideError: one of them failed.
+            SideError: a side failed.
         """
         workers = {place: self._workers[place] for place in steps}
         for place, worker in workers.items():
@@ -172,15 +172,15 @@ class Workers:
                 self._leave_core_alone(stopped_at[place] - start)
         _raise_first(errors)
         for place, answer in answers.items():
-            # By the worker's own start and end: its answer may come a turn after its slice ended.
+            # From the worker's own start and end: its answer may arrive a turn after the slice.
             answer["value"] = time_running(answer["start"], answer["end"], pauses[place])
         return answers
 
     def ask(self, place: int, do: str, **arguments: Any) -> dict[str, Any]:
-        """Asks one side.
+        """Sends a command to one side, and returns the answer.
 
         Raises:
-            SideError: it failed.
+            SideError: the side failed.
         """
         try:
             return self._workers[place].ask(self._limits.slice_seconds, do, **arguments)
@@ -188,17 +188,17 @@ class Workers:
             raise SideError(place, error) from None
 
     def ask_all(self, do: str, **arguments: Any) -> dict[int, dict[str, Any]]:
-        """Asks all sides at once, for what is not timed.
+        """Sends an untimed command to all sides at once, and returns the answers.
 
         Raises:
-            SideError: one of them failed.
+            SideError: a side failed.
         """
         return self._ask_at_once(do, list(self._workers), self._limits.prepare_seconds, arguments)
 
     def _ask_apart(
         self, do: str, places: Sequence[int], seconds: float, **arguments: Any
     ) -> dict[int, dict[str, Any]]:
-        """Asks two sides at a time, each on cores of its own."""
+        """Sends a command to two sides at a time, each on separate cores."""
         answers: dict[int, dict[str, Any]] = {}
         for first in range(0, len(places), 2):
             both = dict(zip(places[first : first + 2], self._apart, strict=False))
@@ -237,7 +237,7 @@ class Workers:
 
 
 def _raise_first(errors: Mapping[int, WorkerError]) -> None:
-    """Tells the baseline's, if several fail: nothing is known of the candidates then."""
+    """Raises the baseline's error first: the candidates' state is unknown then."""
     for place in sorted(errors):
         first = errors[place]
         gone = any(error.gone for error in errors.values())
@@ -247,7 +247,7 @@ def _raise_first(errors: Mapping[int, WorkerError]) -> None:
 def _explained(
     error: SideError, interpreter: Interpreter, bench: Bench, threads: int
 ) -> WorkerError:
-    """Starts once more with TensorFlow's log where a signal ended it: it says there why."""
+    """Restarts a worker killed by a signal, with TensorFlow's log, which gives the reason."""
     if not error.error.reason.startswith("killed by"):
         return error.error
     talkative = replace(interpreter, log_level=0)
@@ -260,9 +260,9 @@ def _explained(
 
 
 def turned(order: Sequence[int], number: int) -> Iterator[int]:
-    """The order of a round: there and back, and with three sides or more another first each time.
+    """Returns the order of a round: forwards or backwards, rotated with three or more sides.
 
-    With two sides AB BA AB BA: what drifts slowly falls on both alike.
+    Two sides have the order AB BA AB BA, so a slow drift affects both equally.
     """
     shift = number // 2 % len(order) if len(order) > 2 else 0
     shifted = [*order[shift:], *order[:shift]]

@@ -1,1 +1,1 @@
-"""Pure functions from records to what is measured next."""
+"""Pure functions from records to the next tasks."""

@@ -1,4 +1,4 @@
-"""Which seeds are trained before each look."""
+"""Plans the seeds to train before each look."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from lenet5.recipes import find_recipe
 
 @dataclass(frozen=True)
 class AccuracyTerms:
-    """What is asked for.
+    """Terms of an accuracy comparison.
 
     Attributes:
-        baseline: the environment that others are held against; None: the stored reference.
-        candidates: the others.
-        recipe: what is trained.
-        engine: that trains it.
-        seeds: most seeds of each side: 0, 1, 2 and so on; of a comparison, those of a look.
-        margin_points: percentage points of accuracy that may be lost.
+        baseline: environment of the baseline; None: the stored reference.
+        candidates: environments of the candidates.
+        recipe: recipe of the trainings.
+        engine: engine of the trainings.
+        seeds: maximum number of seeds of each side, from seed 0; in a comparison, that of a look.
+        margin_points: acceptable loss of accuracy in percentage points.
     """
 
     baseline: Request | None
@@ -44,10 +44,10 @@ class AccuracyTerms:
 
     @property
     def comparison(self) -> Comparison:
-        """What verdicts are made by.
+        """Terms of the verdicts.
 
-        A reference with fewer seeds than are asked for is not paired: the later looks would have
-        no partners.
+        A reference with fewer than the requested seeds is not paired: later looks would lack
+        partners.
         """
         beside = self.baseline is not None
         partners = beside or reference_seeds(self.recipe.name) >= self.seeds
@@ -67,20 +67,20 @@ def read_accuracy_terms(
     """Checks the options, without starting anything.
 
     Args:
-        baseline: as `--baseline` has it.
-        candidates: as `--candidate` has them.
-        recipe: its name.
-        engine: its name.
-        seeds: most of each side.
-        asked_margin: in percentage points; None: `default_margin`.
+        baseline: value of `--baseline`.
+        candidates: values of `--candidate`.
+        recipe: name of the recipe.
+        engine: name of the engine.
+        seeds: maximum number of seeds of each side.
+        asked_margin: margin in percentage points; None: `default_margin`.
 
     Raises:
-        InputError: one of them makes no sense.
+        InputError: an option is invalid.
     """
     looks = [look.blocks for look in LOOKS]
     if seeds not in looks:
         among = f"{', '.join(map(str, looks[:-1]))} or {looks[-1]}"
-        raise InputError(f"--seeds is {seeds}, expected {among}: verdicts fall there alone")
+        raise InputError(f"--seeds is {seeds}, expected {among}: verdicts are possible only there")
     if asked_margin is not None:
         check_margin(asked_margin)
     return AccuracyTerms(
@@ -100,22 +100,22 @@ def check_margin(points: float) -> None:
 
 
 def default_margin(recipe: str, engine: str) -> float:
-    """`bench.verdicts.accuracy.margin_points` of the reference of a recipe and an engine.
+    """Returns `bench.verdicts.accuracy.margin_points` for the reference of a recipe and an engine.
 
     Raises:
-        InputError: there is none, or it is damaged, not whole, or of another recipe.
+        InputError: the reference is missing, damaged, incomplete, or of another recipe.
     """
     reference = read_reference(recipe, engine)
     if identity(reference.recipe) != identity(find_recipe(recipe)):
         raise InputError(
-            f"the reference of recipe {recipe} is of an earlier one: python -m bench reference "
+            f"the reference of recipe {recipe} is outdated: python -m bench reference "
             f"--recipe {recipe} --engine {engine} once it is removed, or give --accuracy-margin"
         )
     return margin_points(reference.seeds)
 
 
 def next_seeds(sets: Sequence[Trainings], terms: AccuracyTerms) -> list[SeedTask]:
-    """Tasks up to the next look: seeds of undecided candidates, and of the baseline with them."""
+    """Returns the tasks up to the next look, for undecided candidates and their baseline."""
     for look in (look.blocks for look in LOOKS if look.blocks <= terms.seeds):
         places = _undecided(sets, terms)
         if terms.baseline is not None and places:
@@ -132,14 +132,14 @@ def next_seeds(sets: Sequence[Trainings], terms: AccuracyTerms) -> list[SeedTask
 
 
 def seeds_without_record(found: Trainings, seeds: Sequence[int]) -> list[SeedTask]:
-    """Tasks for the missing seeds of a reference."""
+    """Returns tasks for the missing seeds of a reference."""
     there = {trained.seed for trained in found.seeds}
     return [SeedTask(0, seed, found.recipe, found.engine) for seed in seeds if seed not in there]
 
 
 def _undecided(sets: Sequence[Trainings], terms: AccuracyTerms) -> list[int]:
     if sets[0].problem or any(trained.wrong is None for trained in sets[0].seeds):
-        return []  # more seeds tell nothing where the baseline itself fails
+        return []  # more seeds are useless if the baseline itself fails
     decisions = decide_all(sets, terms.comparison)
     return [
         place

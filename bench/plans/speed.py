@@ -1,4 +1,4 @@
-"""What a speed comparison measures next, and when it stops."""
+"""Plans the next blocks of a speed comparison, and its end."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ else:
 
 DEFAULT_BUDGET_SECONDS = 900.0
 _REPEATED_SHARE = 3  # at most one block in three may be repeated
-_LATER_SHARE = 0.75  # of the first block, which also fixes steps and finds cold caches: 0.65 seen
+_LATER_SHARE = 0.75  # of the first block, with cold caches and unknown steps; observed: 0.65
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be decided.
+    """Workloads and limits of a speed comparison.
 
     Attributes:
-        specs: by candidate, the workloads to measure; none of one that could not be built.
-        budget_seconds: of measuring, per candidate.
-        seed: of the workloads' order.
+        specs: workloads to measure, by candidate; none for a failed build.
+        budget_seconds: measuring time per candidate.
+        seed: seed of the workloads' order.
     """
 
     specs: tuple[Mapping[str, Spec], ...]
@@ -41,11 +41,11 @@ class Plan:
 
 
 def next_blocks(plan: Plan, results: Results, there: Iterable[int]) -> list[BlockTask]:
-    """The next block of all undecided candidates; empty where the budget reaches no look.
+    """Returns the next block of all undecided candidates; empty if the budget reaches no look.
 
     Args:
         plan: workloads, budget and seed.
-        results: of all blocks so far.
+        results: results of all blocks so far.
         there: places of the candidates with an environment.
     """
     places = [*there]
@@ -65,7 +65,7 @@ def next_blocks(plan: Plan, results: Results, there: Iterable[int]) -> list[Bloc
 
 
 def _todo(plan: Plan, results: Results, index: int) -> dict[str, Spec]:
-    """The workloads that are still to be decided, if the budget reaches another look."""
+    """Returns the undecided workloads, if the budget reaches another look."""
     blocks = [block for block in results.blocks if block.candidate == index]
     if not blocks:
         return dict(plan.specs[index])
@@ -76,7 +76,7 @@ def _todo(plan: Plan, results: Results, index: int) -> dict[str, Spec]:
     if any(decisions[name].faults == 1 for name in left):
         before = _decisions(replace(results, blocks=_without_last(results, index)), index)
         if any(decisions[name].faults == 1 and not before[name].faults for name in left):
-            return left  # a fresh block tells a fault from an accident, whatever the budget
+            return left  # a fresh block distinguishes fault from accident, at any budget
     number = _next_number(plan, results, index)
     numbers = {name: {b.number for b in blocks if name in b.samples} for name in left}
     values = min(len(found - {number}) for found in numbers.values())
@@ -85,7 +85,7 @@ def _todo(plan: Plan, results: Results, index: int) -> dict[str, Spec]:
 
 
 def _decisions(results: Results, index: int) -> dict[str, Decision]:
-    """A candidate's, by workload."""
+    """Returns a candidate's decisions by workload."""
     return {d.workload: d for d in decide(results) if d.candidate == index}
 
 
@@ -97,21 +97,21 @@ def _without_last(results: Results, index: int) -> tuple[Block, ...]:
 def _reaches_a_look(
     plan: Plan, blocks: Sequence[Block], values: int, later_share: float = 1.0
 ) -> bool:
-    """Whether the budget lasts to the next look of a workload that has so many values.
+    """Returns whether the budget reaches the next look of a workload with this many values.
 
-    If every block takes `later_share` of the last one.
+    The estimate for every block is `later_share` of the last block's time.
     """
     look = next((look.blocks for look in LOOKS if look.blocks > values), None)
     spent = sum(block.seconds for block in blocks)
-    # What is decided drops out, so the last block tells more than the ones before it.
+    # Decided workloads drop out, so the last block predicts better than earlier ones.
     expected_seconds = later_share * blocks[-1].seconds
     return look is not None and spent + (look - values) * expected_seconds <= plan.budget_seconds
 
 
 def _next_number(plan: Plan, results: Results, index: int) -> int:
-    """The number of a candidate's next block: that of the last one if it is to be repeated.
+    """Returns the number of a candidate's next block; a repeated block keeps its number.
 
-    A disturbed block is better than no verdict: it is not repeated where that would cost the look.
+    A disturbed block is better than no verdict: it is not repeated if that would cost the look.
     """
     blocks = [block for block in results.blocks if block.candidate == index]
     if not blocks:
@@ -130,18 +130,18 @@ DEFAULT_MARGIN = 1.03
 
 @dataclass(frozen=True)
 class Terms:
-    """What is asked for.
+    """Terms of a speed comparison.
 
     Attributes:
-        baseline: the environment that others are held against.
-        candidates: the others.
-        workloads: to measure, by name.
-        margin: of the workloads that have none of their own.
-        budget_seconds: of measuring, per candidate.
-        threads: TensorFlow's; more than one are not pinned to a core.
-        seed: of the workloads' order.
-        pair_seconds: how long a workload's pairs go on in a block.
-        call_steps: how slices are made up, if not as usual.
+        baseline: environment of the baseline.
+        candidates: environments of the candidates.
+        workloads: workloads to measure, by name.
+        margin: margin of workloads without a separate one.
+        budget_seconds: measuring time per candidate.
+        threads: number of TensorFlow threads; more than one are not pinned to a core.
+        seed: seed of the workloads' order.
+        pair_seconds: duration of a workload's pairs in a block.
+        call_steps: steps of each call of a slice; empty: one call.
     """
 
     baseline: Request
@@ -169,15 +169,15 @@ def read_terms(
 
     Args:
         baseline: requirements and settings.
-        candidates: the same of each; none: the current environment.
+        candidates: requirements and settings of each; none: the current environment.
         workloads: `gated`, `all` or names.
-        margin: default one.
-        budget_seconds: per candidate.
-        threads: TensorFlow's.
+        margin: default margin.
+        budget_seconds: measuring time per candidate.
+        threads: number of TensorFlow threads.
         project: folder of the `pyproject.toml` with `[tool.lenet5-bench.workloads]`.
 
     Raises:
-        InputError: one of them makes no sense.
+        InputError: an option is invalid.
     """
     check_margin(margin)
     _check_budget(budget_seconds)
@@ -192,10 +192,10 @@ def read_terms(
 
 
 def terms_to_resume(found: Results, budget_seconds: float = DEFAULT_BUDGET_SECONDS) -> Terms:
-    """The terms of results to resume, with another budget.
+    """Returns the terms of results to resume, with another budget.
 
     Raises:
-        InputError: the budget, or one of their workloads is not what it was.
+        InputError: the budget is invalid, or a workload has changed.
     """
     _check_budget(budget_seconds)
     workloads = {}
@@ -229,7 +229,7 @@ def _check_budget(budget_seconds: float) -> None:
 
 
 def _project_options(project: Path) -> Mapping[str, Mapping[str, Any]]:
-    """`[tool.lenet5-bench.workloads]` of a `pyproject.toml`."""
+    """Reads `[tool.lenet5-bench.workloads]` from a `pyproject.toml`."""
     path = project / "pyproject.toml"
     if not path.is_file():
         return {}

@@ -1,1 +1,1 @@
-"""What was measured, as data and as files."""
+"""Records: measurements as data classes and as files."""

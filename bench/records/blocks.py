@@ -11,19 +11,20 @@ from bench.records.sides import Side
 
 BASELINE, CANDIDATE = "baseline", "candidate"
 SIDES = (BASELINE, CANDIDATE)
-NOT_MEASURED = "not measured: "  # so begins a failure's reason where the system tells no figure
+NOT_MEASURED = "not measured: "  # prefix of a reason: the system reports no figure
 
 
 @dataclass(frozen=True)
 class SideSamples:
-    """One side's part of a workload's samples in a block, in the order of the pairs.
+    """Samples of a workload for one side of a block, in the order of the pairs.
 
     Attributes:
         values: wall seconds of each slice (or MiB, by the workload's unit), positive.
-        cpu_seconds: CPU that the process used during the slice.
-        idle_cpu_seconds: CPU that it used since its last answer, while the other side computed.
-        losses: loss reached at the end of each slice.
-        threads: of the process at the end, where they were counted.
+        cpu_seconds: CPU seconds of the process during each slice.
+        idle_cpu_seconds: CPU seconds of the process since its last answer, during the other side's
+            slice.
+        losses: loss at the end of each slice.
+        threads: number of threads of the process at the end, if counted.
     """
 
     values: tuple[float, ...]
@@ -35,14 +36,14 @@ class SideSamples:
 
 @dataclass(frozen=True)
 class Samples:
-    """A workload's pairs in a block, and what the two sides computed on the way.
+    """Pairs of a workload in a block, and check figures of both sides.
 
     Attributes:
         baseline: one sample per pair.
-        candidate: as many.
+        candidate: one sample per pair.
         baseline_check: losses of the first steps from stored weights without dropout, or other
-            figures that must agree; empty where the workload has none.
-        candidate_check: the same of the candidate.
+            figures that must agree; empty if the workload has none.
+        candidate_check: check figures of the candidate.
     """
 
     baseline: SideSamples
@@ -53,13 +54,13 @@ class Samples:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a workload has no samples in a block.
+    """Reason for missing samples of a workload in a block.
 
     Attributes:
         side: `baseline` or `candidate`.
-        workload: that was running, or empty where the worker did not start.
+        workload: running workload; empty if the worker did not start.
         reason: one line, such as "killed by signal 9".
-        output: the last lines that the worker printed.
+        output: last lines printed by the worker.
     """
 
     side: str
@@ -70,14 +71,15 @@ class Failure:
 
 @dataclass(frozen=True)
 class Witness:
-    """What else the machine did.
+    """Other activity of the machine.
 
     Attributes:
         control_seconds: time of a fixed calculation on the measuring core.
-        load: of the last minute, as the system says.
-        steal: share of the measuring core's time that the hypervisor gave to others, since the
-            last witness; `None` before the first.
-        others: share of the measuring core's time that other processes used, likewise.
+        load: the system's load average of the last minute.
+        steal: share of the measuring core's time given to others by the hypervisor since the last
+            witness; `None` for the first.
+        others: share of the measuring core's time used by other processes since the last witness;
+            `None` for the first.
     """
 
     control_seconds: float
@@ -91,12 +93,13 @@ class BlockTask:
     """A task: one block of the baseline and its candidates.
 
     Attributes:
-        specs: by candidate, the workloads to measure.
-        numbers: by candidate, the number of its next block.
-        turn: of all blocks; each turn another side starts.
-        seed: of the order of the workloads.
-        steps: of a slice by workload, as far as earlier blocks fixed them.
-        quickest_control: seconds of the control kernel in earlier blocks; None: there are none.
+        specs: workloads to measure, by candidate.
+        numbers: number of the next block, by candidate.
+        turn: number among all blocks; it decides which side starts.
+        seed: seed of the workloads' order.
+        steps: steps of a slice by workload, if earlier blocks fixed them.
+        quickest_control: minimum seconds of the control kernel in earlier blocks; None without
+            blocks.
     """
 
     specs: Mapping[int, Sequence[Spec]]
@@ -112,15 +115,15 @@ class Block:
     """Fresh processes for both sides and many pairs: the unit of statistics.
 
     Attributes:
-        candidate: its place among the candidates.
-        number: of the candidate's blocks, from 0; a block that repeats one has its number.
-        first: side that was started first, and that the first pair began with.
-        started: UTC, ISO 8601.
-        seconds: from the first worker's start to the last one's end.
-        samples: by workload, of those that were measured.
-        failures: of those that were not.
-        witnesses: before, during (between workloads) and after.
-        disturbed: what the witnesses say against it; empty for a quiet block.
+        candidate: index of the candidate.
+        number: number among the candidate's blocks, from 0; a repeated block keeps its number.
+        first: first side to start, and first side of the first pair.
+        started: start in UTC, ISO 8601.
+        seconds: time from the first worker's start to the last worker's end.
+        samples: samples of the measured workloads.
+        failures: failures of other workloads.
+        witnesses: witnesses before, during (between workloads) and after.
+        disturbed: disturbances found by the witnesses; empty for a quiet block.
     """
 
     candidate: int
@@ -136,16 +139,16 @@ class Block:
 
 @dataclass(frozen=True)
 class WorkloadTerms:
-    """On what terms a workload was measured: version, unit, steps of a slice, margin, gate.
+    """Terms of a workload's measurement: version, unit, steps of a slice, margin, gate.
 
     Attributes:
-        version: of the code that was timed.
+        version: version of the timed code.
         unit: `s` or `MiB`.
         margin: a ratio, or a difference for `is_difference`.
-        gated: whether the verdict counts.
+        gated: whether the verdict counts for the exit code.
         is_difference: whether the sides are compared by difference.
-        steps: of a slice, fixed once per comparison; 0 where there are none.
-        threads: TensorFlow's.
+        steps: steps of a slice, fixed once per comparison; 0 without slices.
+        threads: number of TensorFlow threads.
     """
 
     version: int
@@ -159,20 +162,20 @@ class WorkloadTerms:
 
 @dataclass(frozen=True)
 class Results:
-    """A comparison: one baseline, candidates, workloads, and every block that was measured.
+    """A comparison: one baseline, candidates, workloads, and all measured blocks.
 
     Attributes:
         machine: CPU model, flags, usable cores, memory, kernel.
-        code: SHA-256 of the files that the workers run.
-        options: of the experiment: budget, threads, pinned, seed.
-        started: UTC, ISO 8601.
-        baseline: its environment.
-        candidates: theirs.
+        code: SHA-256 of the workers' files.
+        options: options of the experiment: budget, threads, pinned, seed.
+        started: start in UTC, ISO 8601.
+        baseline: environment of the baseline.
+        candidates: environments of the candidates.
         workloads: terms by name.
-        blocks: in the order of measuring.
-        complete: whether the experiment ended by itself.
+        blocks: blocks in the order of measurement.
+        complete: whether the experiment ended without interruption.
         clock_seconds: resolution of the clock.
-        torn: whether the last record of the file was cut off, and is left out.
+        torn: whether the file's last record was torn; it is dropped.
     """
 
     machine: Mapping[str, Any]

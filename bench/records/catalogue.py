@@ -1,7 +1,7 @@
-"""What can be compared: every workload by name, without importing TensorFlow.
+"""Catalogue of all workloads by name; it does not import TensorFlow.
 
-A workload's version changes whenever the code that it times does: results of unlike versions are
-not put together. `bench.worker.workloads` and `bench.worker.main` hold the code itself.
+A workload's version changes with its timed code: results of different versions are never merged.
+The code is in `bench.worker.workloads` and `bench.worker.main`.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ SLICE, FIRST_STEP, IMPORT, MEMORY, GROWTH = "slice", "first_step", "import", "me
 
 @dataclass(frozen=True)
 class Spec:
-    """What is known of a workload before it runs.
+    """Properties of a workload, known before it runs.
 
     Attributes:
-        name: as in `-k` and in tables.
-        version: of the code that is timed.
+        name: name in `-k` and in tables.
+        version: version of the timed code.
         gated: whether its verdict counts for the exit code.
-        margin: largest ratio of candidate to baseline that is still acceptable; `None` is
-            `--margin`'s. For `memory_growth` the largest difference in MiB a call.
-        kind: how it is measured: `slice` in pairs within the block's two workers; the others
-            once a side and block, `first_step` in the same workers, the rest in processes of
-            their own.
-        unit: of a sample.
-        builder: name of the function in `bench.worker.workloads`, of slices.
-        arguments: that it is called with.
-        slice_seconds: what a slice is to last, about; its steps are fixed once per comparison.
-        least_steps: of a slice, whatever they last.
-        step_multiple: a slice's steps are a multiple of this.
-        threads: TensorFlow's; `None` is `--threads`'s.
-        in_turns: whether a slice lasts so long that the two sides take turns within it, each
-            stopped while the other runs.
+        margin: largest acceptable ratio of candidate to baseline; `None`: `--margin`. For
+            `memory_growth`, the largest acceptable difference in MiB per call.
+        kind: method of measurement. A `slice` runs in pairs within the block's two workers. Other
+            kinds give one sample per side and block: `first_step` in the same workers, the rest in
+            separate processes.
+        unit: unit of a sample.
+        builder: function in `bench.worker.workloads`, for slices.
+        arguments: arguments of the builder.
+        slice_seconds: approximate duration of a slice; its steps are fixed once per comparison.
+        least_steps: minimum number of steps of a slice, for any duration.
+        step_multiple: divisor of the number of steps of a slice.
+        threads: number of TensorFlow threads; `None`: `--threads`.
+        in_turns: whether both sides take turns within a slice because it is long; each is stopped
+            while the other runs.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Spec:
 
     @property
     def is_difference(self) -> bool:
-        """Whether sides are compared by their difference, not by their ratio."""
+        """Whether sides are compared by difference, not by ratio."""
         return self.kind == GROWTH
 
 
@@ -78,8 +78,8 @@ WORKLOADS: Mapping[str, Spec] = {
     for spec in (
         _loop(32, gated=True),
         _loop(128, gated=True),
-        # A block's value scatters by up to 5.0, 1.5 and 1.9 % in these three, by up to 0.9 and
-        # 0.7 % in the loops (standard deviations by machine: bench/RESULTS.md).
+        # Standard deviation of a block's value: at most 5.0, 1.5 and 1.9 % for the next three
+        # workloads, at most 0.9 and 0.7 % for the loops (by machine: bench/RESULTS.md).
         _fit(32, gated=True, margin=1.05),
         Spec("fit_call", 1, gated=True, margin=1.05, builder="fit_call"),
         _batched("predict[b512]", "predict", 512, gated=True, margin=1.05),
@@ -106,17 +106,18 @@ WORKLOADS: Mapping[str, Spec] = {
 
 
 def select(names: str, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Spec]:
-    """The workloads that are asked for, with the project's own margins.
+    """Selects workloads, with the project's own margins.
 
     Args:
         names: `gated`, `all`, or names separated by spaces.
         options: workload -> `{"margin": 1.05, "gated": true}`, from `pyproject.toml`.
 
     Returns:
-        At least one, by name, in the order of the catalogue.
+        At least one workload, by name, in the order of the catalogue.
 
     Raises:
-        InputError: an unknown workload or option, a margin out of range, or none is left.
+        InputError: a workload or option is unknown, a margin is out of range, or no workload is
+            left.
     """
     specs = dict(WORKLOADS)
     for name, changes in options.items():
@@ -126,16 +127,16 @@ def select(names: str, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Sp
     if names == "gated":
         gated = {name: spec for name, spec in specs.items() if spec.gated}
         if not gated:
-            raise InputError("no workload is gated any more: name those that are to be measured")
+            raise InputError("no workload is gated: name workloads")
         return gated
     return {name: specs[name] for name in _in_order(names.split())}
 
 
 def check_margin(margin: float, name: str = "--margin") -> None:
-    """Refuses a margin that is no ratio above 1.
+    """Rejects a margin outside its range.
 
     Raises:
-        InputError: it is not within 1.001 to 10.
+        InputError: the margin is not a ratio from 1.001 to 10.
     """
     if not 1.001 <= margin <= 10:
         raise InputError(f"{name} is {margin}, expected a ratio from 1.001 to 10, such as 1.03")
@@ -144,7 +145,7 @@ def check_margin(margin: float, name: str = "--margin") -> None:
 def _in_order(names: Iterable[str]) -> list[str]:
     wanted = {_known(name) for name in names}
     if not wanted:
-        raise InputError("--workloads names none: give gated, all, or names separated by spaces")
+        raise InputError("--workloads is empty: give gated, all, or names separated by spaces")
     return [name for name in WORKLOADS if name in wanted]
 
 
@@ -162,7 +163,7 @@ def _checked(name: str, changes: Mapping[str, Any]) -> Mapping[str, Any]:
             if not WORKLOADS[name].is_difference:
                 check_margin(value, f"margin of {name}")
             elif not 0 < value < math.inf:
-                raise InputError(f"margin of {name} is {value}, expected MiB a call above 0")
+                raise InputError(f"margin of {name} is {value}, expected MiB per call above 0")
         elif not (option == "gated" and isinstance(value, bool)):
             raise InputError(f"option {option} = {value!r} of {name}: margin or gated is expected")
     return changes

@@ -1,7 +1,7 @@
-"""A ledger: a header that says what is asked, then one record a line, appended and flushed to disk.
+"""A ledger: a header with the terms, then one record per line, appended and flushed to disk.
 
-A kill loses at most the line that was being written: it is left out when the file is read, and cut
-off when it is appended to. A later header takes the place of an earlier one.
+A kill loses at most the line being written: a reader drops it, and the next writer truncates it. A
+later header replaces an earlier one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lenet5.run_directory import writing, written_whole
 
 SCHEMA = 3
 HEADER, END = "header", "end"
-# JSON has no such numbers; a loss that is none is a finding, not damage.
+# JSON lacks these numbers; a loss of NaN is a finding, not damage.
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 Record = tuple[str, Any]
@@ -34,13 +34,13 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Content:
-    """What a ledger holds.
+    """Content of a ledger.
 
     Attributes:
-        header: the last one.
-        records: the others by name, in the order in which they came.
-        is_complete: whether it ended by itself, after its last header.
-        is_torn: whether its last line was cut off, and is left out.
+        header: last header.
+        records: other records with their names, in file order.
+        is_complete: whether an end record follows the last header.
+        is_torn: whether the last line was torn; it is dropped.
     """
 
     header: Mapping[str, Any]
@@ -50,7 +50,7 @@ class Content:
 
 
 class Ledger:
-    """Appends to a ledger, which is made where it is not there; no other process can meanwhile."""
+    """Writer of a ledger, new or not; no other process can append meanwhile."""
 
     def __init__(self, file: FileIO, path: Path, kind: str) -> None:
         self._file = file
@@ -58,10 +58,10 @@ class Ledger:
         self._kind = kind
 
     def append(self, name: str, content: object) -> None:
-        """Appends a record; it is on the disk when this returns.
+        """Appends a record and flushes it to disk.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
         with writing(self._path):
             if not self._file.tell():
@@ -70,21 +70,22 @@ class Ledger:
             os.fsync(self._file.fileno())
 
     def _write(self, line: bytes) -> None:
-        while line:  # a full disk may take a part
+        while line:  # a full disk may accept only a part
             line = line[self._file.write(line) :]
 
 
 @contextmanager
 def appending(path: Path, kind: str, cache: Path) -> Iterator[Ledger]:
-    """Opens a ledger to append to; one that nothing was appended to is not left behind.
+    """Opens a ledger for appending; removes it at the end if it is empty.
 
     Args:
-        path: of the file; its folder is made.
-        kind: of what is kept, such as `speed`.
-        cache: folder that locks are kept in, so that none lies beside the file.
+        path: path of the file; its folder is created.
+        kind: kind of the records, such as `speed`.
+        cache: folder of the locks, so that no lock is next to the file.
 
     Raises:
-        InputError: another process appends to it, it is no ledger, or it cannot be written.
+        InputError: another process appends to the file, it is not a ledger, or it cannot be
+            written.
     """
     with _only_writer(path, cache):
         if path.exists():
@@ -104,10 +105,10 @@ def appending(path: Path, kind: str, cache: Path) -> Iterator[Ledger]:
 
 
 def write(path: Path, kind: str, records: Iterable[Record]) -> None:
-    """Writes a ledger whole, in place of an earlier file.
+    """Writes a ledger atomically, in place of an earlier file.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     lines = [_line(*record) for record in (("ledger", {"kind": kind, "schema": SCHEMA}), *records)]
     with written_whole(path) as partial:
@@ -118,7 +119,7 @@ def read(path: Path, kind: str) -> Content:
     """Reads a ledger.
 
     Raises:
-        InputError: it is missing, damaged, of another kind or schema, or has no header.
+        InputError: the file is missing or damaged, has another kind or schema, or lacks a header.
     """
     first, *lines = _lines(path)
     if first.get("schema") != SCHEMA:
@@ -132,7 +133,7 @@ def read(path: Path, kind: str) -> Content:
     for number, line in enumerate(lines, start=2):
         if line is None:
             if number <= len(lines):
-                raise InputError(f"{path}: is damaged: line {number} is no record")
+                raise InputError(f"{path}: is damaged: line {number} is not a record")
             is_torn = True
         elif line[0] == HEADER:
             header, is_complete = line[1], False
@@ -146,7 +147,7 @@ def read(path: Path, kind: str) -> Content:
 
 
 def kind_of(path: Path) -> str:
-    """What a ledger is of, as its first line says; empty where it is none."""
+    """Returns the kind in a ledger's first line; empty for any other file."""
     try:
         return str(_lines(path)[0].get("kind", ""))
     except InputError:
@@ -154,12 +155,12 @@ def kind_of(path: Path) -> str:
 
 
 def made(kind: type[Made], content: object) -> Made:
-    """A data class of what was read.
+    """Converts parsed JSON to a data class.
 
     Raises:
-        ValueError: a field is missing or has another type; says which.
+        ValueError: a field is missing or has another type; the message names it.
     """
-    # pydantic does not go with TensorFlow before 2.14, which forbids its typing_extensions.
+    # TensorFlow before 2.14 forbids the typing_extensions required by pydantic.
     return msgspec.convert(content, kind)
 
 
@@ -172,7 +173,7 @@ def _only_writer(path: Path, cache: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise InputError(f"{path}: another process adds to it, let that end first") from None
+            raise InputError(f"{path}: another process appends to it: wait until it ends") from None
     try:
         yield
     finally:
@@ -180,7 +181,7 @@ def _only_writer(path: Path, cache: Path) -> Iterator[None]:
 
 
 def _lines(path: Path) -> list[Any]:
-    """The first line's content, then a record or None for each other line."""
+    """Returns the first line's content, then a record or None for each other line."""
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -188,8 +189,8 @@ def _lines(path: Path) -> list[Any]:
     first, *lines = text.split(b"\n")
     opening = _record(first)
     if opening is None or opening[0] != "ledger" or not isinstance(opening[1], dict):
-        raise InputError(f"{path}: is damaged or no ledger")
-    if lines and not lines[-1]:  # the last line has its end
+        raise InputError(f"{path}: is damaged or not a ledger")
+    if lines and not lines[-1]:  # the last line is complete
         lines.pop()
     return [opening[1], *map(_record, lines)]
 
@@ -204,7 +205,7 @@ def _record(line: bytes) -> Record | None:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _line(name: str, content: object) -> bytes:
@@ -215,7 +216,7 @@ def _line(name: str, content: object) -> bytes:
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold: numbers that are not finite become words."""
+    """Converts a value to JSON's types; numbers that are not finite become strings."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, Mapping):
@@ -228,7 +229,7 @@ def plain(value: Any) -> Any:
 
 
 def _with_numbers(value: Any) -> Any:
-    """Numbers again; they stand in rows of numbers alone."""
+    """Restores numbers that are not finite; they occur only in lists of numbers."""
     if isinstance(value, dict):
         return {key: _with_numbers(item) for key, item in value.items()}
     if isinstance(value, list):

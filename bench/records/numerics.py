@@ -1,4 +1,4 @@
-"""The numerics problem: stored weights, images, batches, and the quantities computed of them."""
+"""The numerics problem: stored weights, images, batches, and the computed quantities."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ Quantities = Mapping[str, Sequence[float]]
 
 @dataclass(frozen=True)
 class Problem:
-    """What is computed: stored weights, images, and the order of fifty batches.
+    """Inputs of the numerics problem: stored weights, images, and the order of fifty batches.
 
     Attributes:
-        weights: ten float32 arrays in Keras's order, kernels drawn as Glorot and Bengio (2010).
+        weights: ten float32 arrays in Keras's order; kernels follow Glorot and Bengio (2010).
         images: float32 (n, 28, 28, 1) in [0, 1].
         labels: int32 (n,).
-        order: int32 indices, batch after batch.
-        rates: float32, the learning rate of each step.
+        order: int32 indices of all batches in sequence.
+        rates: float32, learning rate of each step.
     """
 
     weights: tuple[np.ndarray, ...]
@@ -58,7 +58,7 @@ class Problem:
 
 
 def make_problem(training: Subset) -> Problem:
-    """The same problem for every environment, of the first training images."""
+    """Creates the problem from the first training images, equal for every environment."""
     random = np.random.RandomState(0)
     weights = []
     for shape in _SHAPES:
@@ -76,6 +76,6 @@ def make_problem(training: Subset) -> Problem:
 
 
 def by_name(computed: Mapping[str, Any]) -> Quantities:
-    """What `bench.worker.numerics` gives, with named gradients and without the bits."""
+    """Returns the output of `bench.worker.numerics` with named gradients and without the bits."""
     rest = {name: values for name, values in computed.items() if name in QUANTITIES}
     return {**rest, **dict(zip(GRADIENTS, computed["gradients"], strict=True))}

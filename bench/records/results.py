@@ -1,6 +1,6 @@
-"""Records of a speed comparison in their ledger: raw samples of every block, and what was asked.
+"""Ledger of a speed comparison: its terms, and raw samples of every block.
 
-Verdicts are not stored: `python -m bench verdict FILE` computes them again from the samples.
+Verdicts are not stored: `python -m bench verdict FILE` recomputes them from the samples.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from lenet5.errors import InputError
 
 KIND = "speed"
 _BLOCK = "block"
-_LEAST, _MOST = 1e-12, 1e12  # of seconds, MiB, margins
+_LEAST, _MOST = 1e-12, 1e12  # range of seconds, MiB, margins
 
 Keep = Callable[[Results], None]
 
 
 def check_new(path: Path) -> None:
-    """Refuses a results file that is there already, or a folder that cannot be written.
+    """Rejects an existing results file, and an unwritable folder.
 
     Raises:
-        InputError: it exists, or its folder cannot be made or written.
+        InputError: the file exists, or its folder cannot be created or written.
     """
     try:
         there = path.exists()
@@ -45,10 +45,10 @@ def check_new(path: Path) -> None:
 
 
 def write(path: Path, results: Results) -> None:
-    """Writes results whole, in place of an earlier file.
+    """Writes results atomically, in place of an earlier file.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     records: list[ledger.Record] = [(ledger.HEADER, _header(results))]
     records += [(_BLOCK, block) for block in results.blocks]
@@ -58,15 +58,15 @@ def write(path: Path, results: Results) -> None:
 
 @contextmanager
 def keeping(path: Path, cache: Path, before: Results | None = None) -> Iterator[Keep]:
-    """Opens a ledger; what it gives keeps what is new in results that grow.
+    """Opens a ledger; the yielded function appends the new part of growing results.
 
     Args:
-        path: of the ledger.
+        path: path of the ledger.
         cache: folder of locks.
-        before: what the file holds already.
+        before: results already in the file.
 
     Raises:
-        InputError: another process adds to it, it has changed, or it cannot be written.
+        InputError: another process appends to the file, it has changed, or it cannot be written.
     """
     with ledger.appending(path, KIND, cache) as file:
         if before is not None and _content(read(path)) != _content(before):
@@ -89,10 +89,10 @@ def keeping(path: Path, cache: Path, before: Results | None = None) -> Iterator[
 
 
 def read(path: Path) -> Results:
-    """Reads results; their environments get the labels that they would get today.
+    """Reads results, and labels their environments anew.
 
     Raises:
-        InputError: the ledger is missing, damaged, of another kind or schema.
+        InputError: the ledger is missing or damaged, or has another kind or schema.
     """
     content = ledger.read(path, KIND)
     try:
@@ -112,7 +112,7 @@ def read(path: Path) -> Results:
 
 
 def _content(results: Results) -> object:
-    """What a ledger holds of results; a torn line is none of it."""
+    """Returns results as in a ledger, without a torn line."""
     return ledger.plain(replace(results, torn=False))
 
 
@@ -124,18 +124,18 @@ def _header(results: Results) -> dict[str, object]:
 
 
 def _in_order(terms: Mapping[str, WorkloadTerms]) -> dict[str, WorkloadTerms]:
-    """As the catalogue has them: JSON has them by name."""
+    """Sorts workloads as in the catalogue; JSON sorts them by name."""
     order = [name for name in WORKLOADS if name in terms] + sorted(set(terms) - set(WORKLOADS))
     return {name: terms[name] for name in order}
 
 
 def check_alike(one: Results, other: Results) -> None:
-    """Refuses to put results together that were not measured alike.
+    """Rejects a merge of results from different conditions.
 
-    Code may differ between results that have no workload in common.
+    Code may differ between results without a common workload.
 
     Raises:
-        InputError: machine, code, environments or workloads differ; says which.
+        InputError: machine, code, environments or workloads differ; the message says which.
     """
     common = [name for name in one.workloads if name in other.workloads]
     for what, a, b in (
@@ -148,19 +148,19 @@ def check_alike(one: Results, other: Results) -> None:
         ("threads", one.options.get("threads"), other.options.get("threads")),
     ):
         if a != b:
-            raise InputError(f"results of different {what} cannot be put together")
+            raise InputError(f"results of different {what} cannot be combined")
     if unlike := difference(one.baseline, other.baseline):
-        raise InputError(f"results of different baselines cannot be put together: {unlike}")
+        raise InputError(f"results of different baselines cannot be combined: {unlike}")
 
 
 def _check(results: Results) -> None:
-    """Refuses what no experiment writes, and verdicts cannot be computed from."""
+    """Rejects impossible values, which would break the computation of verdicts."""
     budget = results.options.get("budget_seconds")
-    _demand(budget is None or _is_number(budget), "a budget that is no finite number")
-    _demand(_is_number(results.clock_seconds), "a clock's resolution that is no finite number")
+    _demand(budget is None or _is_number(budget), "a budget that is not finite")
+    _demand(_is_number(results.clock_seconds), "a clock's resolution that is not finite")
     for terms in results.workloads.values():
         fair = _is_number(terms.margin) and (terms.is_difference or terms.margin > 0)
-        _demand(fair, "a margin that is no finite number above 0")
+        _demand(fair, "a margin that is not finite and above 0")
         _demand(isinstance(terms.gated, bool), "a workload neither gated nor informational")
     for side in (results.baseline, *results.candidates):
         texts = (side.request, side.label, side.problem)
@@ -169,10 +169,10 @@ def _check(results: Results) -> None:
     for block in results.blocks:
         known = block.candidate in range(len(results.candidates))
         known = known and set(block.samples) <= set(results.workloads)
-        _demand(known, "a block of a candidate or workload that is not there")
+        _demand(known, "a block of an unknown candidate or workload")
         _demand(type(block.number) is int and block.number >= 0, "a block without a number")
-        _demand(_is_number(block.seconds) and block.seconds >= 0, "a block of no length")
-        _demand(all(failure.side in SIDES for failure in block.failures), "a side that is unknown")
+        _demand(_is_number(block.seconds) and block.seconds >= 0, "a block without a duration")
+        _demand(all(failure.side in SIDES for failure in block.failures), "an unknown side")
         for name, samples in block.samples.items():
             _check_samples(samples, any_sign=results.workloads[name].is_difference)
 
@@ -180,13 +180,13 @@ def _check(results: Results) -> None:
 def _check_samples(samples: Samples, *, any_sign: bool) -> None:
     counts = {len(samples.baseline.values), len(samples.candidate.values)}
     if len(counts) != 1 or counts == {0}:
-        raise ValueError("the two sides have unlike numbers of samples, or none")
+        raise ValueError("the two sides have different numbers of samples, or none")
     values = (*samples.baseline.values, *samples.candidate.values)
-    _demand(all(map(_is_number, values)), "a sample that is no finite number")
-    _demand(any_sign or min(values) > 0, "a sample that is not above 0")
-    figures = (*samples.baseline_check, *samples.candidate_check)  # NaN is what it computed
+    _demand(all(map(_is_number, values)), "a sample that is not finite")
+    _demand(any_sign or min(values) > 0, "a sample of 0 or less")
+    figures = (*samples.baseline_check, *samples.candidate_check)  # NaN is a valid result
     known = all(isinstance(f, float) or (type(f) is int and abs(f) <= _MOST) for f in figures)
-    _demand(known, "a figure that is none")
+    _demand(known, "an invalid check figure")
 
 
 def _demand(condition: bool, otherwise: str) -> None:
@@ -195,13 +195,13 @@ def _demand(condition: bool, otherwise: str) -> None:
 
 
 def _is_number(value: object) -> bool:
-    """Whether it is one that can be measured: its logarithm and powers are finite."""
+    """Returns whether a value is a measurable number: its logarithm and powers are finite."""
     if not isinstance(value, float | int) or isinstance(value, bool):
         return False
     return value == 0 or _LEAST <= abs(value) <= _MOST
 
 
 def default_results(folder: Path, kind: str = "comparison") -> Path:
-    """A name for a results file that is not there yet."""
+    """Returns the path of a new results file."""
     moment = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
     return folder / f"{kind}-{moment}-{os.getpid()}.jsonl"

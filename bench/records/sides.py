@@ -1,4 +1,4 @@
-"""Environments as records hold them."""
+"""Environments in records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.environments.labels import Modules, is_for_cpus_only, labels, modules
 from bench.environments.request import Request
 from lenet5.errors import InputError
 
-# What of a worker's words changes times, beside lock and settings.
+# Facts reported by a worker with an effect on times, in addition to lock and settings.
 _FACTS = {"python": "Python", "scheduling": "scheduling", "onednn": "oneDNN"}
 _STATES = {"True": "on", "False": "off"}
 _UNKNOWN = (None, "")
@@ -19,18 +19,17 @@ _UNKNOWN = (None, "")
 
 @dataclass(frozen=True)
 class Side:
-    """An environment as it was built.
+    """A requested environment, built or not.
 
     Attributes:
-        request: what was asked for: requirements and settings, separated by spaces.
-        label: short name for tables: `2.21.0`, or with Keras where that differs too.
-        versions: `python`, `tensorflow`, `keras` and `keras_package` of the modules that were
-            imported there; once a worker has run `numpy` and what else it says of itself: git
-            version, build information, oneDNN, scheduling.
+        request: requirements and settings, separated by spaces.
+        label: short name for tables: `2.21.0`, or with Keras if that differs too.
+        versions: `python`, `tensorflow`, `keras` and `keras_package` of the imported modules. A
+            worker adds `numpy`, git version, build information, oneDNN and scheduling.
         lock: the full resolved list, `name==version` each, sorted.
-        settings: variables that were set.
-        problem: why it could not be built or started, also in several lines; empty where it was.
-        unwanted: workloads that others were measured on and this one was not to be.
+        settings: variables of the environment.
+        problem: reason for a failed build or start, in one or more lines; empty otherwise.
+        unwanted: workloads of other candidates, not requested for this one.
     """
 
     request: str
@@ -43,7 +42,7 @@ class Side:
 
     @property
     def modules(self) -> Modules:
-        """Versions of TensorFlow and Keras as `bench.environments.labels.modules_of` has them."""
+        """Versions of TensorFlow and Keras from `bench.environments.labels.modules_of`."""
         return modules_of(self.lock, self.settings, self.versions)
 
     @property
@@ -53,19 +52,19 @@ class Side:
 
     @property
     def is_for_cpus_only(self) -> bool:
-        """Whether TensorFlow was built without support for GPUs."""
+        """Whether TensorFlow was built without GPU support."""
         return is_for_cpus_only(self.lock, self.versions)
 
 
 def in_one_line(problem: str) -> str:
-    """A problem for a sentence, a cell or a list: what it says, without its line breaks."""
+    """Returns a problem without line breaks, for a sentence, a cell or a list."""
     return " ".join(problem.split())
 
 
 def labelled(sides: Sequence[Side]) -> list[Side]:
-    """The sides with labels that tell them apart; those that were not built keep theirs.
+    """Returns the sides with unique labels; sides without a build keep theirs.
 
-    All keep theirs where TensorFlow's version is not known of one that was built.
+    All sides keep their labels if TensorFlow's version is unknown for a built side.
     """
     built = [side for side in sides if side.lock]
     if not all(side.modules.tensorflow for side in built):
@@ -82,12 +81,11 @@ def labelled(sides: Sequence[Side]) -> list[Side]:
 
 
 def difference(one: Side, other: Side) -> str:
-    """What makes two sides different environments, in words; empty if they are the same one.
+    """Returns the difference between two environments in words; empty if they are the same.
 
-    Lock and settings always count; the lock names the hashes of local wheels. Python's version,
-    scheduling and oneDNN's state count where both sides tell them. Stored results may lack some,
-    and a side tells the latter two only once a worker has run: what one side does not tell makes
-    no two sides unlike.
+    Lock and settings always count; the lock includes the hashes of local wheels. Python's version,
+    scheduling and oneDNN's state count only if both sides report them. Stored results may lack
+    them, and the latter two are unknown before a worker has run.
     """
     if one.lock != other.lock:
         return "other packages"
@@ -101,14 +99,14 @@ def difference(one: Side, other: Side) -> str:
 
 
 def with_told(side: Side, said: Mapping[str, Any]) -> Side:
-    """The side with what a worker says of it.
+    """Returns the side with the versions reported by a worker.
 
     Raises:
-        InputError: the worker says otherwise than one before it.
+        InputError: the report contradicts an earlier worker's.
     """
     told = replace(side, versions={**side.versions, **said})
     if unlike := difference(side, told):
-        raise InputError(f"{side.label} is not what was measured before: {unlike}")
+        raise InputError(f"{side.label} differs from the measured environment: {unlike}")
     return told
 
 
@@ -119,7 +117,7 @@ def _shown(fact: object) -> str:
 def named_sides(
     requests: Sequence[Request], built: Sequence[Built | EnvironmentProblem]
 ) -> list[Side]:
-    """Environments as results hold them, with labels that tell them apart."""
+    """Returns environments as sides with unique labels."""
     both = list(zip(requests, built, strict=True))
     there = [side for _, side in both if isinstance(side, Built)]
     names = iter(

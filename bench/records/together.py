@@ -1,4 +1,4 @@
-"""Several results files as one."""
+"""Merges several results files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lenet5.errors import InputError
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A candidate of one or more parts, its workloads and its blocks."""
+    """A candidate of one or more parts, with its workloads and blocks."""
 
     side: Side
     workloads: tuple[str, ...]
     blocks: tuple[Block, ...]
 
     def joined(self, other: _Candidate) -> _Candidate:
-        """With the other's blocks after these, and with what only the other side tells."""
+        """Returns both as one: the other's blocks follow, its versions fill gaps."""
         number = 1 + max((block.number for block in self.blocks), default=-1)
         later = (replace(block, number=number + block.number) for block in other.blocks)
         side = replace(self.side, versions={**other.side.versions, **self.side.versions})
@@ -29,14 +29,13 @@ class _Candidate:
 
 
 def together(parts: Sequence[Results]) -> Results:
-    """Puts comparisons against the same baseline together: all their candidates, newly labelled.
+    """Merges comparisons against the same baseline: all their candidates, newly labelled.
 
-    A candidate whose workloads were measured in several parts, each in one of them, is one. Steps
-    of a slice may differ between the parts, since each fixes its own; they stand for the first
-    part then.
+    Parts of one environment become one candidate if no workload repeats. Each part fixes its own
+    steps of a slice; the merged terms have those of the first part.
 
     Raises:
-        InputError: machine, baseline, threads, or the code, version or margin of a workload differ.
+        InputError: machine, baseline or threads differ, or code, version or margin of a workload.
     """
     first, *others = parts
     if not others:
@@ -48,7 +47,7 @@ def together(parts: Sequence[Results]) -> Results:
         for name, terms in part.workloads.items():
             known = workloads.setdefault(name, terms)
             if (known.margin, known.gated) != (terms.margin, terms.gated):
-                raise InputError(f"results of different margins of {name} cannot be put together")
+                raise InputError(f"results of different margins of {name} cannot be combined")
     candidates = _candidates(parts)
     baseline, *sides = labelled([first.baseline, *(found.side for found in candidates)])
     return replace(
@@ -70,7 +69,7 @@ def together(parts: Sequence[Results]) -> Results:
 
 
 def _candidates(parts: Sequence[Results]) -> list[_Candidate]:
-    """Those of all parts; one environment is one of them where no workload was measured twice."""
+    """Returns the candidates of all parts; merges an environment's parts if no workload repeats."""
     found: list[_Candidate] = []
     for part in parts:
         for place, side in enumerate(part.candidates):

@@ -1,7 +1,7 @@
-"""Seeds of a recipe trained in an environment: what references and accuracy results are made of.
+"""Trained seeds of a recipe in an environment, for references and accuracy results.
 
-`bench/references/<recipe>-<engine>.jsonl` holds one such set; the results of an accuracy comparison
-hold one of the baseline or reference, and one of each candidate.
+`bench/references/<recipe>-<engine>.jsonl` has one such set. The results of an accuracy comparison
+have one set of the baseline or reference, and one of each candidate.
 """
 
 from __future__ import annotations
@@ -35,25 +35,26 @@ class SeedTask:
 
 @dataclass(frozen=True)
 class Trained:
-    """What became of a seed.
+    """Result of training one seed.
 
     Attributes:
-        seed: of weights, order and dropout.
-        wrong: test images classified wrong; None: there is no model, and `problem` says why.
-        images: tested.
-        digits: the answers to all test images, a digit each; empty where they were not kept.
-        train_seconds: wall time of training with validation, without tracing; 0: not known.
-        best_epoch: the one whose weights were tested.
-        epochs: that were trained.
-        curves: an epoch a row: loss and accuracy (0 to 1) on the training images with dropout,
-            then on the validation images; empty where they were not kept.
-        weight_norms: root of the sum of squares of every weight of the model, in Keras's order.
-        problem: why there is no number of wrong images; empty where there is.
-        crashed: whether that is since its process died, hung or raised an error, not since the
-            loss became NaN or infinite.
-        started: whether its process came as far as to import TensorFlow.
-        retried: why the first process failed, where a second one was needed; else empty. Files
-            from before this was noted lack it.
+        seed: seed of weights, order and dropout.
+        wrong: number of misclassified test images; None: there is no model, for the reason in
+            `problem`.
+        images: number of test images.
+        digits: predictions for all test images, one digit each; empty if not stored.
+        train_seconds: wall time of training with validation, without tracing; 0: unknown.
+        best_epoch: epoch of the tested weights.
+        epochs: number of trained epochs.
+        curves: one row per epoch: loss and accuracy (0 to 1) on the training images with dropout,
+            then on the validation images; empty if not stored.
+        weight_norms: root of the sum of squares of each weight array, in Keras's order.
+        problem: reason for a missing number of wrong images; otherwise empty.
+        crashed: whether the process crashed, hung or raised an error; False if the loss became NaN
+            or infinite.
+        started: whether the process imported TensorFlow.
+        retried: reason for the first process's failure if a second process was started; otherwise
+            empty. Older files lack this field.
     """
 
     seed: int
@@ -72,24 +73,24 @@ class Trained:
 
     @property
     def accuracy(self) -> float:
-        """Share of test images right, in [0, 1]; 0 where there is no model."""
+        """Share of correctly classified test images, in [0, 1]; 0 without a model."""
         return 0.0 if self.wrong is None else (self.images - self.wrong) / self.images
 
 
 @dataclass(frozen=True)
 class Trainings:
-    """A recipe's seeds in an environment.
+    """A set of trained seeds of a recipe in an environment.
 
     Attributes:
-        recipe: all its fields, with the bounds of its gate.
-        engine: that trained them.
+        recipe: all fields of the recipe, with the bounds of its gate.
+        engine: engine of the trainings.
         split: SHA-256 of MNIST's split arrays.
-        code: SHA-256 of the files that trained.
+        code: SHA-256 of the training code.
         side: the environment.
-        machine: what it was trained on.
-        started: ISO 8601, UTC.
-        seeds: in the order of the list of seeds.
-        problem: why there are none; empty where there could be.
+        machine: machine of the trainings.
+        started: start, ISO 8601, UTC.
+        seeds: results in the order of the list of seeds.
+        problem: reason for the lack of seeds; empty if the environment can train.
     """
 
     recipe: Recipe
@@ -103,7 +104,7 @@ class Trainings:
     problem: str = ""
 
     def with_seed(self, trained: Trained) -> Trainings:
-        """These with one more, in the order of seeds."""
+        """Returns the set with one more seed, in the order of seeds."""
         return replace(self, seeds=tuple(sorted((*self.seeds, trained), key=lambda t: t.seed)))
 
 
@@ -112,13 +113,15 @@ Keep = Callable[[Sequence[Trainings]], None]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What verdicts on sets of trainings are made by: the first set against each other one.
+    """Terms of verdicts on sets of trainings: the first set against each of the others.
 
     Attributes:
-        margin_points: percentage points of accuracy that may be lost.
+        margin_points: acceptable loss of accuracy in percentage points.
         paired: whether seeds are compared one by one.
-        beside: whether the first set is a baseline, trained beside the others, or a reference.
-        seeds: most of each candidate; where results do not say, all that there can be.
+        beside: True: the first set is a baseline, trained together with the others. False: it is a
+            reference.
+        seeds: maximum number of seeds of each candidate; the default, for results without this
+            field, is the number at the last look.
     """
 
     margin_points: float
@@ -134,7 +137,7 @@ class Comparison:
 
 
 def reference_seeds(recipe: str) -> int:
-    """How many seeds a recipe's reference has."""
+    """Returns the number of seeds of a recipe's reference."""
     return 20 if recipe == "fast" else 10
 
 
@@ -142,12 +145,12 @@ def read_reference(recipe: str, engine: str, *, else_give: str = "--accuracy-mar
     """The stored reference of a recipe and an engine.
 
     Args:
-        recipe: its name.
-        engine: its name.
-        else_give: option that makes do without one.
+        recipe: name of the recipe.
+        engine: name of the engine.
+        else_give: option in place of a reference, for the error message.
 
     Raises:
-        InputError: it is missing, damaged or not whole: seeds are missing, or one diverged.
+        InputError: the reference is missing or damaged, lacks seeds, or has a diverged seed.
     """
     path = reference_path(recipe, engine)
     command = f"python -m bench reference --recipe {recipe} --engine {engine}"
@@ -160,22 +163,24 @@ def read_reference(recipe: str, engine: str, *, else_give: str = "--accuracy-mar
         raise InputError(f"{path} has {counts} seeds: resume with {command}")
     for trained in reference.seeds:
         if trained.wrong is None:
-            raise InputError(f"{path}: seed {trained.seed} {trained.problem}: no reference")
+            raise InputError(
+                f"{path}: seed {trained.seed} {trained.problem}: not valid as a reference"
+            )
     return reference
 
 
 def reference_path(recipe: str, engine: str, folder: Path = FOLDER) -> Path:
-    """Where the reference of a recipe and an engine is kept."""
+    """Returns the path of the reference of a recipe and an engine."""
     return folder / f"{recipe}-{engine}.jsonl"
 
 
 def write_trainings(
     path: Path, sets: Sequence[Trainings], comparison: Comparison | None = None
 ) -> None:
-    """Writes sets of trainings whole, in place of an earlier file.
+    """Writes sets of trainings atomically, in place of an earlier file.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     seeds = [_seed(place, trained) for place, item in enumerate(sets) for trained in item.seeds]
     ledger.write(path, KIND, [(ledger.HEADER, _header(sets, comparison)), *seeds])
@@ -183,15 +188,15 @@ def write_trainings(
 
 @contextmanager
 def keeping(path: Path, cache: Path, comparison: Comparison | None = None) -> Iterator[Keep]:
-    """Opens a ledger; what it gives keeps what is new in sets that grow.
+    """Opens a ledger; the yielded function appends the new part of growing sets.
 
     Args:
-        path: of the ledger.
+        path: path of the ledger.
         cache: folder of locks.
-        comparison: what verdicts are made by; None: they are a reference.
+        comparison: terms of the verdicts; None for a reference.
 
     Raises:
-        InputError: another process adds to it, or it cannot be written.
+        InputError: another process appends to the file, or it cannot be written.
     """
     is_there = path.exists()
     with ledger.appending(path, KIND, cache) as file:
@@ -217,25 +222,25 @@ def read_trainings(path: Path) -> list[Trainings]:
     """Reads sets of trainings.
 
     Raises:
-        InputError: the ledger is missing, damaged, of another kind or schema.
+        InputError: the ledger is missing or damaged, or has another kind or schema.
     """
     return _read(path)[0]
 
 
 def read_comparison(path: Path) -> tuple[list[Trainings], Comparison]:
-    """Reads sets of trainings of a comparison.
+    """Reads the sets of trainings and the terms of a comparison.
 
     Raises:
-        InputError: as `read_trainings`, or they are of no comparison.
+        InputError: as in `read_trainings`, or the ledger is not of a comparison.
     """
     sets, comparison = _read(path)
     if comparison is None or len(sets) < 2:
-        raise InputError(f"{path}: holds seeds, but of no comparison")
+        raise InputError(f"{path}: holds seeds without a comparison")
     return sets, comparison
 
 
 def holds_trainings(path: Path) -> bool:
-    """Whether a file is a ledger of trainings."""
+    """Returns whether a file is a ledger of trainings."""
     return ledger.kind_of(path) == KIND
 
 
@@ -257,7 +262,7 @@ def _read(path: Path) -> tuple[list[Trainings], Comparison | None]:
                 place = record.pop("set")
                 sets[place] = sets[place].with_seed(ledger.made(Trained, record))
         if not sets:
-            raise ValueError("it holds no trainings")
+            raise ValueError("it has no trainings")
         for item in sets:
             _check(item)
         terms = content.header.get("comparison")
@@ -269,7 +274,7 @@ def _read(path: Path) -> tuple[list[Trainings], Comparison | None]:
 
 
 def differs(reference: Trainings, other: Trainings) -> str:
-    """What keeps trainings from being held against a reference; empty if nothing does."""
+    """Returns the differences that prevent a comparison with a reference; empty without any."""
     names = [
         name
         for name, a, b in (
@@ -284,10 +289,10 @@ def differs(reference: Trainings, other: Trainings) -> str:
 
 
 def identity(recipe: Recipe) -> str:
-    """What a recipe trains by, as JSON: without its name and the bounds of its gate."""
+    """Returns a recipe's training settings as JSON, without name and bounds of the gate."""
     passive = ("name", "min_accuracy", "max_accuracy")
     fields_of_it = {
-        name: float(value) if isinstance(value, int | float) else value  # 0 is as good as 0.0
+        name: float(value) if isinstance(value, int | float) else value  # 0 equals 0.0
         for name, value in asdict(recipe).items()
         if name not in passive
     }
@@ -301,7 +306,7 @@ def _trainings(content: dict[str, Any]) -> Trainings:
 
 
 def _check(item: Trainings) -> None:
-    """Refuses what no training comes to."""
+    """Rejects impossible values."""
     for trained in item.seeds:
         if trained.images < 1:
             raise ValueError(f"seed {trained.seed} has {trained.images} images")

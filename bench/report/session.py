@@ -228,7 +228,7 @@ def _throughput_section(throughput: Sequence[Throughput]) -> dict[str, object]:
         return {}
     # matplotlib takes longer to import than most sessions without benchmarks take to run.
     from bench.report.charts import png_of
-    from bench.report.throughput_plots import throughput_figure
+    from bench.report.throughput import throughput_figure
 
     header = ("", "batch", "threads", "rounds", "images/s (median)", "slowest", "fastest")
     rows = []

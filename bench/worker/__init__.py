@@ -1,1 +1,1 @@
-"""What runs inside a measured environment: NumPy, TensorFlow and lenet5's left half alone."""
+"""Code inside a measured environment: only NumPy, TensorFlow and lenet5's left half."""

@@ -1,8 +1,8 @@
-"""One side of a comparison: a process that runs slices on command, in the environment measured.
+"""A worker for one side: a process that runs slices on command, in the measured environment.
 
-It needs NumPy, TensorFlow and the files beside it, and speaks JSON lines over a socket that it was
-given, so that stray prints do no harm. Every answer carries the CPU that the process used since
-its last one, while it should have been idle. It ends when the socket closes or its parent dies.
+It needs NumPy, TensorFlow and the files next to it. It exchanges JSON lines over an inherited
+socket, so stray prints do no harm. Every answer reports the process's CPU seconds since the last
+answer, when it should be idle. The worker ends when the socket closes or its parent dies.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _PR_SET_PDEATHSIG = 1
 _STATUS = Path("/proc/self/status")
 
 
-class NotMeasured(Exception):  # noqa: N818 - a finding about the system, no bug
-    """This system does not tell what was asked for."""
+class NotMeasured(Exception):  # noqa: N818 - a finding about the system, not a bug
+    """The system does not report the requested figure."""
 
 
 def main(descriptor: int, parent: int) -> None:
     """Answers commands until the socket closes.
 
     Args:
-        descriptor: of the socket.
-        parent: process that this one must not outlive.
+        descriptor: file descriptor of the socket.
+        parent: ID of the parent process; the worker ends with it.
     """
     _die_with(parent)
     channel = socket.socket(fileno=descriptor)
@@ -52,42 +52,42 @@ def main(descriptor: int, parent: int) -> None:
 
 
 class Side:
-    """What a worker holds between commands: the images, and the workloads that were prepared."""
+    """State of a worker between commands: the images, and the prepared workloads."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._workloads: dict[str, Any] = {}
 
     def start(self, cores: list[int], threads: int) -> Answer:
-        """Pins the process, imports TensorFlow, and tells what it runs with."""
+        """Pins the process, imports TensorFlow, and reports versions."""
         self.move(cores)
         policy = _schedule_apart(pinned=len(cores) == 1)
         from lenet5 import runtime
 
         runtime.start_tensorflow(threads)
-        from bench.worker import workloads  # noqa: F401 - so that `first_step` does not import it
+        from bench.worker import workloads  # noqa: F401 - imported before `first_step`
 
         return {"versions": {**_versions(), "scheduling": policy}}
 
     def move(self, cores: list[int]) -> Answer:
-        """Runs every thread of this process on these cores from now on."""
+        """Pins every thread of this process to these cores."""
         if cores and hasattr(os, "sched_setaffinity"):
             for thread in _threads():
                 os.sched_setaffinity(thread, cores)
         return {}
 
     def first_step(self) -> Answer:
-        """Seconds to build, trace and do one step; must come before anything else is built."""
+        """Measures seconds to build, trace and run one step; must precede any other build."""
         from bench.worker import workloads
 
         subset = self._images(128)
-        gc.collect()  # or Python's next one falls into it or not, as many objects as there are
+        gc.collect()  # otherwise the timed part may include Python's next garbage collection
         start = time.perf_counter()
         loss = workloads.loop(subset, 128).run(1)
         return {"value": time.perf_counter() - start, "loss": loss}
 
     def prepare(self, workload: str, builder: str, arguments: Mapping[str, Any]) -> Answer:
-        """Builds a workload and gives its check figures."""
+        """Builds a workload and returns its check figures."""
         from bench.worker import workloads
 
         count = 9_600 if builder == "original_fit" else None
@@ -96,7 +96,7 @@ class Side:
         return {"check": made.check()}
 
     def slice(self, workload: str, steps: int) -> Answer:
-        """Wall and CPU seconds of some steps, their start and end, and the loss reached."""
+        """Measures wall and CPU seconds of some steps, with their start, end and final loss."""
         run: Callable[[int], float] = self._workloads[workload].run
         cpu_start = time.process_time()
         start = time.perf_counter()  # the parent reads the same clock
@@ -107,33 +107,33 @@ class Side:
         return {"value": end - start, "cpu_seconds": cpu_seconds, "loss": loss, **moments}
 
     def memory(self) -> Answer:
-        """Most memory in MiB that the process ever held, after a fixed course of work."""
+        """Measures the process's peak memory in MiB, after a fixed sequence of work."""
         from bench.worker import workloads
 
         subset = self._images(9_600)
-        gc.collect()  # what importing left behind; else it may lie there until after the peak
+        gc.collect()  # otherwise garbage of the imports may add to the peak
         workloads.loop(subset, 128).run(75)
         workloads.fit(subset, 128).run(75)
         loss = workloads.predict(subset, 512).run(18)
         return {"value": _peak_mib(), "loss": loss}
 
     def train(self, recipe: Mapping[str, Any], seed: int, engine: str) -> Answer:
-        """Trains a recipe from a seed with an engine, and answers the test images."""
+        """Trains a recipe with a seed and an engine, and predicts the test images."""
         from bench.worker.training import train_seed
 
         return train_seed(self._folder, recipe, seed, engine)
 
     def numerics(self) -> Answer:
-        """What TensorFlow computes, to be held against NumPy."""
+        """Computes the numerics problem in TensorFlow, for comparison with NumPy."""
         from bench.worker.numerics import compute
 
         return {"quantities": compute(self._folder)}
 
     def growth(self, calls: int) -> Answer:
-        """MiB that the process grows by per call of `fit` and `evaluate`, and its threads.
+        """Measures growth in MiB per call of `fit` and `evaluate`, and counts threads.
 
         Raises:
-            NotMeasured: the system tells only the most memory that a process ever held.
+            NotMeasured: the system reports only a process's peak memory.
         """
         if not _STATUS.exists():
             raise NotMeasured("needs Linux's /proc")
@@ -165,7 +165,7 @@ def _answer(side: Side, command: dict[str, Any]) -> Answer:
         answer: Answer = getattr(side, command.pop("do"))(**command)
     except NotMeasured as error:
         return {"error": f"not measured: {error}"}
-    except Exception as error:  # whatever an environment raises is a finding, told to the parent
+    except Exception as error:  # any exception in an environment is a finding for the parent
         told = [line for line in str(error).splitlines() if line.strip()]
         return {"error": f"{type(error).__name__}: {told[0] if told else ''}".rstrip(": ")}
     return answer
@@ -181,7 +181,7 @@ def _versions() -> dict[str, Any]:
         from tensorflow.python.util import _pywrap_util_port as port
 
         onednn = bool(port.IsMklEnabled())
-    except (ImportError, AttributeError):  # no public name for it
+    except (ImportError, AttributeError):  # it has no public name
         onednn = None
     return {
         "python": platform.python_version(),
@@ -197,10 +197,10 @@ def _versions() -> dict[str, Any]:
 
 
 def _schedule_apart(*, pinned: bool) -> str:
-    """Takes the measuring core for this process alone, where that is allowed.
+    """Reserves the measuring core for this process, if permitted; returns the scheduling policy.
 
-    Threads of `fit` that hand work to each other on one core otherwise wait for the scheduler:
-    with Linux 6.18, 300 steps took 2.6 s whatever they computed, and 1.6 s so.
+    By default, threads of `fit` that exchange work on one core wait for the scheduler. With Linux
+    6.18, 300 steps took 2.6 s by default, independent of their work, and 1.6 s in round robin.
     """
     if pinned and hasattr(os, "sched_setscheduler"):  # macOS names policies, but cannot set them
         with contextlib.suppress(OSError):
@@ -214,12 +214,12 @@ def _die_with(parent: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before we could ask
+        if os.getppid() != parent:  # it died before the call
             os._exit(1)
 
 
 def _threads() -> list[int]:
-    """Threads of this process; 0, which is the calling one, where the system does not tell them."""
+    """Returns this process's threads; 0, the calling thread, if the system does not list them."""
     try:
         return [int(name) for name in os.listdir("/proc/self/task")]
     except OSError:
@@ -227,10 +227,10 @@ def _threads() -> list[int]:
 
 
 def _peak_mib() -> float:
-    """Most memory that this process ever held."""
+    """Returns the peak memory of this process in MiB."""
     if _STATUS.exists():
         return _status_kib("VmHWM") / 1024
-    # On Linux this would also be of the parent, as whose copy the process began.
+    # On Linux this would include the parent's memory, since the process starts as its copy.
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / (2**20 if sys.platform == "darwin" else 2**10)  # macOS counts bytes, others KiB
 

@@ -1,10 +1,10 @@
-"""What a worker computes to be held against NumPy, without dropout.
+"""The numerics problem in a worker, without dropout, for comparison with NumPy.
 
-Logits, loss and gradients of one batch, and fifty steps of the engine `graph`, all through Keras's
-layers.
+It computes logits, loss and gradients of one batch, and fifty steps of the engine `graph`, all
+through Keras's layers.
 
-And the bits that training with dropout and distorted images ends with, to be held against those of
-another process.
+It also hashes the bits of the weights after training with dropout and distorted images, for
+comparison with another process.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _SEED = 0
 
 
 def compute(folder: Path) -> dict[str, Any]:
-    """Logits, loss and gradients of the first batch, and the loss of every step.
+    """Computes logits, loss and gradients of the first batch, and the loss of every step.
 
     Args:
-        folder: with `numerics.npz` as `bench.records.numerics.Problem` writes it.
+        folder: folder of `numerics.npz`, written by `bench.records.numerics.Problem`.
 
     Returns:
-        Flat lists of `logits`, `loss` and `losses`, `gradients`, a flat list a weight, and
-        `bits`, the SHA-256 of the weights after the same steps with everything that is random.
+        Flat lists `logits`, `loss` and `losses`; `gradients`, one flat list per weight array; and
+        `bits`, the SHA-256 of the weights after the same steps with all random operations.
     """
     with np.load(folder / "numerics.npz") as file:
         problem = dict(file)
@@ -53,7 +53,7 @@ def compute(folder: Path) -> dict[str, Any]:
 
     first = order[:batch_size]
     probabilities, loss, gradients = first_batch(images[first], labels[first])
-    # The logits without the output layer's softmax, which only subtracts the same from all ten.
+    # Logits from log-probabilities: softmax only subtracts one number from all ten.
     logarithms = np.log(probabilities.numpy().astype(np.float64))
     run_steps = build_step_loop(model, recipe, images, labels, _SEED)
     losses, _ = run_steps(order, rates, 0, len(rates))

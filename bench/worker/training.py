@@ -1,4 +1,4 @@
-"""What a worker does with a seed: it trains a recipe, and answers the test images once."""
+"""Training of one seed in a worker, with one prediction of the test images."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lenet5.training import train
 
 
 def train_seed(folder: Path, recipe: Mapping[str, Any], seed: int, engine: str) -> dict[str, Any]:
-    """Trains and tests.
+    """Trains a recipe, and tests the model.
 
     Args:
-        folder: with `<part>_images.npy` and `<part>_labels.npy` of the three parts of MNIST.
-        recipe: its fields.
-        seed: of the run.
-        engine: that trains.
+        folder: folder of `<part>_images.npy` and `<part>_labels.npy` for the three parts of MNIST.
+        recipe: fields of the recipe.
+        seed: seed of the run.
+        engine: engine of the run.
 
     Returns:
         The fields of `bench.records.trainings.Trained`.
@@ -47,7 +47,7 @@ def train_seed(folder: Path, recipe: Mapping[str, Any], seed: int, engine: str) 
 
 
 def curves_of(history: History) -> list[list[float]]:
-    """An epoch a row: loss and accuracy on the training images, then on the validation images."""
+    """Returns one row per epoch: loss and accuracy of training, then of validation."""
     return [
         [
             *(epoch.training_loss, epoch.training_accuracy),

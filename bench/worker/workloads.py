@@ -1,8 +1,8 @@
-"""What is timed: each builder gives a call that runs steps and waits until they are done.
+"""Timed workloads: each builder returns a call that runs steps and waits for their end.
 
-The first call traces the graph and fills caches: warming up is the caller's business. A workload's
-`check` computes, from the initial weights that every version has in common and without dropout,
-figures that two right environments agree on: a faster but wrong version is not a faster one.
+The first call traces the graph and fills caches; the caller must do the warm-up. A workload's
+`check` starts from initial weights common to every version, without dropout. Its figures agree
+between correct environments, so a faster but wrong version is detected.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from lenet5.steps import build_step_loop, epoch_order, forward, total_loss
 
 CHECK_STEPS = 20
 _SEED = 0
-_RATES = 100_000  # learning rates that are kept ready; steps count from 0 again after as many
+_RATES = 100_000  # number of prepared learning rates; the step number then restarts at 0
 
 Run = Callable[[int], float]
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Something to time.
+    """A timed workload.
 
     Attributes:
-        run: runs a number of steps and gives the loss reached, or another figure of the result.
-        check: figures that any two right environments have in common, to about 1e-5.
+        run: runs a number of steps and returns the loss, or another figure of the result.
+        check: returns figures that agree between correct environments, to about 1e-5.
     """
 
     run: Run
@@ -42,7 +42,7 @@ class Workload:
 
 
 def loop(subset: Subset, batch_size: int) -> Workload:
-    """Training steps in a loop inside the graph, as the engine `graph` does them."""
+    """Training steps in a loop inside the graph, as in the engine `graph`."""
     run_steps = _step_loop(subset, batch_size, None)
     take = _Batches(len(subset.labels), batch_size)
     rates = np.full(_RATES, find_recipe("original").learning_rate, np.float32)
@@ -61,7 +61,7 @@ def loop(subset: Subset, batch_size: int) -> Workload:
 
 
 def xla(subset: Subset, batch_size: int) -> Workload:
-    """The same steps compiled by XLA, one call each."""
+    """The same steps compiled by XLA, one call per step."""
 
     def make(dropout: float | None) -> Any:
         recipe = find_recipe("original")
@@ -82,7 +82,7 @@ def xla(subset: Subset, batch_size: int) -> Workload:
 
 
 def raw(subset: Subset, batch_size: int) -> Workload:
-    """The same steps of tf.Variable, tf.nn and an Adam of our own: TensorFlow without Keras."""
+    """The same steps with tf.Variable, tf.nn and our own Adam: TensorFlow without Keras."""
 
     def make(dropout: float | None) -> Any:
         recipe = find_recipe("original")
@@ -95,7 +95,7 @@ def raw(subset: Subset, batch_size: int) -> Workload:
             with tf.GradientTape() as tape:
                 logits = _raw_forward(weights, images, rate, number)
                 losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-                kernels = weights[0:8:2]  # every one but the output's
+                kernels = weights[0:8:2]  # all except the output's
                 penalty = tf.add_n([tf.reduce_sum(tf.square(kernel)) for kernel in kernels])
                 loss = tf.reduce_mean(losses) + recipe.l2 * penalty
             update(tape.gradient(loss, weights), number)
@@ -107,7 +107,7 @@ def raw(subset: Subset, batch_size: int) -> Workload:
 
 
 def fit(subset: Subset, batch_size: int) -> Workload:
-    """Steps in Keras's `fit`, given arrays, as many as asked for in one call."""
+    """Steps in Keras's `fit` on arrays, all in one call."""
     images, labels = normalise(subset.images), subset.labels.astype(np.int64)
     model = _compiled()
 
@@ -121,7 +121,7 @@ def fit(subset: Subset, batch_size: int) -> Workload:
 
     def check() -> list[float]:
         fresh = _compiled(dropout=0.0)
-        # The second pass's loss is of the weights that the first left behind.
+        # The second pass measures the loss of the weights after the first.
         return [
             fit_on(fresh, CHECK_STEPS * batch_size, shuffle=False)[0],
             fit_on(fresh, batch_size, shuffle=False)[0],
@@ -131,7 +131,7 @@ def fit(subset: Subset, batch_size: int) -> Workload:
 
 
 def fit_call(subset: Subset) -> Workload:
-    """Calls of `fit` with one step each: what a call costs besides its steps."""
+    """Calls of `fit` with one step each, for the overhead of a call."""
     batch_size = 32
     images, labels = normalise(subset.images), subset.labels.astype(np.int64)
     take = _Batches(len(labels), batch_size)
@@ -155,10 +155,10 @@ def fit_call(subset: Subset) -> Workload:
 
 
 def original_fit(subset: Subset, batch_size: int = 32) -> Workload:
-    """Whole passes as the original project trains: its tf.data chain into `fit`.
+    """Whole epochs as in the original project: its tf.data pipeline into `fit`.
 
-    map, cache, shuffle over all images, batch, prefetch; the first call fills the cache. `steps`
-    is a multiple of a pass's.
+    The pipeline is map, cache, shuffle over all images, batch, prefetch; the first call fills the
+    cache. `steps` is a multiple of an epoch's steps.
     """
     steps_per_pass = math.ceil(len(subset.labels) / batch_size)
     images = tf.data.Dataset.from_tensor_slices((subset.images, subset.labels.astype(np.int64)))
@@ -171,7 +171,7 @@ def original_fit(subset: Subset, batch_size: int = 32) -> Workload:
 
     def fit_on(model: Any, dataset: Any, epochs: int) -> float:
         chain = dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
-        history = model.fit(chain, epochs=epochs, verbose=0, shuffle=False)  # the chain shuffles
+        history = model.fit(chain, epochs=epochs, verbose=0, shuffle=False)  # the pipeline shuffles
         return _finite(history.history["loss"][-1])
 
     model = _compiled()
@@ -210,17 +210,17 @@ def predict_one(subset: Subset) -> Workload:
 
 
 def first_images(subset: Subset, count: int) -> Subset:
-    """The first `count` images of a subset."""
+    """Returns the first `count` images of a subset."""
     return Subset(subset.images[:count], subset.labels[:count])
 
 
 def compiled_with_batch(subset: Subset) -> tuple[Any, np.ndarray, np.ndarray]:
-    """A compiled model with images and labels for `fit` and `evaluate`."""
+    """Returns a compiled model with images and labels for `fit` and `evaluate`."""
     return _compiled(), normalise(subset.images), subset.labels.astype(np.int64)
 
 
 class _Batches:
-    """Indices of the next batches, over and over; an epoch's last batch may be smaller."""
+    """Indices of successive batches, endlessly; an epoch's last batch may be smaller."""
 
     def __init__(self, images: int, batch_size: int) -> None:
         self._order = epoch_order(images, _SEED, epoch=1)
@@ -229,7 +229,7 @@ class _Batches:
         self._steps_done = 0
 
     def __call__(self, steps: int) -> tuple[int, np.ndarray]:
-        """Steps done before, and the int32 indices of `steps` batches."""
+        """Returns the number of earlier steps, and the int32 indices of `steps` batches."""
         left = math.ceil((len(self._order) - self._position) / self._batch_size)
         start = self._position if steps <= left else 0
         self._position = start + steps * self._batch_size
@@ -246,7 +246,7 @@ def _step_loop(subset: Subset, batch_size: int, dropout: float | None) -> Any:
 
 
 def _stepwise(subset: Subset, batch_size: int, make: Callable[[float | None], Any]) -> Workload:
-    """A workload of a graph that does one step a call; `make` is told the dropout, or None."""
+    """Returns a workload of a graph with one step per call; `make` receives dropout or None."""
     images, labels = normalise(subset.images), subset.labels.astype(np.int32)
     take = _Batches(len(labels), batch_size)
     step = make(None)
@@ -280,7 +280,7 @@ def _prediction(run_on: Callable[[Any, int], float], images: np.ndarray) -> Work
 
 
 def _adam(weights: list[Any]) -> Callable[[Any, Any], None]:
-    """Adam's update in plain operations, as `Recipe` describes it."""
+    """Returns Adam's update in plain operations, as described by `Recipe`."""
     recipe = find_recipe("original")
     beta_1, beta_2 = recipe.adam_beta_1, recipe.adam_beta_2
     means = [tf.Variable(tf.zeros_like(weight), trainable=False) for weight in weights]
@@ -322,7 +322,7 @@ def _compiled(dropout: float | None = None) -> tf.keras.Model:
 
 
 def _finite(value: Any) -> float:
-    """A fast step that computes nonsense is no measurement."""
+    """Rejects values that are not finite: a fast but wrong step is not a measurement."""
     if not math.isfinite(value):
         raise ArithmeticError(f"the timed work gave {value}")
     return float(value)

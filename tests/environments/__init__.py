@@ -1,1 +1,1 @@
-"""Tests of `bench.environments.builds`."""
+"""Tests of `bench.environments`."""

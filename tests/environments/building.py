@@ -1,4 +1,4 @@
-"""What the tests that build environments share: commands watched or answered, short words."""
+"""Helpers of the environment tests: recorded or replaced commands, and shorthands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Completed = subprocess.CompletedProcess[str]
 
 
 class Recorder:
-    """Runs commands, or answers in their place, and keeps what they were."""
+    """Records commands, and runs them or returns a prepared answer."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Recorder:
 
     @staticmethod
     def kind(command: Sequence[str]) -> str:
-        """`compile`, `venv`, `install`, or `python` for what runs in an environment."""
+        """Returns `compile`, `venv`, `install`, or `python` for a command run in an environment."""
         return next((word for word in ("compile", "venv", "install") if word in command), "python")
 
     def kinds(self) -> list[str]:

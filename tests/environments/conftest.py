@@ -1,4 +1,4 @@
-"""No test of environments asks an index, or sees what uv kept for somebody else."""
+"""Fixtures that keep environment tests off the package index and the user's uv cache."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def uv_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch, uv_cache: Path) -> None:
-    """No test asks an index, or sees what uv kept for somebody else."""
+    """Disables the package index and replaces the user's uv cache."""
     monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_CACHE_DIR", str(uv_cache))

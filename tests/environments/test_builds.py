@@ -1,4 +1,4 @@
-"""Environments are built once, kept by what they resolve to, and fail with uv's own words."""
+"""Builds of environments: cached by lock and Python, with uv's messages in errors."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ error: Failed to fetch: https://index.invalid/simple/tensorflow-cpu/
             "    ╰─▶ Because there is no version of tensorflow-cpu==9.9.9, we can conclude\n"
             "        that your requirements are unsatisfiable.",
         ),
-        ("\n\n", "  uv ended without a word"),
+        ("\n\n", "  uv failed without a message"),
     ],
 )
-def test_a_message_of_uv_stands_as_it_is(message: str, text: str) -> None:
+def test_uv_messages_are_quoted_unchanged(message: str, text: str) -> None:
     assert uv_text(message) == text
 
 
-# Building, with the real uv and wheels of a few lines
+# Builds with the real uv and small wheels
 
 
 def test_an_environment_is_built_once_and_reused(
@@ -81,7 +81,7 @@ def test_an_environment_is_built_once_and_reused(
     built = build_here(f"./{wheel.name}", tmp_path, said.append)
     assert recorder.kinds() == ["compile", "venv", "install", "python"]
     (folder,) = environments_in(tmp_path)
-    assert said == [f"./{wheel.name}: is built in {folder}"]
+    assert said == [f"./{wheel.name}: building in {folder}"]
     assert built.python.relative_to(folder).match("*/bin/python")
     assert built.python_version == platform.python_version()
     sha256 = builds._sha256(wheel)
@@ -106,8 +106,10 @@ def test_a_changed_wheel_is_another_environment(tmp_path: Path) -> None:
     assert labels([first.lock, second.lock], [{}, {}])[1].startswith("2.21.0 (wheel ")
 
 
-def test_the_key_is_of_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the order of words nor settings or how it was asked for matter; the Python does."""
+def test_the_cache_key_depends_on_packages_and_python_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Word order, settings and overrides do not change the key; another Python does."""
     one, two = write_wheel(tmp_path), write_wheel(tmp_path, "", distribution="helper")
     built = build_here(f"{one} {two}", tmp_path)
     assert [entry.partition("==")[0] for entry in built.lock] == ["helper", "tensorflow"]
@@ -117,10 +119,10 @@ def test_the_key_is_of_what_is_installed(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("missing", ["complete.json", "*/bin/python"])
-def test_a_half_built_environment_is_removed_and_built_elsewhere(
+def test_an_incomplete_environment_is_removed_and_rebuilt_elsewhere(
     missing: str, tmp_path: Path
 ) -> None:
-    """Elsewhere, since what a killed process has started may still write to the old place."""
+    """Processes left by a killed build may still write to the old folder."""
     text = str(write_wheel(tmp_path))
     first = build_here(text, tmp_path)
     (folder,) = environments_in(tmp_path)
@@ -178,18 +180,18 @@ def test_two_processes_build_an_environment_once(
     assert recorder.kinds().count("install") == 1
 
 
-def test_what_is_overridden_away_is_not_asked_for(tmp_path: Path) -> None:
-    """tf-keras asks for `tensorflow`, which would overwrite the files of `tensorflow-cpu`."""
+def test_a_package_excluded_by_an_override_is_not_required(tmp_path: Path) -> None:
+    """tf-keras requires `tensorflow`, which would overwrite the files of `tensorflow-cpu`."""
     wheel = write_wheel(tmp_path, requires=["nothing-there==1"])
     assert "nothing-there was not found in the cache" in problem(str(wheel), tmp_path)
     built = build_here(f"{wheel} without:nothing-there", tmp_path)
     assert [entry.partition("==")[0] for entry in built.lock] == ["tensorflow"]
 
 
-def test_only_the_request_says_what_is_built(
+def test_only_the_request_determines_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No project that the command happens to run in, and no active environment."""
+    """The project in the current folder and an active environment have no influence."""
     wheel = write_wheel(tmp_path, requires=["helper"])
     write_wheel(tmp_path / "links", "", distribution="helper", version="1")
     write_wheel(tmp_path / "links", "", distribution="helper", version="2")
@@ -206,7 +208,7 @@ def test_only_the_request_says_what_is_built(
         "UV_RESOLUTION": "lowest",
         "UV_SYSTEM_PYTHON": "1",
         "VIRTUAL_ENV": "/missing",
-        "UV_FIND_LINKS": str(tmp_path / "links"),  # where to look is the user's business
+        "UV_FIND_LINKS": str(tmp_path / "links"),  # the user may choose the package sources
     }.items():
         monkeypatch.setenv(name, value)
     assert "helper==2" in build_here(str(wheel), tmp_path).lock
@@ -215,21 +217,21 @@ def test_only_the_request_says_what_is_built(
 # Without network
 
 
-def test_without_network_what_was_built_before_is_used(
+def test_without_network_an_earlier_build_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text, said = str(write_wheel(tmp_path)), list[str]()
     built = build_here(text, tmp_path)
     Recorder(monkeypatch, {"compile": failed(OFFLINE)})
     assert build_here(text, tmp_path, said.append) == built
-    assert said == [f"{text}: no network, 2.21.0 of before is used"]
+    assert said == [f"{text}: no network, using 2.21.0 from an earlier build"]
 
 
 @pytest.mark.parametrize("change", ["wheel", "word", "python", "folder", "memory"])
-def test_without_network_nothing_else_is_used_instead(
+def test_without_network_only_an_identical_intact_build_is_used(
     change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not for a changed wheel, request or Python, nor if it was removed or is damaged."""
+    """A changed wheel, request or Python is an error, as is a removed or damaged build."""
     text = str(write_wheel(tmp_path))
     build_here(text, tmp_path)
     if change == "wheel":
@@ -244,7 +246,7 @@ def test_without_network_nothing_else_is_used_instead(
         (remembered,) = (tmp_path / "cache" / "requests").glob("*.json")
         remembered.write_text("{}")
     Recorder(monkeypatch, {"compile": failed(OFFLINE)})
-    told = "cannot be resolved without network, and was not built here before"
+    told = "cannot be resolved without network and has no earlier build"
     assert problem(text, tmp_path) == f"{told}\n{uv_text(OFFLINE)}"
 
 
@@ -266,10 +268,10 @@ def test_a_missing_network_is_recognised(
     assert "without network" in problem("tensorflow-cpu==2.13.0", tmp_path)
 
 
-# Interpreters that exist already
+# Existing interpreters
 
 
-def test_an_existing_interpreter_says_what_it_holds(
+def test_an_existing_interpreter_reports_its_packages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     python = build_here(str(write_wheel(tmp_path)), tmp_path).python
@@ -281,15 +283,15 @@ def test_an_existing_interpreter_says_what_it_holds(
     assert recorder.kinds() == ["python", "python"]
 
 
-def test_an_interpreter_that_is_none_is_told(tmp_path: Path) -> None:
+def test_an_invalid_interpreter_is_reported(tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\necho 1\necho no such option >&2\nexit 2\n")
     assert problem(f"python:{script}", tmp_path) == "cannot be run: Permission denied"
     script.chmod(0o755)
-    expected = "is no Python 3.10 or newer: no such option"
+    expected = "is not Python 3.10 or newer: no such option"
     assert problem(f"python:{script}", tmp_path) == expected
     script.write_text("""#!/bin/sh\necho '["3.9.18", [["tensorflow", "2.15.1"]]]'\n""")
-    assert problem(f"python:{script}", tmp_path) == "is no Python 3.10 or newer: it is 3.9.18"
+    assert problem(f"python:{script}", tmp_path) == "is not Python 3.10 or newer: it is 3.9.18"
     missing = "cannot be run: No such file or directory"
     assert problem(f"python:{tmp_path}/missing", tmp_path) == missing
     folder = "is a folder, name the interpreter in it: bin/python"

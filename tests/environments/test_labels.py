@@ -1,4 +1,4 @@
-"""Names of environments are short, all different, and tell what differs."""
+"""Labels of environments are short, unique, and show the differences."""
 
 from __future__ import annotations
 
@@ -114,13 +114,13 @@ WHEEL = (*NEW[:2], f"tensorflow-cpu==2.21.0 @ sha256:{'1a2b3c4d' * 8}", NEW[3])
         ([], {}, []),
     ],
 )
-def test_names_tell_what_differs(
+def test_labels_show_the_differences(
     locks: list[tuple[str, ...]], settings: dict[int, dict[str, str]], names: list[str]
 ) -> None:
     assert labels(locks, [settings.get(place, {}) for place in range(len(locks))]) == names
 
 
-def test_names_tell_pythons_apart() -> None:
+def test_labels_distinguish_python_versions() -> None:
     expected = ["2.21.0 + Python 3.11.7", "2.21.0 + Python 3.12.1"]
     assert labels([NEW, NEW], [{}, {}], ["3.11.7", "3.12.1"]) == expected
 
@@ -132,11 +132,11 @@ LEGACY = {"tensorflow": "2.21.0", "keras": "2.21.0", "keras_package": "tf_keras"
 @pytest.mark.parametrize(
     ("lock", "settings", "versions", "expected"),
     [
-        # What a process has told, whatever the lock holds.
+        # Versions reported by a process take precedence over the lock.
         (NEW, {}, CANDIDATE, Modules("2.22.0rc0", "3.16.0.dev2026102704", "keras")),
         (("numpy==2.4.6",), {}, CANDIDATE, Modules("2.22.0rc0", "3.16.0.dev2026102704", "keras")),
         (NEW, {"TF_USE_LEGACY_KERAS": "1"}, LEGACY, Modules("2.21.0", "2.21.0", "tf_keras")),
-        # A TensorFlow that does not heed the variable says so.
+        # A TensorFlow that ignores the variable reports `keras`.
         (
             NEW,
             {"TF_USE_LEGACY_KERAS": "1"},
@@ -144,7 +144,7 @@ LEGACY = {"tensorflow": "2.21.0", "keras": "2.21.0", "keras_package": "tf_keras"
             Modules("2.22.0rc0", CANDIDATE["keras"], "keras"),
         ),
         (NEW, {}, {"tensorflow": "a fork's own"}, Modules("a fork's own", "3.15.1", "keras")),
-        # Where none has run the lock is asked.
+        # Without a report, the lock gives the versions.
         (NEW, {}, {}, Modules("2.21.0", "3.15.1", "keras")),
         (NEW, {"TF_USE_LEGACY_KERAS": "1"}, {}, Modules("2.21.0", "2.21.0", "tf_keras")),
         (OLD, {"TF_USE_LEGACY_KERAS": "1"}, {}, Modules("2.20.0", "3.4.1", "keras")),
@@ -158,7 +158,7 @@ LEGACY = {"tensorflow": "2.21.0", "keras": "2.21.0", "keras_package": "tf_keras"
         ((), {}, {}, Modules("", "", "keras")),
     ],
 )
-def test_versions_are_of_the_modules_and_only_without_them_of_the_lock(
+def test_versions_of_modules_take_precedence_over_the_lock(
     lock: tuple[str, ...],
     settings: Mapping[str, str],
     versions: Mapping[str, Any],
@@ -181,8 +181,8 @@ def test_versions_are_of_the_modules_and_only_without_them_of_the_lock(
         *("tf-nightly-gpu", "intel-tensorflow", "intel-tensorflow-avx512", "nvidia-tensorflow"),
     ],
 )
-def test_a_lock_tells_tensorflow_under_each_of_its_names(name: str) -> None:
-    """Beside packages that are named after it and hold none."""
+def test_a_lock_identifies_tensorflow_by_each_package_name(name: str) -> None:
+    """Packages with similar names but without TensorFlow are ignored."""
     beside = (
         *("intel-extension-for-tensorflow==2.15.0.1", "sagemaker-tensorflow==9.1", "tf-keras==9.2"),
         *("tensorflow-datasets==9.3", "tensorflow-estimator==9.4", "tensorflow-text==9.5"),
@@ -193,8 +193,8 @@ def test_a_lock_tells_tensorflow_under_each_of_its_names(name: str) -> None:
     assert labels([lock], [{}]) == ["2.14.0"]
 
 
-def test_a_release_candidate_differs_from_a_release_in_keras_too() -> None:
-    """The candidate brings `keras-nightly`; its own word for the version is not pip's."""
+def test_the_label_of_a_release_candidate_shows_its_keras() -> None:
+    """The candidate requires `keras-nightly`, and its version string differs from pip's."""
     lock = ("keras-nightly==3.16.0.dev2026102704", "tensorflow-cpu==2.22.0rc0")
     expected = ["2.21.0 + Keras 3.15.1", "2.22.0rc0 + Keras 3.16.0.dev2026102704"]
     assert labels([NEW, lock], [{}, {}]) == expected
@@ -202,7 +202,7 @@ def test_a_release_candidate_differs_from_a_release_in_keras_too() -> None:
     assert labels([NEW, lock], [{}, {}], (), [released, CANDIDATE]) == expected
 
 
-def test_a_build_that_nobody_knows_is_named_by_what_it_imports() -> None:
+def test_an_unknown_build_is_labelled_by_its_imported_version() -> None:
     lock = ("acme-tf==7.1", "keras==3.15.1")
     assert labels([lock], [{}]) == ["unknown TensorFlow"]
     versions = {"tensorflow": "2.21.0", "keras": "3.15.1", "keras_package": "keras"}
@@ -212,8 +212,8 @@ def test_a_build_that_nobody_knows_is_named_by_what_it_imports() -> None:
     ]
 
 
-def test_one_lock_that_imports_two_things_has_two_names() -> None:
-    """An interpreter whose TensorFlow was built anew in the place of the old one."""
+def test_equal_locks_with_different_imports_get_different_labels() -> None:
+    """Example: an interpreter with TensorFlow rebuilt in place."""
     other = {"tensorflow": "2.21.0+patched"}
     assert labels([NEW, NEW], [{}, {}], (), [{}, other]) == ["2.21.0", "2.21.0+patched"]
 
@@ -230,7 +230,7 @@ def test_one_lock_that_imports_two_things_has_two_names() -> None:
         ("numpy", None, False),
     ],
 )
-def test_a_build_says_itself_whether_it_is_for_cpus_only(
+def test_build_information_overrides_the_package_name_for_cpu_only(
     name: str, build: Mapping[str, str] | None, expected: bool
 ) -> None:
     versions = {"build": build} if build else {}

@@ -1,4 +1,4 @@
-"""Whatever keeps an environment from being built or TensorFlow from being imported is told."""
+"""Reports of failed environment builds and TensorFlow imports."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tests.environments.building import (
 from tests.environments.wheels import write_wheel
 
 
-def test_uv_says_why_it_does_not_resolve_or_install(
+def test_uv_errors_of_resolution_and_installation_are_quoted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = write_wheel(tmp_path, version="2.4.0", tag="cp36-cp36m-any")
-    told = problem(str(old), tmp_path)  # uv 0.8 finds it out as it installs
+    told = problem(str(old), tmp_path)  # uv 0.8 detects it during installation
     assert re.match(r"cannot be (resolved|installed)\n(.|\n)*(no wheels|incompatible)", told)
     wheel = write_wheel(tmp_path)
     Recorder(monkeypatch, {"install": failed("error: Failed to install: x\n  cause: disk full\n")})
@@ -34,22 +34,22 @@ def test_uv_says_why_it_does_not_resolve_or_install(
     assert homes_in(tmp_path) == []
 
 
-def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_an_unwritable_cache_is_reported(tmp_path: Path) -> None:
     (tmp_path / "cache").touch()
     assert str(tmp_path / "cache") in problem(str(write_wheel(tmp_path)), tmp_path)
 
 
-def test_a_missing_uv_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_uv_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uv", None)
     monkeypatch.setenv("PATH", str(tmp_path))
-    expected = "uv is missing, which builds environments: pip install uv"
+    expected = "uv is required to build environments: pip install uv"
     assert problem("tf-nightly", tmp_path) == expected
 
 
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("", "holds no TensorFlow"),
+        ("", "contains no TensorFlow"),
         (
             "import sys\n",
             "TensorFlow cannot be imported there: AttributeError: module 'tensorflow'",
@@ -72,7 +72,7 @@ def test_a_missing_uv_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ),
     ],
 )
-def test_an_import_that_fails_is_told(source: str, reason: str, tmp_path: Path) -> None:
+def test_a_failed_import_is_reported(source: str, reason: str, tmp_path: Path) -> None:
     distribution = "tensorflow" if source else "numpy"
     wheel = write_wheel(tmp_path, source, distribution=distribution)
     told = problem(str(wheel), tmp_path)
@@ -80,20 +80,20 @@ def test_an_import_that_fails_is_told(source: str, reason: str, tmp_path: Path) 
     assert problem(str(wheel), tmp_path) == told  # now from the cache
 
 
-def test_an_import_that_hangs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_timeout_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builds, "_IMPORT_SECONDS", 0.01)
     wheel = write_wheel(tmp_path, "import time\ntime.sleep(60)\n")
-    assert problem(str(wheel), tmp_path).endswith("python did not end within 0.01 s")
+    assert problem(str(wheel), tmp_path).endswith("python timed out after 0.01 s")
 
 
-def test_tensorflow_is_imported_with_the_settings_and_nothing_else(
+def test_tensorflow_is_imported_with_its_settings_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     source = "import os\nraise ImportError(' '.join(['seen', *sorted(os.environ)]))\n"
     told = problem(f"{write_wheel(tmp_path, source)} TF_USE_LEGACY_KERAS=1", tmp_path)
-    names = set(told.partition("seen ")[2].split()) - {"LC_CTYPE"}  # Python's own
+    names = set(told.partition("seen ")[2].split()) - {"LC_CTYPE"}  # set by Python itself
     assert names == {
         *("CUDA_VISIBLE_DEVICES", "HOME", "KERAS_BACKEND", "LANG", "PATH", "TMPDIR"),
         *("TF_CPP_MIN_LOG_LEVEL", "TF_USE_LEGACY_KERAS"),
@@ -118,10 +118,10 @@ class keras:
     ("setting", "keras", "package"),
     [("", "3.16.0.dev1", "keras"), (" TF_USE_LEGACY_KERAS=1", "2.22.1", "tf_keras")],
 )
-def test_versions_are_those_of_the_modules_that_were_imported(
+def test_versions_come_from_the_imported_modules(
     distribution: str, setting: str, keras: str, package: str, tmp_path: Path
 ) -> None:
-    """Whatever the distribution is called, and whatever version it has."""
+    """Name and version of the distribution have no influence."""
     wheel = write_wheel(tmp_path, TENSORFLOW, distribution=distribution, version="9.9")
     built = build_here(f"{wheel}{setting}", tmp_path)
     told = {"tensorflow": "2.22.0-rc0", "keras": keras, "keras_package": package}
@@ -131,7 +131,7 @@ def test_versions_are_those_of_the_modules_that_were_imported(
     assert side.versions == {"python": platform.python_version(), **told}
 
 
-def test_a_tensorflow_that_tells_no_versions_is_named_by_its_lock(tmp_path: Path) -> None:
+def test_a_tensorflow_without_versions_is_labelled_by_its_lock(tmp_path: Path) -> None:
     built = build_here(str(write_wheel(tmp_path, distribution="tf-nightly-cpu")), tmp_path)
     assert built.versions == {}
     (side,) = named_sides([built.request], [built])

@@ -1,4 +1,4 @@
-"""Requests are read strictly; what is wrong is told in one line."""
+"""Strict parsing of requests, with errors of one line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.environments.wheels import write_wheel
         ),
     ],
 )
-def test_a_request_is_read(
+def test_a_request_is_parsed(
     text: str, requirements: tuple[str, ...], settings: dict[str, str], overrides: tuple[str, ...]
 ) -> None:
     request = parse_request(text)
@@ -47,17 +47,17 @@ def test_a_request_is_read(
     assert request.interpreter is None
 
 
-def test_a_point_is_the_current_environment() -> None:
+def test_a_dot_is_the_current_environment() -> None:
     request = parse_request(". TF_ENABLE_ONEDNN_OPTS=0")
     assert request.interpreter == Path(sys.executable)
     assert request.requirements == ()
     assert request.settings == {"TF_ENABLE_ONEDNN_OPTS": "0"}
 
 
-def test_an_interpreter_need_not_exist_yet_and_no_link_is_followed(
+def test_an_interpreter_path_may_be_missing_and_keeps_its_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An environment's python is a link to another, which knows none of its packages."""
+    """An environment's python is a link to another Python, without its packages."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "python").symlink_to(sys.executable)
     assert parse_request("python:./python").interpreter == tmp_path / "python"
@@ -78,34 +78,37 @@ def test_a_wheel_becomes_an_absolute_path(tmp_path: Path, monkeypatch: pytest.Mo
         ("", "an empty environment: give requirements, a wheel, . or python:PATH"),
         ("TF_X=1", "TF_X=1: give requirements, a wheel, . or python:PATH"),
         ("without:keras", "without:keras: give requirements, a wheel, . or python:PATH"),
-        ("-r reqs.txt", "-r reqs.txt: -r: options are refused, give packages only"),
-        ("--index-url=x", "--index-url=x: --index-url=x: options are refused"),
-        ("override:-e", "override:-e: -e: options are refused"),
-        ("https://x.invalid/a.whl", "URLs are refused, give a version or a wheel's path"),
-        ("git+https://x.invalid/a", "URLs are refused"),
-        ("keras@https://x.invalid/a", "URLs are refused"),
-        ("keras @ file:/x", "keras @ file:/x: @: URLs are refused"),
-        ("keras@./x", "URLs are refused"),
-        ("override:keras@./x", "URLs are refused"),
-        ("./folder", "./folder: ./folder: of files, only wheels (.whl) are accepted"),
+        ("-r reqs.txt", "-r reqs.txt: -r: options are not allowed, give packages only"),
+        ("--index-url=x", "--index-url=x: --index-url=x: options are not allowed"),
+        ("override:-e", "override:-e: -e: options are not allowed"),
+        ("https://x.invalid/a.whl", "URLs are not allowed, give a version or a wheel's path"),
+        ("git+https://x.invalid/a", "URLs are not allowed"),
+        ("keras@https://x.invalid/a", "URLs are not allowed"),
+        ("keras @ file:/x", "keras @ file:/x: @: URLs are not allowed"),
+        ("keras@./x", "URLs are not allowed"),
+        ("override:keras@./x", "URLs are not allowed"),
+        ("./folder", "./folder: ./folder: only wheels (.whl) are accepted as files"),
         ("/x/tensorflow.tar.gz", "only wheels (.whl) are accepted"),
-        ("./missing-1-py3-none-any.whl", "missing-1-py3-none-any.whl: there is no such wheel"),
-        ("keras >= 3", "keras >= 3: >= is no requirement: write it without blanks, such as"),
-        ("override:", "override:: nothing is no requirement"),
-        ("python:", "python:: python: is no requirement"),
+        ("./missing-1-py3-none-any.whl", "missing-1-py3-none-any.whl: the wheel does not exist"),
+        ("keras >= 3", "keras >= 3: >= is not a requirement: write it without blanks, such as"),
+        ("override:", "override:: nothing is not a requirement"),
+        ("python:", "python:: python: is not a requirement"),
         ("without:keras==3", "without:keras==3: expected a name only, such as without:keras"),
-        ("tensorflow=2.16", "tensorflow=2.16 is no setting, those begin with TF_, XLA_ or KERAS_;"),
-        (". PATH=/x", "PATH=/x is no setting"),
-        (". LD_PRELOAD=x", "LD_PRELOAD=x is no setting"),
+        (
+            "tensorflow=2.16",
+            "tensorflow=2.16 is not a setting, which begins with TF_, XLA_ or KERAS_;",
+        ),
+        (". PATH=/x", "PATH=/x is not a setting"),
+        (". LD_PRELOAD=x", "LD_PRELOAD=x is not a setting"),
         (". KERAS_BACKEND=jax", "KERAS_BACKEND=jax: only Keras on TensorFlow is measured"),
         (". TF_X=1 TF_X=2", ". TF_X=1 TF_X=2: TF_X is set twice"),
-        (". keras==3.0.5", "an existing Python is taken as it is: settings alone may stand beside"),
-        (". without:keras", "an existing Python is taken as it is"),
-        (". python:/x", "an existing Python is taken as it is"),
+        (". keras==3.0.5", "an existing Python accepts only settings beside it"),
+        (". without:keras", "an existing Python accepts only settings"),
+        (". python:/x", "an existing Python accepts only settings"),
         ("python:~nobody-of-this-name/python", "nobody-of-this-name"),
     ],
 )
-def test_anything_else_is_refused_in_one_line(
+def test_an_invalid_request_is_rejected_in_one_line(
     text: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -114,12 +117,12 @@ def test_anything_else_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_named_as_a_wheel_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_a_wheel_name_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "my.whl").touch()
-    with pytest.raises(InputError, match="is no wheel's name: keep the one that it was"):
+    with pytest.raises(InputError, match="is not a wheel's name: keep its original"):
         parse_request(f"{tmp_path}/my.whl")
 
 
-def test_environments_are_kept_in_the_users_cache() -> None:
+def test_environments_are_stored_in_the_users_cache() -> None:
     assert default_cache({"XDG_CACHE_HOME": "/x"}) == Path("/x/lenet5-bench")
     assert default_cache({"XDG_CACHE_HOME": ""}) == Path.home() / ".cache" / "lenet5-bench"

@@ -1,4 +1,4 @@
-"""Wheels of a few lines that the tests make."""
+"""Small wheels written by the tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write_wheel(
     tag: str = "py3-none-any",
     requires: Sequence[str] = (),
 ) -> Path:
-    """A wheel of some lines; with a package `tensorflow` if that has a source."""
+    """Writes a small wheel, with a package `tensorflow` unless `source` is empty."""
     stem = f"{distribution.replace('-', '_')}-{version}"
     about = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
     about += "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)

@@ -1,1 +1,1 @@
-"""Tests of `bench.fronts`."""
+"""Tests of the commands `pytest bench` and `python -m bench`."""

@@ -1,4 +1,4 @@
-"""What the tests of commands share: a small project to run pytest in, stub workers, no MNIST."""
+"""Fixtures of the command tests: a small pytest project, stub workers, no MNIST."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.measure.stub_worker import stub_python
 
 ROOT = Path(__file__).parents[2]
 
-# What the root conftest.py holds besides the plugin, without TensorFlow.
+# Plugin and options of the root conftest.py, without TensorFlow.
 CONFTEST = """
 import pytest
 pytest_plugins = ["bench.plugin"]
@@ -36,13 +36,13 @@ Run = Callable[..., pytest.RunResult]
 
 @pytest.fixture
 def stub(tmp_path: Path) -> str:
-    """Requirement string of an environment whose times are made up."""
+    """Returns the requirement string of an environment with simulated times."""
     return f"python:{stub_python(tmp_path)}"
 
 
 @pytest.fixture
 def black_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Instead of MNIST; and a cache of its own."""
+    """Replaces MNIST with black images and the user's cache with an empty one."""
     black = data.Subset(np.zeros((200, 28, 28, 1), np.uint8), np.zeros(200, np.uint8))
     monkeypatch.setattr(
         data, "load_dataset", lambda *_, **__: data.Dataset("mnist", black, black, black)
@@ -52,7 +52,7 @@ def black_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four pairs a block, no witnesses."""
+    """Limits blocks to four pairs and replaces their witnesses."""
     real = speed._bench
 
     def short(terms: speed_plan.Terms, folder: Path) -> object:
@@ -64,9 +64,9 @@ def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs `pytest` on copies of the test modules that are collected on request.
+    """Returns a function that runs `pytest` on copies of the test modules collected on request.
 
-    In the folder `bench`, unless the first argument names another place.
+    The tests run in the folder `bench`, unless the first argument is another path.
     """
     pytester.makeconftest(CONFTEST)
     folder = pytester.mkdir("bench")

@@ -1,4 +1,4 @@
-"""On what terms accuracy is compared: engine, pairs and reference, in verdicts and in words."""
+"""Terms of an accuracy comparison (engine, pairs, reference) in verdicts and findings."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def terms(baseline: str | None, engine: str) -> AccuracyTerms:
         (None, "keras", REFERENCE),
     ],
 )
-def test_seeds_are_pairs_with_the_engine_graph_only(
+def test_seeds_are_paired_with_the_engine_graph_only(
     baseline: str | None, engine: str, expected: Comparison
 ) -> None:
-    """Keras's random streams may differ between its versions: a seed has nothing in common."""
+    """Keras's random streams may differ between versions, so equal seeds share nothing."""
     assert terms(baseline, engine).comparison == expected
     assert terms(baseline, engine).engine == engine
 
@@ -58,13 +58,13 @@ def test_seeds_are_pairs_with_the_engine_graph_only(
 def test_a_reference_with_too_few_seeds_is_not_paired(
     recipe: str, seeds: int, *, paired: bool
 ) -> None:
-    """References of `best` have ten: the second look would have no partners."""
+    """References of `best` have ten seeds: the second look would lack pairs."""
     small = replace(terms(None, "graph"), recipe=find_recipe(recipe), seeds=seeds)
     assert small.comparison == Comparison(0.15, paired, beside=False, seeds=seeds)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_without_a_reference_of_the_engine_there_is_no_margin(
+def test_the_default_margin_requires_a_reference_of_the_engine(
     engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, str]] = []
@@ -80,10 +80,10 @@ def test_without_a_reference_of_the_engine_there_is_no_margin(
 
 
 @pytest.mark.parametrize("comparison", [PAIRED, BESIDE])
-def test_a_verdict_stands_while_the_baseline_goes_on_for_another_candidate(
+def test_a_verdict_is_unchanged_by_later_seeds_of_the_baseline(
     comparison: Comparison,
 ) -> None:
-    """The second candidate loses about the margin, the baseline's later seeds are far off."""
+    """The second candidate loses about the margin; the baseline's later seeds are far off."""
     decided = trained("decided", *range(141, 151))
     other = trained("other", *[155, 175] * 10)
     ten = trained("baseline", *range(140, 150))
@@ -96,7 +96,7 @@ def test_a_verdict_stands_while_the_baseline_goes_on_for_another_candidate(
     assert against_reference.difference < then.difference - 0.2
 
 
-def test_trainings_of_another_engine_are_not_held_against_each_other() -> None:
+def test_trainings_of_different_engines_are_not_compared() -> None:
     wrong = [150] * 10
     sets = [trained("baseline", *wrong, engine="graph"), trained("candidate", *wrong)]
     (decision,) = decide_all(sets, REFERENCE)
@@ -106,10 +106,10 @@ def test_trainings_of_another_engine_are_not_held_against_each_other() -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("comparison", "word"), [(PAIRED, "paired"), (BESIDE, "unpaired")])
-def test_a_finding_says_whether_seeds_are_pairs_and_what_trained_them(
+def test_a_finding_reports_pairing_and_engine(
     engine: str, comparison: Comparison, word: str
 ) -> None:
-    """Also where no test was needed, but not where nothing was trained."""
+    """This includes findings without a statistical test, but not those without trainings."""
     baseline = trained("2.15.1", *range(140, 150), engine=engine)
     candidate = trained("2.21.0", *range(142, 152), engine=engine)
     diverged = replace(candidate, seeds=(Trained(0, 300, 10_000),))
@@ -127,8 +127,8 @@ def test_a_finding_says_whether_seeds_are_pairs_and_what_trained_them(
     assert missing == f"{start} against 2.15.1: not there: a cause"
 
 
-def test_a_finding_tells_of_second_tries() -> None:
-    """Of both sides, but not of a seed that failed twice."""
+def test_a_finding_reports_retries() -> None:
+    """It reports retries of both sides, except for a seed that failed twice."""
     first, second, *others = trained("2.21.0", *range(142, 152)).seeds
     again = replace(first, retried="killed by SIGKILL")
     twice = replace(second, wrong=None, problem="hung", crashed=True, retried="hung")

@@ -1,4 +1,4 @@
-"""`pytest bench --seeds N` and `python -m bench reference` as users meet them; stub workers."""
+"""Commands `pytest bench --seeds N` and `python -m bench reference`, with stub workers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("black_images", "short_blocks")
 
 @pytest.fixture(autouse=True)
 def references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of references of its own, with those of `fast`.
+    """Creates a separate folder with the references of `fast`.
 
     Their margins are 0.15 points with the engine `graph`, and 0.29 with `keras`.
     """
@@ -54,7 +54,7 @@ def references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def no_reference(references: Path) -> None:
-    """As it is before one was trained."""
+    """Removes the stored references."""
     for path in references.iterdir():
         path.unlink()
 
@@ -63,7 +63,7 @@ def test_without_seeds_accuracy_is_not_collected(run: Run) -> None:
     run().assert_outcomes(passed=1)
 
 
-def test_equal_sides_are_identical_and_nothing_else_runs(
+def test_equal_sides_give_identical_seeds_and_no_other_test_runs(
     run: Run, stub: str, pytester: pytest.Pytester
 ) -> None:
     done = run("--seeds", "20", "--baseline", stub, "--candidate", stub)
@@ -79,10 +79,10 @@ def test_equal_sides_are_identical_and_nothing_else_runs(
     )
 
 
-def test_with_the_engine_keras_seeds_are_no_pairs(
+def test_seeds_are_unpaired_with_the_engine_keras(
     run: Run, stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Header, margin and finding are its own, and equal seeds are no pass by themselves."""
+    """Header, margin and finding match the engine; equal seeds alone do not give PASS."""
     path = str(tmp_path / "accuracy.jsonl")
     sides = ("--baseline", stub, "--candidate", stub)
     done = run("--seeds", "10", "--engine", "keras", *sides, "--results", path)
@@ -103,7 +103,7 @@ def test_with_the_engine_keras_seeds_are_no_pairs(
 def test_a_reference_is_paired_with_the_engine_graph(
     run: Run, stub: str, engine: str, word: str
 ) -> None:
-    """Its seeds were trained at another time, with the same random numbers."""
+    """The reference's seeds used the same random numbers at another time."""
     done = run("--seeds", "10", "--candidate", stub, "--engine", engine)
     done.stdout.fnmatch_lines(
         [f"accuracy: * against the stored reference, *, engine {engine}, * ({word}), *"]
@@ -124,22 +124,22 @@ def test_a_loss_fails_with_a_finding(run: Run, stub: str) -> None:
     done.stdout.no_fnmatch_line("*Traceback*")
 
 
-def test_a_wider_margin_lets_it_pass(run: Run, stub: str) -> None:
+def test_a_loss_within_a_wider_margin_passes(run: Run, stub: str) -> None:
     worse = f"{stub} TF_STUB_LOSS=30"
     terms = ("--seeds", "10", "--baseline", stub, "--candidate", worse)
     assert run(*terms, "--accuracy-margin", "0.5").ret == 0
 
 
-def test_a_run_below_the_floor_fails_without_a_test(run: Run, stub: str) -> None:
+def test_a_run_below_the_floor_fails_without_a_statistical_test(run: Run, stub: str) -> None:
     done = run("--seeds", "10", "--baseline", stub, "--candidate", f"{stub} TF_STUB_LOSS=9000")
     assert done.ret == 1
     done.stdout.fnmatch_lines(["*diverged: seed 0 reached 8.50 %"])
 
 
-def test_a_candidate_that_crashes_twice_fails_and_is_left_alone(
+def test_a_candidate_that_crashes_twice_fails_and_trains_no_more(
     run: Run, stub: str, pytester: pytest.Pytester
 ) -> None:
-    """One seed a process may be under way when the first has failed; no other is begun."""
+    """One seed per process may be running at the first failure; no other seed starts."""
     broken = f"{stub} TF_STUB_FAULT=train_-_crash"
     done = run("--seeds", "10", "--baseline", stub, "--candidate", broken)
     assert done.ret == 1
@@ -151,7 +151,7 @@ def test_a_candidate_that_crashes_twice_fails_and_is_left_alone(
     assert all(trained.crashed for trained in candidate.seeds)
 
 
-def test_an_environment_that_is_not_there_is_exit_7(run: Run, stub: str) -> None:
+def test_a_missing_environment_gives_status_7(run: Run, stub: str) -> None:
     done = run("--seeds", "10", "--baseline", stub, "--candidate", "python:/no/such")
     assert done.ret == 7
 
@@ -160,9 +160,9 @@ def test_an_environment_that_is_not_there_is_exit_7(run: Run, stub: str) -> None
     ("arguments", "message"),
     [
         (("--seeds", "12"), "--seeds is 12, expected 10, 16 or 20"),
-        (("--seeds", "10", "--threads", "2"), "one thread a process"),
-        (("--seeds", "10", "--seed", "3"), "without --seed"),
-        (("--seeds", "10", "--margin", "1.1"), "--margin is of speed"),
+        (("--seeds", "10", "--threads", "2"), "one thread per process"),
+        (("--seeds", "10", "--seed", "3"), "remove --seed"),
+        (("--seeds", "10", "--margin", "1.1"), "--margin applies to speed only"),
         (("--seeds", "10", "--accuracy-margin", "0"), "--accuracy-margin is 0"),
         (("--seeds", "10", "--recipe", "slow"), "unknown recipe 'slow'"),
         (("--seeds", "10", "--engine", "products"), "argument --engine: invalid choice"),
@@ -172,9 +172,7 @@ def test_an_environment_that_is_not_there_is_exit_7(run: Run, stub: str) -> None
         (("--seeds", "10", "--candidate=--index-url=x"), "index-url"),
     ],
 )
-def test_options_that_make_no_sense_are_exit_4(
-    run: Run, arguments: tuple[str, ...], message: str
-) -> None:
+def test_invalid_options_give_status_4(run: Run, arguments: tuple[str, ...], message: str) -> None:
     done = run(*arguments)
     assert done.ret == 4
     assert message in done.stderr.str()
@@ -184,7 +182,7 @@ def test_options_that_make_no_sense_are_exit_4(
 @pytest.mark.parametrize(
     ("asked", "engine"), [([], "keras"), *((["--engine", name], name) for name in ENGINES)]
 )
-def test_a_reference_is_trained_and_held_against(
+def test_a_reference_is_trained_and_used_in_a_comparison(
     run: Run,
     stub: str,
     references: Path,
@@ -192,7 +190,7 @@ def test_a_reference_is_trained_and_held_against(
     asked: list[str],
     engine: str,
 ) -> None:
-    """Twenty seeds with the engine `keras`, where nothing else is asked for."""
+    """The default is twenty seeds with the engine `keras`."""
     assert command.main(["reference", "--environment", stub, *asked]) == 0
     *_, row = capsys.readouterr().out.splitlines()
     assert row.split()[:4] == ["fast", engine, "20", "0"]
@@ -204,13 +202,13 @@ def test_a_reference_is_trained_and_held_against(
     assert done.ret == 0
 
 
-def test_a_reference_of_an_unknown_engine_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_reference_of_an_unknown_engine_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["reference", "--engine", "products"]) == 4
     assert "argument --engine: invalid choice: 'products'" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_reference")
-def test_a_reference_that_is_not_whole_is_refused(run: Run, stub: str, references: Path) -> None:
+def test_an_incomplete_reference_is_rejected(run: Run, stub: str, references: Path) -> None:
     reference = ["reference", "--environment", stub, "--engine", "graph", "--seeds", "12"]
     assert command.main(reference) == 0
     assert (references / "fast-graph.jsonl").exists()
@@ -221,7 +219,7 @@ def test_a_reference_that_is_not_whole_is_refused(run: Run, stub: str, reference
     assert f"fast-graph.jsonl has 12 of 20 seeds: {told}" in said
 
 
-def test_a_reference_from_before_there_were_engines_is_refused_in_one_line(
+def test_a_reference_of_an_earlier_schema_is_rejected_in_one_line(
     run: Run, stub: str, references: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = references / "fast-graph.jsonl"
@@ -239,7 +237,7 @@ def test_a_reference_from_before_there_were_engines_is_refused_in_one_line(
 
 
 @pytest.mark.usefixtures("no_reference")
-def test_a_seed_that_failed_is_not_kept_in_a_reference(
+def test_a_failed_seed_is_not_stored_in_a_reference(
     stub: str,
     references: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -259,7 +257,7 @@ def test_a_seed_that_failed_is_not_kept_in_a_reference(
 
 
 @pytest.mark.usefixtures("no_reference")
-def test_a_reference_goes_on_where_it_was_left(
+def test_training_of_a_reference_resumes(
     stub: str, references: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference = ["reference", "--environment", stub, "--seeds"]
@@ -284,17 +282,17 @@ def test_a_reference_of_another_recipe_or_engine_does_not_resume(
     reference = ["reference", "--environment", stub, "--seeds", "2", "--out", path]
     assert command.main(reference) == 0
     assert command.main([*reference, "--recipe", "original"]) == 4
-    assert "is of another recipe: remove it" in capsys.readouterr().err
+    assert "is of another recipe; remove it" in capsys.readouterr().err
     assert command.main([*reference, "--engine", "graph"]) == 4
-    assert "another engine: remove it" in capsys.readouterr().err
+    assert "another engine; remove it" in capsys.readouterr().err
     assert read_trainings(references / "mine.jsonl")[0].engine == "keras"
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_without_a_reference_one_line_says_so(
+def test_a_missing_reference_is_reported_in_one_line(
     run: Run, stub: str, references: Path, engine: str
 ) -> None:
-    """That of the other engine is none."""
+    """A reference of the other engine does not count."""
     reference_path("fast", engine, references).unlink()
     terms = ("--seeds", "10", "--candidate", stub, "--engine", engine)
     done = run(*terms)
@@ -329,7 +327,7 @@ def test_only_selected_candidates_are_trained(run: Run, stub: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("broken", ["baseline", "candidate"])
-def test_a_worker_that_cannot_start_is_exit_7(
+def test_a_worker_that_cannot_start_gives_status_7(
     run: Run, stub: str, broken: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "accuracy.jsonl"
@@ -343,10 +341,10 @@ def test_a_worker_that_cannot_start_is_exit_7(
 
 
 @pytest.mark.usefixtures("no_reference")
-def test_a_candidate_that_cannot_start_is_not_there_against_a_reference(
+def test_a_candidate_that_cannot_start_is_missing_against_a_reference(
     run: Run, stub: str, pytester: pytest.Pytester
 ) -> None:
-    """Also by its file, although no seed was trained."""
+    """Its file gives the same status, although no seed was trained."""
     assert command.main(["reference", "--environment", stub, "--engine", "graph"]) == 0
     done = run("--seeds", "10", "--candidate", f"{stub} TF_STUB_FAULT=start_-_raise")
     assert done.ret == 7
@@ -354,7 +352,9 @@ def test_a_candidate_that_cannot_start_is_not_there_against_a_reference(
     assert command.main(["verdict", str(path)]) == 7
 
 
-def test_a_full_disk_is_one_line(run: Run, stub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_in_one_line(
+    run: Run, stub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -373,7 +373,7 @@ def test_a_full_disk_is_one_line(run: Run, stub: str, monkeypatch: pytest.Monkey
         (" TF_STUB_FAULT=start_-_raise", 7, "NOT THERE"),
     ],
 )
-def test_results_give_the_same_verdict_again(
+def test_stored_results_give_the_same_verdict(
     run: Run,
     stub: str,
     tmp_path: Path,
@@ -393,23 +393,25 @@ def test_results_give_the_same_verdict_again(
     assert "baseline" in capsys.readouterr().out
 
 
-def test_seeds_of_no_comparison_have_no_verdict(
+def test_seeds_without_a_comparison_have_no_verdict(
     references: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(references / "fast-graph.jsonl")
     assert command.main(["verdict", path]) == 4
-    assert "holds seeds, but of no comparison" in capsys.readouterr().err
+    assert "holds seeds without a comparison" in capsys.readouterr().err
     assert command.main(["verdict", path, path]) == 4
     assert "one at a time" in capsys.readouterr().err
 
 
-def test_the_margin_is_not_of_an_earlier_recipe(run: Run, stub: str, references: Path) -> None:
+def test_a_reference_of_an_earlier_recipe_gives_no_margin(
+    run: Run, stub: str, references: Path
+) -> None:
     (reference,) = read_trainings(references / "fast-graph.jsonl")
     earlier = replace(reference, recipe=replace(reference.recipe, epochs=3))
     write_trainings(references / "fast-graph.jsonl", [earlier])
     done = run("--seeds", "10", "--baseline", stub, "--candidate", stub)
     assert done.ret == 4
-    told = "the reference of recipe fast is of an earlier one: python -m bench reference"
+    told = "the reference of recipe fast is outdated: python -m bench reference"
     assert f"{told} --recipe fast --engine graph once it is removed" in done.stderr.str()
 
 
@@ -425,9 +427,9 @@ def test_a_reference_does_not_resume_on_another_machine(
     assert "is of another machine" in capsys.readouterr().err
 
 
-def test_speed_is_not_read_out_of_accuracy_results(
+def test_accuracy_results_are_rejected_as_speed_results(
     references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(references / "fast-graph.jsonl")
     assert command.main(["report", path, "--out", str(tmp_path)]) == 4
-    assert "is of accuracy, expected results of speed" in capsys.readouterr().err
+    assert "holds results of accuracy, expected results of speed" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`python -m bench reference`: seeds are added to a reference, and never to another one."""
+"""Command `python -m bench reference` adds seeds only to a matching reference."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ pytestmark = pytest.mark.usefixtures("black_images")
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """Where a reference is kept, in a folder that is not there yet."""
+    """Returns the path of a reference in a folder that does not exist yet."""
     return tmp_path / "found" / "reference.jsonl"
 
 
 @pytest.fixture
 def arguments(stub: str, out: Path) -> list[str]:
-    """Of a reference of two seeds."""
+    """Returns the arguments for a reference of two seeds."""
     return ["reference", "--out", str(out), "--environment", stub, "--seeds", "2"]
 
 
-def test_it_is_extended_by_the_seeds_that_it_lacks(
+def test_a_reference_is_extended_by_its_missing_seeds(
     arguments: list[str], out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main(arguments) == 0
@@ -42,20 +42,20 @@ def test_it_is_extended_by_the_seeds_that_it_lacks(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_it_is_extended_by_the_same_engine_only(
+def test_a_reference_is_extended_by_the_same_engine_only(
     arguments: list[str], out: Path, capsys: pytest.CaptureFixture[str], engine: str
 ) -> None:
-    """Keras unless another is asked for."""
+    """The default engine is `keras`."""
     asked = [] if engine == "keras" else ["--engine", engine]
     assert command.main([*arguments, *asked]) == 0
     (other,) = set(ENGINES) - {engine}
     assert command.main([*arguments, "--engine", other]) == 4
-    assert "of another engine: remove it" in capsys.readouterr().err
+    assert "of another engine; remove it" in capsys.readouterr().err
     (found,) = read_trainings(out)
     assert (found.engine, len(found.seeds)) == (engine, 2)
 
 
-def test_it_is_extended_by_one_process_at_a_time(
+def test_a_reference_is_extended_by_one_process_at_a_time(
     arguments: list[str], out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with keeping(out, default_cache(os.environ)):
@@ -65,21 +65,21 @@ def test_it_is_extended_by_one_process_at_a_time(
     assert command.main(arguments) == 0
 
 
-def test_seeds_may_begin_elsewhere(arguments: list[str], out: Path) -> None:
+def test_the_first_seed_can_be_set(arguments: list[str], out: Path) -> None:
     assert command.main(arguments) == 0
     assert command.main([*arguments, "--first-seed", "40"]) == 0
     (found,) = read_trainings(out)
     assert [trained.seed for trained in found.seeds] == [0, 1, 40, 41]
 
 
-def test_a_first_seed_out_of_range_is_refused(
+def test_a_first_seed_out_of_range_is_rejected(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main([*arguments, "--first-seed", "-1"]) == 4
     assert "seed is -1" in capsys.readouterr().err
 
 
-def test_as_many_train_at_once_as_is_asked(
+def test_the_requested_number_of_processes_is_used(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[int] = []

@@ -1,4 +1,4 @@
-"""`pytest bench --baseline …` and `python -m bench` as their users meet them, with stub workers."""
+"""Commands `pytest bench --baseline …` and `python -m bench`, with stub workers."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def read_only(pytester: pytest.Pytester) -> blocks.Results:
 def test_without_a_baseline_the_comparison_is_not_collected(run: Run) -> None:
     done = run()
     done.assert_outcomes(passed=1)
-    done.stdout.fnmatch_lines(["comparison: none, since there is no --baseline*"])
+    done.stdout.fnmatch_lines(["comparison: none (--baseline *"])
 
 
-def test_an_equal_candidate_passes_and_nothing_else_runs(
+def test_an_equal_candidate_passes_and_no_other_test_runs(
     run: Run, stub: str, pytester: pytest.Pytester
 ) -> None:
     done = run("--baseline", stub, "--candidate", stub, "--workloads", LOOP)
@@ -59,14 +59,14 @@ def test_a_slower_candidate_fails_with_a_finding(run: Run, stub: str) -> None:
     done.stdout.no_fnmatch_line("*Traceback*")
 
 
-def test_a_wider_margin_lets_it_pass(run: Run, stub: str) -> None:
+def test_a_slower_candidate_within_a_wider_margin_passes(run: Run, stub: str) -> None:
     slow = f"{stub} TF_STUB_RATIO=1.092"
     terms = ("--baseline", stub, "--candidate", slow, "--workloads", LOOP)
     assert run(*terms, "--margin", "1.2").ret == 0
 
 
 def test_an_interrupted_comparison_resumes(run: Run, stub: str, pytester: pytest.Pytester) -> None:
-    """In its file and on its terms, up to a budget in all."""
+    """File and terms stay the same; the budget is the total."""
     terms = ("--baseline", stub, "--candidate", stub, "--workloads", LOOP, "--margin", "1.04")
     assert run(*terms, "--results", "r.jsonl").ret == 0
     path = pytester.path / "r.jsonl"
@@ -78,11 +78,11 @@ def test_an_interrupted_comparison_resumes(run: Run, stub: str, pytester: pytest
     assert [block.number for block in after.blocks] == [0, 1, 2, 3]
     assert (after.complete, after.workloads[LOOP].margin) == (True, 1.04)
     assert after.options["budget_seconds"] == 500
-    assert run("--resume", "r.jsonl").ret == 0  # all is decided: nothing more is measured
+    assert run("--resume", "r.jsonl").ret == 0  # all is decided: no more blocks
     assert len(results.read(path).blocks) == 4
 
 
-def test_results_resume_in_the_same_environments_only(
+def test_resume_requires_the_same_environments(
     run: Run, stub: str, pytester: pytest.Pytester
 ) -> None:
     terms = ("--baseline", stub, "--candidate", stub, "--workloads", LOOP)
@@ -93,7 +93,7 @@ def test_results_resume_in_the_same_environments_only(
     done = run("--resume", "r.jsonl")
     assert done.ret == 4
     assert "results of different code" in done.stdout.str() + done.stderr.str()
-    for side in ("baseline", "candidate"):  # known of a new Python before a worker runs
+    for side in ("baseline", "candidate"):  # a new Python is detected before a worker runs
         other = replace(measured.baseline, versions={"python": "3.1"})
         change = {"baseline": other} if side == "baseline" else {"candidates": (other,)}
         results.write(path, replace(measured, **change))
@@ -113,7 +113,7 @@ def test_results_resume_in_the_same_environments_only(
 
 
 @pytest.mark.parametrize("option", [("--margin", "1.1"), ("--workloads", "import")])
-def test_terms_of_the_file_cannot_be_changed_when_going_on(
+def test_resume_cannot_change_the_terms_of_the_file(
     run: Run, stub: str, option: tuple[str, str]
 ) -> None:
     terms = ("--baseline", stub, "--candidate", stub, "--workloads", LOOP)
@@ -123,7 +123,7 @@ def test_terms_of_the_file_cannot_be_changed_when_going_on(
     assert f"--resume takes {option[0]} from its file" in done.stderr.str()
 
 
-def test_a_candidate_that_came_to_be_is_measured_when_going_on(
+def test_resume_measures_a_previously_missing_candidate(
     run: Run, stub: str, pytester: pytest.Pytester
 ) -> None:
     terms = ("--baseline", stub, "--candidate", stub, "--candidate", "python:/no/such/python")
@@ -138,7 +138,7 @@ def test_a_candidate_that_came_to_be_is_measured_when_going_on(
     assert [block.candidate for block in results.read(path).blocks] == [0] * 4 + [1] * 4
 
 
-def test_verdicts_are_of_what_was_selected_also_in_the_file(
+def test_the_results_file_has_verdicts_of_selected_tests_only(
     run: Run, stub: str, pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
 ) -> None:
     terms = ("--baseline", stub, "--candidate", stub, "--candidate", "python:/no/such/python")
@@ -149,7 +149,7 @@ def test_verdicts_are_of_what_was_selected_also_in_the_file(
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
-def test_a_report_never_replaces_the_samples_that_it_is_made_of(
+def test_a_report_never_overwrites_its_samples(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "results.jsonl"
@@ -160,14 +160,14 @@ def test_a_report_never_replaces_the_samples_that_it_is_made_of(
     assert path.read_bytes() == before
 
 
-def test_an_informational_failure_is_told_and_passes(run: Run, stub: str) -> None:
+def test_an_informational_failure_is_reported_and_passes(run: Run, stub: str) -> None:
     slow = f"{stub} TF_STUB_RATIO=1.5"
     done = run("--baseline", stub, "--candidate", slow, "--workloads", "fit[b128]")
     assert done.ret == 0
     assert re.search(r"fit\[b128\].* FAIL ", done.stdout.str())
 
 
-def test_inconclusive_is_a_failed_report_of_its_own_and_exit_6(
+def test_inconclusive_is_a_separate_failed_outcome_with_status_6(
     run: Run, stub: str, pytester: pytest.Pytester
 ) -> None:
     done = run(
@@ -179,7 +179,7 @@ def test_inconclusive_is_a_failed_report_of_its_own_and_exit_6(
     assert "<failure" in (pytester.path / "junit.xml").read_text()
 
 
-def test_a_candidate_that_is_not_there_is_exit_7_and_stops_no_other(run: Run, stub: str) -> None:
+def test_a_missing_candidate_gives_status_7_and_does_not_stop_others(run: Run, stub: str) -> None:
     done = run(
         *("--baseline", stub, "--candidate", "python:/no/such/python", "--candidate", stub),
         *("--workloads", LOOP),
@@ -188,7 +188,7 @@ def test_a_candidate_that_is_not_there_is_exit_7_and_stops_no_other(run: Run, st
     done.stdout.fnmatch_lines(["*1 passed, 1 not there*"])
 
 
-def test_a_failure_outweighs_what_is_not_there(run: Run, stub: str) -> None:
+def test_a_failure_outweighs_a_missing_candidate(run: Run, stub: str) -> None:
     done = run(
         *("--baseline", stub, "--candidate", "python:/no/such/python"),
         *("--candidate", f"{stub} TF_STUB_RATIO=2", "--workloads", LOOP),
@@ -196,14 +196,16 @@ def test_a_failure_outweighs_what_is_not_there(run: Run, stub: str) -> None:
     assert done.ret == 1
 
 
-def test_a_baseline_that_is_not_there_is_exit_7_in_one_line(run: Run, stub: str) -> None:
+def test_a_missing_baseline_gives_status_7_in_one_line(run: Run, stub: str) -> None:
     done = run("--baseline", "python:/no/such/python", "--candidate", stub, "--workloads", LOOP)
     assert done.ret == 7
     done.stdout.fnmatch_lines(["*The baseline python:/no/such/python is not there:*"])
     done.stdout.no_fnmatch_line("*Traceback*")
 
 
-def test_only_what_is_selected_is_measured(run: Run, stub: str, pytester: pytest.Pytester) -> None:
+def test_only_selected_workloads_are_measured(
+    run: Run, stub: str, pytester: pytest.Pytester
+) -> None:
     done = run("--baseline", stub, "--candidate", stub, "-k", "loop and b128")
     done.assert_outcomes(passed=1, deselected=7)
     assert set(read_only(pytester).blocks[0].samples) == {LOOP}
@@ -215,7 +217,7 @@ def test_only_what_is_selected_is_measured(run: Run, stub: str, pytester: pytest
         (["--baseline", "--index-url=x"], "*--index-url*"),
         (["--baseline", "https://x/y.whl"], "*https://x/y.whl*"),
         (["--baseline", ".", "--workloads", "fast"], "*unknown workload fast, choose from*"),
-        (["--baseline", ".", "--workloads", " "], "*--workloads names none*"),
+        (["--baseline", ".", "--workloads", " "], "*--workloads is empty*"),
         (["--baseline", ".", "--margin", "0.9"], "*--margin is 0.9, expected a ratio*"),
         (["--baseline", ".", "--margin", "nan"], "*--margin is nan, expected a ratio*"),
         (["--baseline", ".", "--budget", "1"], "*--budget is 1, expected 10 to 86400*"),
@@ -224,7 +226,7 @@ def test_only_what_is_selected_is_measured(run: Run, stub: str, pytester: pytest
         (["--results", "x.jsonl"], "*--results needs --baseline*"),
     ],
 )
-def test_a_wrong_option_is_refused_in_one_line(
+def test_an_invalid_option_is_rejected_in_one_line(
     run: Run, pytester: pytest.Pytester, arguments: list[str], message: str
 ) -> None:
     (pytester.path / "there.jsonl").write_text("mine")
@@ -235,9 +237,7 @@ def test_a_wrong_option_is_refused_in_one_line(
     assert (pytester.path / "there.jsonl").read_text() == "mine"
 
 
-def test_margins_and_gates_of_the_project_count(
-    run: Run, stub: str, pytester: pytest.Pytester
-) -> None:
+def test_project_margins_and_gates_apply(run: Run, stub: str, pytester: pytest.Pytester) -> None:
     pytester.makepyprojecttoml(
         '[tool.lenet5-bench.workloads]\n"train_step[loop,b128]" = {margin = 1.2}\n'
         '"train_step[loop,b32]" = {gated = false}\n'
@@ -247,7 +247,7 @@ def test_margins_and_gates_of_the_project_count(
     assert run("--baseline", stub, "--candidate", slow, "--workloads", names).ret == 0
 
 
-def test_ctrl_c_keeps_what_was_measured(
+def test_ctrl_c_keeps_finished_measurements(
     run: Run, stub: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
@@ -274,7 +274,7 @@ def test_the_summary_is_written(run: Run, stub: str, pytester: pytest.Pytester) 
 # ---- python -m bench
 
 
-def test_verdict_and_show_repeat_what_pytest_said(
+def test_verdict_and_show_repeat_the_finding_of_pytest(
     run: Run, stub: str, pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
 ) -> None:
     slow = f"{stub} TF_STUB_RATIO=1.5"
@@ -292,11 +292,11 @@ def test_verdict_and_show_repeat_what_pytest_said(
     ("content", "message"),
     [
         (None, "cannot be read: No such file or directory"),
-        ("{", "is damaged or no ledger"),
+        ("{", "is damaged or not a ledger"),
         ('{"ledger": {"kind": "speed", "schema": 4}}', "has schema 4, this version reads 3"),
     ],
 )
-def test_a_bad_results_file_is_status_4(
+def test_an_invalid_results_file_gives_status_4(
     tmp_path: Path, content: str | None, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "results.jsonl"
@@ -306,8 +306,8 @@ def test_a_bad_results_file_is_status_4(
     assert capsys.readouterr().err == f"bench: error: {path}: {message}\n"
 
 
-def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
-    """`python -m bench show FILE | head -1`."""
+def test_a_closed_output_pipe_is_not_an_error(tmp_path: Path) -> None:
+    """Example: `python -m bench show FILE | head -1`."""
     path = tmp_path / "results.jsonl"
     results.write(path, synthetic.simulated())
     shown = subprocess.Popen(
@@ -323,12 +323,14 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("argv", [[], ["dance"], ["verdict"], ["calibrate", "--runs", "0"]])
-def test_wrong_arguments_are_status_4(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments_give_status_4(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command.main(argv) == 4
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_an_environment_that_is_not_there_is_status_7(
+def test_a_missing_environment_gives_status_7(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert command.main(["calibrate", "--environment", "python:/no/such"]) == 7

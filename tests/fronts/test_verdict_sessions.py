@@ -1,4 +1,4 @@
-"""No option, plugin or place changes a verdict's status; every outcome reaches all outputs."""
+"""Options, plugins and folders do not change the status; all outputs show every outcome."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ pytestmark = pytest.mark.usefixtures("black_images", "short_blocks")
 
 @pytest.fixture
 def speed(stub: str) -> tuple[str, ...]:
-    """A comparison whose candidate is slower."""
+    """Returns the options of a comparison with a slower candidate."""
     return "--baseline", stub, "--candidate", f"{stub} {SLOWED}", "--workloads", LOOP
 
 
 @pytest.fixture
 def foreign_options(pytester: pytest.Pytester) -> None:
-    """Options of plugins that are not installed here, as they spell them."""
+    """Adds options of plugins that are not installed here, with the plugins' spelling."""
     pytester.makepyfile(
         foreign="""
         def pytest_addoption(parser):
@@ -68,17 +68,17 @@ def foreign_options(pytester: pytest.Pytester) -> None:
 )
 @pytest.mark.parametrize("kind", ["speed", "accuracy"])
 @pytest.mark.usefixtures("foreign_options")
-def test_what_would_bend_verdicts_is_refused(
+def test_options_that_distort_verdicts_are_rejected(
     run: Run, speed: tuple[str, ...], stub: str, option: tuple[str, ...], kind: str
 ) -> None:
     terms = speed if kind == "speed" else ("--seeds", "10", "--baseline", stub)
     done = run("-p", "no:timeout", "-p", "foreign", *terms, *option)
     assert done.ret == 4
     (line,) = [line for line in done.errlines if line.startswith("ERROR")]
-    assert "would skip, repeat, spread out or time out verdicts: leave it out" in line
+    assert "would skip, repeat, spread out or time out verdicts: remove it" in line
 
 
-def test_a_time_limit_of_the_environment_is_refused(
+def test_a_timeout_from_an_environment_variable_is_rejected(
     run: Run, speed: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTEST_TIMEOUT", "60")
@@ -88,15 +88,15 @@ def test_a_time_limit_of_the_environment_is_refused(
 @pytest.mark.parametrize(
     "option", [(), ("-x",), ("-p", "no:terminal"), ("-p", "no:html"), ("-q",), ("-p", "no:capture")]
 )
-def test_a_measured_failure_stays_one(
+def test_a_measured_failure_keeps_its_status(
     run: Run, stub: str, speed: tuple[str, ...], option: tuple[str, ...]
 ) -> None:
-    """With -x the test that is not there comes first, and the one that fails is never run."""
+    """With -x, the missing environment's test comes first, and the failing test never runs."""
     terms = ("--baseline", stub, "--candidate", "python:/no/such/python", *speed[2:])
     assert run(*terms, *option).ret == 1
 
 
-def test_a_plugin_that_skips_all_makes_nothing_pass(
+def test_a_plugin_that_skips_all_tests_makes_none_pass(
     run: Run, pytester: pytest.Pytester, stub: str
 ) -> None:
     pytester.makepyfile(
@@ -113,7 +113,7 @@ def test_a_plugin_that_skips_all_makes_nothing_pass(
 
 
 @pytest.mark.parametrize("kind", ["speed", "accuracy"])
-def test_a_baseline_that_is_not_there_reaches_every_output(
+def test_a_missing_baseline_appears_in_every_output(
     run: Run, pytester: pytest.Pytester, stub: str, kind: str
 ) -> None:
     for name in ("summary.md", "junit.xml", "report.html"):
@@ -128,7 +128,7 @@ def test_a_baseline_that_is_not_there_reaches_every_output(
 
 
 @pytest.mark.parametrize("kind", ["speed", "accuracy"])
-def test_ctrl_c_before_the_first_record_reaches_every_output(
+def test_ctrl_c_before_the_first_record_appears_in_every_output(
     run: Run,
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
@@ -152,7 +152,7 @@ def test_ctrl_c_before_the_first_record_reaches_every_output(
 
 
 def assert_told(folder: Path, words: str) -> None:
-    """An outcome stands in summary, JUnit XML and report."""
+    """Asserts that summary, JUnit XML and report show an outcome."""
     summary = (folder / "summary.md").read_text()
     assert words in summary
     assert "PASS" not in summary
@@ -161,7 +161,7 @@ def assert_told(folder: Path, words: str) -> None:
     assert words in (folder / "report.html").read_text()
 
 
-def test_the_summary_of_a_running_comparison_is_not_an_old_one(
+def test_a_running_comparison_replaces_an_old_summary(
     run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, speed: tuple[str, ...]
 ) -> None:
     (pytester.path / "summary.md").write_text(OLD)
@@ -176,7 +176,7 @@ def test_the_summary_of_a_running_comparison_is_not_an_old_one(
     assert seen == ["## No verdict yet: the comparison is running\n"]
 
 
-def test_a_summary_that_cannot_be_written_is_refused_before_measuring(
+def test_an_unwritable_summary_is_rejected_before_measuring(
     run: Run, pytester: pytest.Pytester, speed: tuple[str, ...]
 ) -> None:
     (pytester.path / "file").write_text("")
@@ -186,7 +186,7 @@ def test_a_summary_that_cannot_be_written_is_refused_before_measuring(
         assert not list((pytester.path / "reports").glob("comparison-*"))
 
 
-def test_a_summary_goes_through_a_link_and_into_a_pipe(
+def test_a_summary_can_be_written_to_a_link_and_a_pipe(
     run: Run, pytester: pytest.Pytester, speed: tuple[str, ...]
 ) -> None:
     link, target, pipe = (pytester.path / name for name in ("link", "target.md", "pipe"))
@@ -205,7 +205,7 @@ def test_a_summary_goes_through_a_link_and_into_a_pipe(
 
 
 @pytest.mark.parametrize("option", [("-c", "other.ini"), ("--rootdir", "elsewhere")])
-def test_margins_of_the_project_count_whatever_configures_pytest(
+def test_project_margins_apply_with_any_pytest_configuration(
     run: Run, pytester: pytest.Pytester, speed: tuple[str, ...], option: tuple[str, str]
 ) -> None:
     pytester.makepyprojecttoml(f'[tool.lenet5-bench.workloads]\n"{LOOP}" = {{margin = 1.8}}\n')
@@ -215,27 +215,29 @@ def test_margins_of_the_project_count_whatever_configures_pytest(
 
 
 @pytest.mark.parametrize("name", list(plugin.ON_REQUEST))
-def test_a_module_by_name_needs_its_option(run: Run, pytester: pytest.Pytester, name: str) -> None:
+def test_a_module_given_by_name_needs_its_option(
+    run: Run, pytester: pytest.Pytester, name: str
+) -> None:
     (pytester.path / "bench" / name).touch()
     done = run(f"bench/{name}")
     assert done.ret == 4
     assert f"{name} needs {plugin.ON_REQUEST[name]}" in done.stderr.str()
 
 
-def test_another_module_by_name_has_no_verdicts(run: Run, speed: tuple[str, ...]) -> None:
+def test_another_module_given_by_name_has_no_verdicts(run: Run, speed: tuple[str, ...]) -> None:
     done = run("bench/test_other.py", *speed)
     assert done.ret == 4
     assert "--baseline collects bench/test_speed.py alone" in done.stderr.str()
 
 
 @pytest.mark.parametrize("name", ["bench/test_speed.py", "bench", "."])
-def test_the_module_may_be_named(run: Run, speed: tuple[str, ...], name: str) -> None:
+def test_the_module_can_be_given_by_name(run: Run, speed: tuple[str, ...], name: str) -> None:
     done = run(name, *speed)
     assert done.ret == 1
     done.assert_outcomes(failed=1)
 
 
-def test_a_checkout_may_lie_in_a_folder_called_tests(
+def test_a_checkout_can_be_in_a_folder_called_tests(
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
     run: Run,
@@ -249,10 +251,10 @@ def test_a_checkout_may_lie_in_a_folder_called_tests(
     run("tests/bench").assert_outcomes(passed=1)
 
 
-def test_reports_go_to_the_checkout(
+def test_reports_are_written_to_the_checkout(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, run: Run, speed: tuple[str, ...]
 ) -> None:
-    pytester.makeini("[pytest]")  # where the checkout begins
+    pytester.makeini("[pytest]")  # root of the checkout
     monkeypatch.chdir(pytester.path / "bench")
     assert run(".", *speed).ret == 1
     written = {path.suffix for path in (pytester.path / "reports").iterdir()}
@@ -260,7 +262,7 @@ def test_reports_go_to_the_checkout(
     assert not (pytester.path / "bench" / "reports").exists()
 
 
-def test_collecting_alone_leaves_the_last_report(
+def test_collection_alone_keeps_the_last_report(
     pytester: pytest.Pytester, run: Run, speed: tuple[str, ...]
 ) -> None:
     report, summary = pytester.path / "reports" / "report.html", pytester.path / "summary.md"
@@ -277,11 +279,11 @@ def test_collecting_alone_leaves_the_last_report(
         (("--margin", "1.03"), "--margin needs --baseline"),
         (("--budget", "900"), "--budget needs --baseline"),
         (("--workloads", "gated"), "--workloads needs --baseline"),
-        (("--seeds", "10", "--margin", "1.03"), "--margin is of speed"),
-        (("--seeds", "10", "--threads", "1"), "one thread a process"),
-        (("--baseline", ".", "--recipe", "fast"), "--recipe is of accuracy"),
-        (("--baseline", ".", "--self-check"), "are sessions of their own"),
-        (("--mutations", "--seeds", "10"), "are sessions of their own"),
+        (("--seeds", "10", "--margin", "1.03"), "--margin applies to speed only"),
+        (("--seeds", "10", "--threads", "1"), "one thread per process"),
+        (("--baseline", ".", "--recipe", "fast"), "--recipe applies to accuracy only"),
+        (("--baseline", ".", "--self-check"), "cannot be combined"),
+        (("--mutations", "--seeds", "10"), "cannot be combined"),
     ],
 )
 def test_an_option_with_its_default_value_counts_as_given(
@@ -293,10 +295,10 @@ def test_an_option_with_its_default_value_counts_as_given(
 
 
 @pytest.mark.parametrize("side", ["baseline", "candidate"])
-def test_a_worker_that_cannot_start_is_not_there(
+def test_a_worker_that_cannot_start_makes_its_side_missing(
     run: Run, pytester: pytest.Pytester, stub: str, side: str
 ) -> None:
-    """Also by the file of records, later."""
+    """The results file later gives the same status."""
     sides = {"baseline": stub, "candidate": stub}
     sides[side] += " TF_STUB_FAULT=start_-_raise"
     terms = (f"--{name}={text}" for name, text in sides.items())
@@ -306,7 +308,7 @@ def test_a_worker_that_cannot_start_is_not_there(
     assert command.main(["verdict", str(pytester.path / "r.jsonl")]) == 7
 
 
-def test_numerics_of_a_worker_that_cannot_start_are_not_there(
+def test_numerics_report_a_worker_that_cannot_start_as_missing(
     stub: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     black = data.Subset(np.zeros((1600, 28, 28, 1), np.uint8), np.zeros(1600, np.uint8))
@@ -317,7 +319,7 @@ def test_numerics_of_a_worker_that_cannot_start_are_not_there(
     assert f"NOT THERE: {broken}: ValueError: no such op" in capsys.readouterr().out
 
 
-def test_a_terminal_may_know_ascii_alone(tmp_path: Path) -> None:
+def test_output_works_on_an_ascii_terminal(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     results.write(path, synthetic.results({LOOP: [0.5] * 4}))
     done = subprocess.run(

@@ -1,15 +1,15 @@
-"""A worker without TensorFlow, whose times are made up and whose faults are ordered.
+"""Worker without TensorFlow, with simulated times and faults.
 
-`stub_python` writes an interpreter that runs it in the place of `bench.worker.main`; its settings
-say what it is to do:
+`stub_python` writes an interpreter that runs this module instead of `bench.worker.main`. Settings
+control the simulation:
 
-TF_STUB_RATIO  its times over the usual ones; default: 1
-TF_STUB_FAULT  `<command> <workload or -> <what>`: crash, hang, raise, rubbish, nan, half, babble,
-               or busy: 0.3 s of CPU, and the wall time of it; or late: the same, with the answer
-               after as much CPU again;
-               `_-_` for ` - `, since requirement strings have no spaces
-TF_STUB_EPOCHS of trainings whose fault is ordered; default: of all
-TF_STUB_LOSS   images of 10,000 that its trainings get wrong more than the usual 150; default: 0
+TF_STUB_RATIO  factor on the default times; default: 1
+TF_STUB_FAULT  `<command> <workload or -> <fault>`; faults: crash, hang, raise, rubbish, nan, half,
+               busy (uses 0.2 s of CPU and reports its wall time), late (busy, and another 0.1 s
+               of CPU before the answer);
+               `_-_` replaces ` - `, since requirement strings have no spaces
+TF_STUB_EPOCHS number of epochs of the trainings with the fault; default: all trainings
+TF_STUB_LOSS   errors of its trainings above the default 150 of 10,000 images; default: 0
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LOSSES = [2.3 - 0.01 * step for step in range(20)]
 
 
 def stub_python(folder: Path) -> Path:
-    """Writes an interpreter that is a Python with this worker and an importable `tensorflow`."""
+    """Writes a Python interpreter with this worker and an importable `tensorflow`."""
     path = folder / "stub-python"
     packages = folder / "packages"
     (packages / "tensorflow").mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def _answer(command: dict[str, Any], ratio: float, fault: str) -> dict[str, Any]
     if fault == "raise":
         return {"error": "ValueError: no such op", "idle_cpu_seconds": 0.0}
     value = ratio * SECONDS_PER_STEP * command.get("steps", 1)
-    start, end, cpu_seconds = 0.0, value, value  # long ago: no pause of the parent lies in it
+    start, end, cpu_seconds = 0.0, value, value  # in the past: contains no pause
     if fault in ("busy", "late"):
         start = time.perf_counter()
         cpu_seconds = _burn(0.2)

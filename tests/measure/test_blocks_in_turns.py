@@ -1,4 +1,4 @@
-"""Blocks and looks, with workers whose times are made up: what is measured, in which order."""
+"""Contents and order of blocks and looks, with stub workers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Run = Callable[..., Results]
 
 @pytest.fixture(autouse=True)
 def quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever else this machine does is no matter here."""
+    """Removes the influence of other processes on this machine."""
     monkeypatch.setattr("bench.measure.machine.witness", lambda *_: Witness(1e-4, load=0.0))
 
 
@@ -63,7 +63,7 @@ def nothing_measured(names: tuple[str, ...], candidates: int = 1) -> Results:
 
 @pytest.fixture
 def run(python: Path, bench: Bench) -> Run:
-    """Runs an experiment of stubs; `candidates` holds the settings of each."""
+    """Returns a function that runs an experiment of stubs with the candidates' settings."""
 
     def go(
         *candidates: Mapping[str, str] | None,
@@ -96,23 +96,23 @@ def test_an_equal_candidate_passes_at_the_first_look(run: Run) -> None:
     assert (only(found).verdict, len(found.blocks), found.complete) == (Verdict.PASS, 4, True)
 
 
-def test_a_slower_one_fails_and_its_ratio_is_right(run: Run) -> None:
+def test_a_slower_candidate_fails_with_the_correct_ratio(run: Run) -> None:
     decision = only(run({"TF_STUB_RATIO": "1.06"}))
     assert decision.verdict is Verdict.FAIL
     assert decision.ratio == pytest.approx(1.06)
 
 
-def test_blocks_alternate_the_side_that_starts(run: Run) -> None:
+def test_the_starting_side_alternates_between_blocks(run: Run) -> None:
     assert [block.first for block in run({}).blocks] == ["baseline", "candidate"] * 2
 
 
-def test_candidates_come_round_robin(run: Run) -> None:
+def test_candidates_are_measured_round_robin(run: Run) -> None:
     found = run({}, {"TF_STUB_RATIO": "2"}, {})
     assert [block.candidate for block in found.blocks] == [0, 1, 2] * 4
 
 
-def test_candidates_share_the_baseline_s_slices(run: Run) -> None:
-    """Each has its own blocks, with the same samples of the baseline, and a share of the time."""
+def test_candidates_share_the_baseline_slices(run: Run) -> None:
+    """Each candidate has separate blocks, the same baseline samples, and a share of the time."""
     found = run({}, {"TF_STUB_RATIO": "2"}, {}, names=(LOOP, FIT, "peak_memory"))
     for number in range(4):
         own = [block for block in found.blocks if block.number == number]
@@ -123,8 +123,8 @@ def test_candidates_share_the_baseline_s_slices(run: Run) -> None:
     assert [d.verdict.value for d in decide(found)] == ["PASS"] * 3 + ["FAIL"] * 3 + ["PASS"] * 3
 
 
-def test_every_side_comes_first_in_its_turn(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In blocks, and in the rounds of slices of a block."""
+def test_every_side_takes_a_turn_as_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order rotates in blocks and in the rounds of slices of a block."""
     asked: list[int] = []
     ask = Workers.slice
 
@@ -151,7 +151,7 @@ def test_every_side_comes_first_in_its_turn(run: Run, monkeypatch: pytest.Monkey
         (f"slice {FIT} hang", ["PASS", "FAIL", "PASS"]),
     ],
 )
-def test_a_candidate_that_fails_costs_the_others_nothing(
+def test_a_failing_candidate_does_not_affect_the_others(
     run: Run, fault: str, expected: list[str]
 ) -> None:
     found = run({}, {"TF_STUB_FAULT": fault}, {}, names=(LOOP, FIT, "fit_call"))
@@ -161,19 +161,19 @@ def test_a_candidate_that_fails_costs_the_others_nothing(
     assert {len(b.samples) for b in found.blocks if b.candidate != 1} == {3}
 
 
-def test_a_baseline_that_fails_decides_of_no_candidate(run: Run) -> None:
+def test_a_failing_baseline_is_inconclusive_for_every_candidate(run: Run) -> None:
     found = run({}, {}, baseline={"TF_STUB_FAULT": f"slice {LOOP} crash"}, names=(LOOP, FIT))
     verdicts = {(d.candidate, d.workload): d.verdict for d in decide(found)}
     assert {verdicts[c, LOOP] for c in (0, 1)} == {Verdict.INCONCLUSIVE}
     assert {verdicts[c, FIT] for c in (0, 1)} == {Verdict.PASS}
 
 
-def test_a_candidate_that_is_not_there_does_not_stop_the_others(run: Run) -> None:
+def test_a_missing_candidate_does_not_stop_the_others(run: Run) -> None:
     assert {block.candidate for block in run({}, None, {}).blocks} == {0, 2}
 
 
-def test_steps_are_fixed_once_by_the_baseline(run: Run) -> None:
-    """A step of the stub takes 0.01 s, so a slice of 0.03 s has 3, also of a slower candidate."""
+def test_the_baseline_determines_the_steps_once(run: Run) -> None:
+    """A stub step takes 0.01 s: a slice of 0.03 s has 3 steps, even for a slower candidate."""
     found = run({"TF_STUB_RATIO": "3"})
     assert found.workloads[LOOP].steps == 3
     for block in found.blocks:
@@ -181,10 +181,10 @@ def test_steps_are_fixed_once_by_the_baseline(run: Run) -> None:
         assert block.samples[LOOP].candidate.values == pytest.approx([0.09] * 4)
 
 
-def test_a_slice_can_be_made_of_interleaved_calls(
+def test_a_slice_can_consist_of_interleaved_calls(
     python: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The two sides take turns call by call, and their sums are the pair."""
+    """The two sides alternate call by call, and their sums form the pair."""
     asked: list[tuple[str, int]] = []
     ask = Workers.slice
 
@@ -206,22 +206,24 @@ def test_a_slice_can_be_made_of_interleaved_calls(
     assert asked[-16:] == [*forth, *back] * 2
 
 
-def test_scheduling_is_that_of_workloads_with_the_usual_threads(run: Run) -> None:
-    """Those with threads of their own are not pinned, and tell of another one."""
+def test_scheduling_is_reported_by_workloads_with_default_threads(run: Run) -> None:
+    """Workloads with an explicit thread count are not pinned and report other scheduling."""
     found = run({}, names=(LOOP, "fit[b128,t2]"))
     assert found.baseline.versions["scheduling"] == "default"
     alone = run({}, names=("fit[b128,t2]",), budget_seconds=1e-3)
     assert dict(alone.baseline.versions) == {"tensorflow": "9.9.0"}
 
 
-def test_checks_and_losses_stand_with_the_samples(run: Run) -> None:
+def test_samples_include_check_figures_and_losses(run: Run) -> None:
     samples = run({}).blocks[0].samples[LOOP]
     assert samples.baseline_check == samples.candidate_check == tuple(LOSSES)
     assert samples.candidate.losses == (0.5,) * 4
 
 
-def test_a_decided_workload_is_measured_no_more(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that no look has decided goes on alone."""
+def test_a_decided_workload_is_not_measured_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the undecided workload continues."""
     real = decide
 
     def only_loop(found: Results) -> list[Decision]:
@@ -236,8 +238,8 @@ def test_a_decided_workload_is_measured_no_more(run: Run, monkeypatch: pytest.Mo
     assert len(found.blocks) == 24  # the last look
 
 
-def test_the_budget_ends_it_before_a_look_that_it_does_not_reach(run: Run) -> None:
-    """Blocks that reach no look would be measured for nothing."""
+def test_measuring_stops_if_the_budget_does_not_reach_a_look(run: Run) -> None:
+    """Blocks without a following look would be wasted."""
     found = run({}, budget_seconds=1e-3)
     assert len(found.blocks) == 1
     assert only(found).verdict is Verdict.INCONCLUSIVE
@@ -247,7 +249,7 @@ def test_the_budget_ends_it_before_a_look_that_it_does_not_reach(run: Run) -> No
     ("fault", "verdict"),
     [("slice - hang", Verdict.FAIL), ("start - crash", Verdict.INCONCLUSIVE)],
 )
-def test_a_failure_gets_a_fresh_block_whatever_the_budget(
+def test_a_failure_is_retried_in_a_fresh_block_despite_the_budget(
     run: Run, fault: str, verdict: Verdict
 ) -> None:
     found = run({"TF_STUB_FAULT": fault}, budget_seconds=1e-3)
@@ -255,8 +257,8 @@ def test_a_failure_gets_a_fresh_block_whatever_the_budget(
 
 
 @pytest.mark.parametrize("side", ["baseline", "candidate"])
-def test_an_environment_whose_worker_starts_in_no_block_is_not_there(run: Run, side: str) -> None:
-    """Which is no failure of its arithmetic: accuracy and numerics say the same."""
+def test_an_environment_whose_worker_never_starts_is_missing(run: Run, side: str) -> None:
+    """Accuracy and numerics agree: a failed start is not a wrong result."""
     broken = {"TF_STUB_FAULT": "start - crash"}
     found = run(broken) if side == "candidate" else run({}, baseline=broken)
     decision = only(found)
@@ -271,14 +273,14 @@ def test_an_environment_whose_worker_starts_in_no_block_is_not_there(run: Run, s
     ("fault", "finding"),
     [
         ("slice - crash", "killed by SIGSEGV"),
-        ("slice - hang", "gave no answer in 0.3 s"),
+        ("slice - hang", "timed out after 0.3 s"),
         ("slice - raise", "ValueError: no such op"),
-        ("slice - rubbish", "answers rubbish"),
+        ("slice - rubbish", "sent an invalid answer"),
         ("prepare - nan", "computes nan instead of 2.3"),
         ("prepare - half", "gives 10 check figures instead of 20"),
     ],
 )
-def test_a_candidate_at_fault_in_two_blocks_fails(run: Run, fault: str, finding: str) -> None:
+def test_a_candidate_with_faults_in_two_blocks_fails(run: Run, fault: str, finding: str) -> None:
     found = run({"TF_STUB_FAULT": fault, "TF_STUB_RATIO": "0.5"})
     decision = only(found)
     assert (decision.verdict, len(found.blocks)) == (Verdict.FAIL, 2)
@@ -286,15 +288,15 @@ def test_a_candidate_at_fault_in_two_blocks_fails(run: Run, fault: str, finding:
 
 
 @pytest.mark.parametrize("fault", ["start - crash", "slice - hang", "prepare - nan"])
-def test_a_baseline_at_fault_is_inconclusive(run: Run, fault: str) -> None:
+def test_a_baseline_with_faults_is_inconclusive(run: Run, fault: str) -> None:
     found = run({}, baseline={"TF_STUB_FAULT": fault})
     assert only(found).verdict is Verdict.INCONCLUSIVE
     assert "baseline" in only(found).finding
     assert len(found.blocks) == 2
 
 
-def test_a_crash_in_one_workload_costs_no_other_its_samples(run: Run) -> None:
-    """In the very block in which it crashes."""
+def test_a_crash_in_one_workload_keeps_the_samples_of_others(run: Run) -> None:
+    """This includes the block of the crash."""
     found = run({"TF_STUB_FAULT": f"slice {FIT} crash"}, names=(LOOP, FIT, "fit_call"))
     assert set(found.blocks[0].samples) == {LOOP, "fit_call"}
     verdicts = {name: decision.verdict for name, decision in decided(found).items()}
@@ -307,11 +309,11 @@ def test_a_crash_in_one_workload_costs_no_other_its_samples(run: Run) -> None:
     ("fault", "finding"),
     [
         ("crash", "killed by SIGSEGV"),
-        ("hang", "gave no answer in 0.3 s"),
+        ("hang", "timed out after 0.3 s"),
         ("raise", "ValueError: no such op"),
     ],
 )
-def test_a_fault_within_turns_is_the_side_s_own(run: Run, fault: str, finding: str) -> None:
+def test_a_fault_during_turns_is_attributed_to_its_side(run: Run, fault: str, finding: str) -> None:
     settings = {"TF_STUB_FAULT": f"slice {FIT} {fault}"}
     found = run(settings, names=(FIT, "fit_call"))
     verdicts = {name: decision.verdict for name, decision in decided(found).items()}
@@ -321,7 +323,7 @@ def test_a_fault_within_turns_is_the_side_s_own(run: Run, fault: str, finding: s
     assert only(baseline).verdict is Verdict.INCONCLUSIVE
 
 
-def test_first_step_comes_before_anything_else_is_built(
+def test_first_step_is_measured_before_other_workloads_are_built(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -337,13 +339,13 @@ def test_first_step_comes_before_anything_else_is_built(
     assert [do for do in asked if do != "move"][:2] == ["first_step"] * 2
 
 
-def test_probes_give_one_sample_a_side(run: Run) -> None:
+def test_probes_give_one_sample_per_side(run: Run) -> None:
     found = run({}, names=(IMPORT, "peak_memory"))
     for samples in found.blocks[0].samples.values():
         assert len(samples.baseline.values) == len(samples.candidate.values) == 1
 
 
-def test_threads_are_counted_beside_memory(run: Run) -> None:
+def test_threads_are_counted_with_memory_growth(run: Run) -> None:
     found = run({}, names=("memory_growth",))
     samples = found.blocks[0].samples["memory_growth"]
     assert samples.baseline.threads == samples.candidate.threads == (12,)
@@ -351,8 +353,8 @@ def test_threads_are_counted_beside_memory(run: Run) -> None:
     assert "12" in said["Threads after memory_growth"]
 
 
-def test_ctrl_c_hands_over_what_was_measured(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also the finished workloads of the block that it ends."""
+def test_ctrl_c_returns_finished_measurements(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This includes the finished workloads of the interrupted block."""
     kept: list[Results] = []
 
     def interrupt(*_: object) -> None:
@@ -374,10 +376,10 @@ def test_a_disturbed_block_is_repeated_but_at_most_one_in_three(
     assert only(found).verdict is Verdict.PASS
 
 
-def test_a_disturbed_block_is_not_repeated_where_that_would_cost_the_look(
+def test_a_disturbed_block_is_not_repeated_if_that_prevents_the_look(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four blocks of 70 s fit into 290 s, five do not."""
+    """A budget of 290 s has room for four blocks of 70 s, but not five."""
     blocks = BlockRecorder.blocks
 
     def stormy(self: BlockRecorder, quickest: float | None = None) -> list[Block]:
@@ -391,10 +393,10 @@ def test_a_disturbed_block_is_not_repeated_where_that_would_cost_the_look(
 
 
 @pytest.mark.parametrize(("budget_seconds", "blocks"), [(330, 4), (320, 1)])
-def test_later_blocks_are_taken_to_be_shorter_than_the_first(
+def test_later_blocks_are_assumed_shorter_than_the_first(
     run: Run, monkeypatch: pytest.MonkeyPatch, budget_seconds: float, blocks: int
 ) -> None:
-    """100 s, and then three quarters of it each: 325 s to the first look."""
+    """First block 100 s, later ones three quarters of that: 325 s until the first look."""
     measured = BlockRecorder.blocks
 
     def shorter(self: BlockRecorder, quickest: float | None = None) -> list[Block]:
@@ -405,7 +407,7 @@ def test_later_blocks_are_taken_to_be_shorter_than_the_first(
     assert len(run({}, budget_seconds=budget_seconds).blocks) == blocks
 
 
-def test_the_order_of_workloads_changes_by_block_and_not_by_run(run: Run) -> None:
+def test_the_workload_order_changes_by_block_but_not_by_run(run: Run) -> None:
     names = (LOOP, FIT, "fit_call", "predict[b512]")
 
     def orders() -> list[list[str]]:
@@ -417,7 +419,7 @@ def test_the_order_of_workloads_changes_by_block_and_not_by_run(run: Run) -> Non
     assert orders() == first
 
 
-def test_a_second_sitting_goes_on(python: Path, bench: Bench) -> None:
+def test_a_second_session_resumes(python: Path, bench: Bench) -> None:
     specs = {LOOP: catalogue.WORKLOADS[LOOP]}
     stub = Interpreter(python, {})
     plan = Plan((specs,), budget_seconds=1e-3)
@@ -428,9 +430,7 @@ def test_a_second_sitting_goes_on(python: Path, bench: Bench) -> None:
     assert [block.number for block in second.blocks] == list(range(4))
 
 
-def test_never_more_workers_live_than_there_are_sides(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_at_most_one_worker_per_side_is_alive(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     live, most = 0, 0
     start, close = Worker.__init__, Worker.close
 
@@ -451,8 +451,8 @@ def test_never_more_workers_live_than_there_are_sides(
     assert (live, most) == (0, 3)
 
 
-def test_the_parent_does_not_grow(run: Run) -> None:
-    """By less than 20 MiB from block 2 to block 20: five candidates, four blocks of each."""
+def test_memory_of_the_parent_process_does_not_grow(run: Run) -> None:
+    """Growth is below 20 MiB from block 2 to block 20: five candidates, four blocks each."""
     held: list[int] = []
 
     def note(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Trainings at once are bounded by cores, a container's quota and memory."""
+"""Cores, container quota and memory limit the number of parallel trainings."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from bench.measure.capacity import (
 from lenet5.errors import InputError
 
 GIB = 2**30
-UNLIMITED = "9223372036854771712\n"  # as version 1 writes it with pages of 4 KiB
+UNLIMITED = "9223372036854771712\n"  # value in version 1 with pages of 4 KiB
 
 
 def tree(root: Path, groups: str, files: Mapping[str, str]) -> Path:
-    """A root folder with `/proc/self/cgroup` and files below `/sys/fs/cgroup`."""
+    """Creates a root folder with `/proc/self/cgroup` and files below `/sys/fs/cgroup`."""
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/cgroup").write_text(groups)
     for name, text in files.items():
@@ -37,15 +37,15 @@ def tree(root: Path, groups: str, files: Mapping[str, str]) -> Path:
     [
         (8, None, 64, 8),
         (8, 2.0, 64, 2),
-        (8, 2.9, 64, 2),  # a third would wait for the others
+        (8, 2.9, 64, 2),  # a third process would wait for the others
         (8, 0.5, 64, 1),
         (2, 16.0, 64, 2),
         (8, None, 3.9, 3),
-        (8, None, 0.5, 1),  # one is tried even so
+        (8, None, 0.5, 1),  # at least one process
         (8, 4.0, 2, 2),
     ],
 )
-def test_the_scarcest_of_cores_quota_and_memory_bounds(
+def test_the_scarcest_resource_limits_the_processes(
     cores: int, quota: float | None, memory_gib: float, expected: int
 ) -> None:
     assert processes_at_once(cores, quota, int(memory_gib * GIB), GIB) == expected
@@ -132,10 +132,10 @@ def test_a_system_without_control_groups_has_no_limits(tmp_path: Path) -> None:
     assert memory_limit(tmp_path) is None
 
 
-def test_by_default_as_many_as_there_is_room_for(
+def test_the_default_number_of_processes_fits_into_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Free memory counts where it is below the group's limit."""
+    """Free memory applies if it is below the control group's limit."""
     monkeypatch.setattr(capacity, "usable_cores", lambda: 64)
     monkeypatch.setattr(capacity, "PER_TRAINING_BYTES", GIB)
     free = "bench.measure.machine.available_memory_bytes"
@@ -148,12 +148,12 @@ def test_by_default_as_many_as_there_is_room_for(
 
 
 @pytest.mark.parametrize("asked", [0, -1, 257])
-def test_other_numbers_of_processes_are_refused_in_one_line(asked: int) -> None:
+def test_invalid_numbers_of_processes_are_rejected_in_one_line(asked: int) -> None:
     told = f"^--processes is {asked}, expected 1 to 256$"
     with pytest.raises(InputError, match=told):
         processes(asked)
 
 
-def test_what_is_asked_for_is_not_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_explicit_number_of_processes_is_not_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capacity, "default_processes", lambda: 3)
     assert [processes(asked) for asked in (1, 256, None)] == [1, 256, 3]

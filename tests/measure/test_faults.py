@@ -1,4 +1,4 @@
-"""What crashes, hangs, computes wrongly or is not there: FAIL or INCONCLUSIVE, never PASS."""
+"""Crashes, hangs, wrong results and missing sides give FAIL or INCONCLUSIVE, never PASS."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def decision(measured: Results, name: str = LOOP) -> Decision:
 def crashing(
     measured: Results, numbers: Iterable[int], *sides: str, workload: str = LOOP
 ) -> Results:
-    """The same, but that in these blocks a workload, or with "" every one, has failed."""
+    """Returns results with a workload, or every one for "", failed in the given blocks."""
     failures = tuple(Failure(side, workload, f"{side} killed by signal 9") for side in sides)
     blocks = tuple(
         replace(
@@ -43,8 +43,8 @@ def crashing(
     return replace(measured, blocks=blocks)
 
 
-def test_what_the_system_does_not_tell_is_no_fault_of_a_side() -> None:
-    """Whichever side said so: both run on the same system."""
+def test_a_measurement_unsupported_by_the_system_is_not_a_fault() -> None:
+    """Either side may report it, since both run on the same system."""
     reason = "not measured: needs Linux's /proc"
     measured = results({LOOP: EQUAL, "memory_growth": [None] * 4})
     failures = (Failure(BASELINE, "memory_growth", reason),)
@@ -57,7 +57,7 @@ def test_what_the_system_does_not_tell_is_no_fault_of_a_side() -> None:
 def computing(
     measured: Results, numbers: Iterable[int], figures: Sequence[float], side: str = CANDIDATE
 ) -> Results:
-    """The same, but that in these blocks a side has computed other check figures."""
+    """Returns results with other check figures of one side in the given blocks."""
     changes: dict[str, Any] = {f"{side}_check": tuple(figures)}
     blocks = tuple(
         replace(block, samples={n: replace(s, **changes) for n, s in block.samples.items()})
@@ -68,7 +68,7 @@ def computing(
     return replace(measured, blocks=blocks)
 
 
-def test_a_missing_workload_is_never_pass_and_costs_the_other_its_share() -> None:
+def test_a_missing_workload_never_passes_and_counts_for_multiplicity() -> None:
     both = decided(results({LOOP: SLOWER, "fit_call": [None] * 4}))
     assert both["fit_call"].verdict is INCONCLUSIVE
     assert both["fit_call"].finding == "fit_call: it was not measured"
@@ -86,7 +86,7 @@ def test_a_missing_workload_is_never_pass_and_costs_the_other_its_share() -> Non
     ],
 )
 @pytest.mark.parametrize("values", [[], EQUAL, SLOWER], ids=["unmeasured", "equal", "slower"])
-def test_a_missing_side_gives_no_verdict(
+def test_a_missing_side_is_inconclusive(
     baseline: str, candidate: str, reason: str, values: Sequence[float]
 ) -> None:
     measured = results({LOOP: values})
@@ -116,8 +116,8 @@ def test_a_candidate_that_crashes_once_does_not_fail() -> None:
 
 
 @pytest.mark.parametrize("values", [[0.0] * 2, [*EQUAL, 0.0, 0.0]], ids=["2 blocks", "6"])
-def test_a_baseline_that_crashes_twice_gives_no_verdict(values: Sequence[float]) -> None:
-    """Nor do both sides; with other blocks, their figures stand before the reason."""
+def test_a_baseline_that_crashes_twice_is_inconclusive(values: Sequence[float]) -> None:
+    """The same applies to both sides; figures of other blocks precede the reason."""
     measured = results({LOOP: values})
     for sides in ([BASELINE], [BASELINE, CANDIDATE], [CANDIDATE, BASELINE]):
         found = decision(crashing(measured, [0, 1], *sides))
@@ -126,13 +126,13 @@ def test_a_baseline_that_crashes_twice_gives_no_verdict(values: Sequence[float])
         assert found.more_blocks is None
 
 
-def test_a_crash_while_the_baseline_crashes_too_is_not_held_against_the_candidate() -> None:
+def test_a_crash_of_both_sides_does_not_count_against_the_candidate() -> None:
     measured = crashing(results({LOOP: [0.0] * 6}), [0], BASELINE, CANDIDATE)
     assert decision(crashing(measured, [3], CANDIDATE)).verdict is PASS
     assert decision(crashing(measured, [3, 4], CANDIDATE)).verdict is FAIL
 
 
-def test_two_reasons_in_one_block_are_one_crash() -> None:
+def test_two_failures_in_one_block_count_as_one_crash() -> None:
     measured = results({LOOP: [0.0] * 5})
     assert decision(crashing(measured, [2], CANDIDATE, CANDIDATE)).verdict is PASS
 
@@ -146,8 +146,8 @@ def test_a_worker_that_does_not_start_fails_every_workload() -> None:
         assert found.verdict is INCONCLUSIVE
 
 
-def test_a_worker_that_does_not_start_is_no_reason_where_another_is_told() -> None:
-    """Other processes of the block did run, with their own failures, or with samples."""
+def test_a_failed_start_is_ignored_if_the_block_has_other_records() -> None:
+    """Other processes of the block ran and recorded failures or samples."""
     measured = results({LOOP: [0.0] * 6, "fit_call": [0.0] * 6, "import": [0.0] * 6})
     measured = crashing(measured, [0, 1], CANDIDATE)
     late = tuple(
@@ -158,8 +158,8 @@ def test_a_worker_that_does_not_start_is_no_reason_where_another_is_told() -> No
     assert (found[LOOP].verdict, found["import"].verdict) == (FAIL, PASS)
 
 
-def test_a_worker_that_does_not_start_is_nothing_against_what_was_decided_before() -> None:
-    """The experiment leaves out of later blocks what is decided; then two starts fail."""
+def test_a_failed_start_does_not_change_an_earlier_verdict() -> None:
+    """Later blocks omit the decided workload; then two starts fail."""
     values = {LOOP: EQUAL, "fit_call": [0.0, 0.05, 0.01, 0.03, 0.0, 0.0, 0.0]}
     measured = results(values)
     for side, verdict in ((CANDIDATE, FAIL), (BASELINE, INCONCLUSIVE)):
@@ -169,7 +169,7 @@ def test_a_worker_that_does_not_start_is_nothing_against_what_was_decided_before
         assert found["fit_call"].settled
 
 
-def test_only_a_failing_baseline_is_hopeless() -> None:
+def test_faults_in_two_blocks_settle_the_decision() -> None:
     measured = results({LOOP: [0.0, 0.05, 0.01, 0.03]})
     assert not decision(measured).settled
     assert not decision(crashing(measured, [0], BASELINE)).settled
@@ -177,7 +177,7 @@ def test_only_a_failing_baseline_is_hopeless() -> None:
     assert decision(crashing(measured, [0, 1], CANDIDATE)).settled
 
 
-def test_a_crash_of_one_workload_costs_the_others_nothing() -> None:
+def test_a_crash_of_one_workload_does_not_affect_the_others() -> None:
     measured = results({LOOP: [0.0] * 6, "fit_call": [0.0] * 6})
     found = decided(crashing(measured, [0, 1], CANDIDATE))
     assert (found[LOOP].verdict, found["fit_call"].verdict) == (FAIL, PASS)
@@ -193,10 +193,10 @@ WRONG: Mapping[str, tuple[Sequence[float], str]] = {
 
 
 @pytest.mark.parametrize(("figures", "reason"), WRONG.values(), ids=WRONG)
-def test_a_candidate_that_computes_otherwise_fails_after_two_blocks(
+def test_a_candidate_with_wrong_check_figures_in_two_blocks_fails(
     figures: Sequence[float], reason: str
 ) -> None:
-    """However fast it is, and however many blocks were right; after one there is no verdict."""
+    """Speed and correct blocks do not change this; one wrong block is inconclusive."""
     measured = results({LOOP: exactly(-0.5, 0.001, 6)})
     assert decision(measured).verdict is PASS
     twice = decision(computing(measured, [2, 5], figures))
@@ -213,7 +213,7 @@ def test_a_crash_and_a_wrong_figure_are_two_faults() -> None:
 
 
 @pytest.mark.parametrize("figure", [math.nan, math.inf, -math.inf])
-def test_a_baseline_that_computes_nonsense_is_not_held_against_the_candidate(
+def test_a_non_finite_baseline_does_not_count_against_the_candidate(
     figure: float,
 ) -> None:
     measured = computing(results({LOOP: EQUAL}), range(4), [2.3, figure, 2.0], BASELINE)
@@ -226,6 +226,6 @@ def test_a_baseline_that_computes_nonsense_is_not_held_against_the_candidate(
 @pytest.mark.parametrize(
     ("figure", "right"), [(2.200021, True), (2.199979, True), (2.200023, False), (2.199977, False)]
 )
-def test_check_figures_agree_to_a_hundred_thousandth(figure: float, right: bool) -> None:
+def test_check_figures_have_a_relative_tolerance_of_1e_5(figure: float, right: bool) -> None:
     samples = results({LOOP: [0.0]}).blocks[0].samples[LOOP]
     assert (is_wrong(replace(samples, candidate_check=(2.3, figure, 2.0))) is None) is right

@@ -1,4 +1,4 @@
-"""What the machine does beside a measurement is seen, and told in words."""
+"""Detection and description of other work on the machine during a measurement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.records.blocks import Witness
 
 
 class Linux(NamedTuple):
-    """As psutil tells of a core there; seconds."""
+    """CPU times of a core as psutil reports them on Linux, in seconds."""
 
     user: float = 0
     nice: float = 0
@@ -30,7 +30,7 @@ class Linux(NamedTuple):
 
 
 class MacOs(NamedTuple):
-    """The same of another system."""
+    """CPU times of a core as psutil reports them on macOS, in seconds."""
 
     user: float
     nice: float
@@ -39,7 +39,7 @@ class MacOs(NamedTuple):
 
 
 def tell(monkeypatch: pytest.MonkeyPatch, *cores: Any) -> None:
-    """Sets what the system says of the cores; of all together it says the sums."""
+    """Sets the reported CPU times of the cores, and their sums as total."""
     sums = type(cores[0])(*map(sum, zip(*cores, strict=True)))
     monkeypatch.setattr(psutil, "cpu_times", lambda percpu=False: [*cores] if percpu else sums)
     monkeypatch.setattr(machine, "_control_seconds", lambda _: 1e-4)
@@ -52,7 +52,7 @@ TWO = (
 
 
 def test_ticks_are_of_one_core_or_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What guests of this machine used stands in two places, and counts once."""
+    """CPU time of guest systems appears in two fields but counts once."""
     tell(monkeypatch, *TWO)
     one, both = machine.ticks(1), machine.ticks(None)
     assert (one.total, one.idle, one.steal) == pytest.approx((10.8, 6, 0.3))
@@ -63,22 +63,24 @@ def test_ticks_are_of_one_core_or_of_all(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_steal_and_others_are_shares_of_the_time_since_the_last_witness(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of 10 s 0.2 s were stolen and 4.8 s busy, 4.3 s of them by the workers."""
+    """Of 10 s, 0.2 s are stolen and 4.8 s busy, including 4.3 s of the workers."""
     tell(monkeypatch, *TWO)
     seen = machine.witness(1, Ticks(total=0.8, idle=1, steal=0.1), ours_seconds=4.3)
     assert (seen.steal, seen.others) == pytest.approx((0.02, 0.05))
     assert machine.witness(1, None, 0.0).steal is None
 
 
-def test_a_system_that_tells_no_steal_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not known there, which is not 0."""
+def test_steal_is_unknown_on_a_system_that_does_not_report_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An unknown steal differs from 0."""
     tell(monkeypatch, MacOs(user=4, nice=0, system=1, idle=5))
     seen = machine.witness(None, Ticks(total=0, idle=0, steal=None), ours_seconds=4.5)
     assert seen.steal is None
     assert seen.others == pytest.approx(0.05)
 
 
-def test_a_system_that_tells_nothing_has_a_witness_all_the_same(
+def test_a_witness_works_without_cpu_times(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(**_: object) -> None:
@@ -101,19 +103,19 @@ def test_a_system_that_tells_nothing_has_a_witness_all_the_same(
         (Witness(9e-4, 0.5), ()),  # one slow moment
     ],
 )
-def test_a_disturbance_is_told_in_words(seen: Witness, told: tuple[str, ...]) -> None:
+def test_a_disturbance_is_described_in_words(seen: Witness, told: tuple[str, ...]) -> None:
     quiet = Witness(1e-4, 0.5)
     assert machine.disturbances([quiet, seen, quiet], 1e-4) == told
 
 
-def test_a_block_whose_control_is_mostly_slow_is_disturbed() -> None:
+def test_a_block_with_mostly_slow_control_calculations_is_disturbed() -> None:
     seen = [Witness(seconds, 0.5) for seconds in (1e-4, 1.8e-4, 9e-4)]
     told = ("the control calculation took 1.8 times its quickest",)
     assert machine.disturbances(seen, 1e-4) == told
 
 
-def test_the_workers_own_cpu_is_not_anothers() -> None:
-    """That of a running child counts as of one that has ended."""
+def test_cpu_time_of_workers_is_not_attributed_to_other_processes() -> None:
+    """CPU time of a running child counts like that of a finished child."""
     before = machine.children_cpu_seconds()
     busy = "import time\nwhile time.process_time() < 0.2: pass\nprint(flush=True); input()"
     with subprocess.Popen(
@@ -125,10 +127,10 @@ def test_the_workers_own_cpu_is_not_anothers() -> None:
         child.communicate(b"\n")
     ended = machine.children_cpu_seconds() - before
     assert running == pytest.approx(ended, abs=0.1)
-    assert ended > 0.175  # what either clock shows may be a tick of 10 ms short
+    assert ended > 0.175  # either clock may be a tick of 10 ms short
 
 
-def test_the_machine_is_described_without_what_changes_or_names_it() -> None:
+def test_the_machine_description_has_no_changing_or_identifying_facts() -> None:
     described = machine.describe()
     assert described["usable_cores"] >= 1
     assert described["memory_gib"] >= 1

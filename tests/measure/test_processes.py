@@ -1,4 +1,4 @@
-"""Workers are started apart, asked, timed out, and never left behind."""
+"""Worker processes: isolation, commands, timeouts and cleanup."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def with_fault(python: Path, folder: Path, fault: str) -> Worker:
     return Worker(Interpreter(python, {"TF_STUB_FAULT": fault}), folder)
 
 
-def test_a_worker_answers_whatever_it_prints(worker: Worker) -> None:
+def test_a_worker_answers_despite_printed_output(worker: Worker) -> None:
     answer = worker.ask(10, "slice", workload="w", steps=5)
     assert answer["value"] == pytest.approx(0.05)
     assert worker.output() == "a stray print"
 
 
-def test_two_commands_can_be_under_way(worker: Worker) -> None:
+def test_two_commands_can_be_pending(worker: Worker) -> None:
     worker.send("slice", workload="w", steps=1)
     worker.send("slice", workload="w", steps=2)
     assert [worker.receive(10)["value"] for _ in range(2)] == pytest.approx([0.01, 0.02])
@@ -74,12 +74,12 @@ def test_a_closed_worker_leaves_no_process(python: Path, folder: Path) -> None:
     ("fault", "reason", "gone"),
     [
         ("slice - crash", "killed by SIGSEGV", True),
-        ("slice - hang", "gave no answer in 0.5 s", True),
+        ("slice - hang", "timed out after 0.5 s", True),
         ("slice - raise", "ValueError: no such op", False),
-        ("slice - rubbish", "answers rubbish", True),
+        ("slice - rubbish", "sent an invalid answer", True),
     ],
 )
-def test_a_fault_is_told_in_one_line(
+def test_a_fault_is_reported_in_one_line(
     python: Path, folder: Path, fault: str, reason: str, gone: bool
 ) -> None:
     with with_fault(python, folder, fault) as worker:
@@ -91,14 +91,14 @@ def test_a_fault_is_told_in_one_line(
         assert is_running(worker.pid) is not gone
 
 
-def test_what_a_crashed_worker_printed_last_is_kept(python: Path, folder: Path) -> None:
+def test_the_last_output_of_a_crashed_worker_is_kept(python: Path, folder: Path) -> None:
     with with_fault(python, folder, "start - crash") as worker:
         with pytest.raises(WorkerError) as caught:
             worker.ask(10, "start")
         assert caught.value.output.endswith("Fatal: the sky has fallen")
 
 
-def test_a_stopped_worker_is_a_hang_and_is_killed(worker: Worker) -> None:
+def test_a_stopped_worker_times_out_and_is_killed(worker: Worker) -> None:
     worker.ask(10, "start")
     os.kill(worker.pid, signal.SIGSTOP)
     with pytest.raises(WorkerError, match="gave no answer"):
@@ -106,20 +106,20 @@ def test_a_stopped_worker_is_a_hang_and_is_killed(worker: Worker) -> None:
     assert not is_running(worker.pid)
 
 
-def test_a_killed_worker_says_so(worker: Worker) -> None:
+def test_a_killed_worker_is_reported_with_its_signal(worker: Worker) -> None:
     worker.ask(10, "start")
     os.kill(worker.pid, signal.SIGKILL)
     with pytest.raises(WorkerError, match="killed by SIGKILL"):
         worker.ask(10, "slice", workload="w", steps=1)
 
 
-def test_an_interpreter_that_is_none(folder: Path) -> None:
+def test_a_missing_interpreter_is_reported(folder: Path) -> None:
     with pytest.raises(WorkerError, match="cannot be run: No such file"):
         Worker(Interpreter(folder / "python", {}), folder)
 
 
 @pytest.mark.parametrize("huge_pages", [False, True])
-def test_nothing_of_our_environment_reaches_a_worker(
+def test_the_parent_environment_does_not_reach_a_worker(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, huge_pages: bool
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", "/ours")
@@ -140,8 +140,8 @@ def test_nothing_of_our_environment_reaches_a_worker(
     assert names - {"_", "PWD", "SHLVL"} == ours
 
 
-def test_the_private_folder_alone_is_put_on_the_path(digits: Dataset, folder: Path) -> None:
-    """Of an isolated interpreter, so that no package of ours can shadow the candidate's."""
+def test_only_the_private_folder_is_added_to_the_path(digits: Dataset, folder: Path) -> None:
+    """The interpreter is isolated, so that no package of ours can shadow the candidate's."""
     prepare_folder(folder, digits.training)
     code = processes._BOOT.split("from bench")[0] + "import bench; print(bench.__file__, *sys.path)"
     first, *path = _isolated(code, folder)
@@ -149,10 +149,10 @@ def test_the_private_folder_alone_is_put_on_the_path(digits: Dataset, folder: Pa
     assert path == [str(folder), *_isolated("import sys; print(*sys.path)")]
 
 
-def test_the_folder_holds_all_that_a_worker_imports() -> None:
+def test_the_folder_contains_all_imports_of_a_worker() -> None:
     files = {*worker_files._FILES, *worker_files.TRAINING_FILES, *worker_files.NUMERICS_FILES}
     for name in files:
-        lazy = name.startswith("bench")  # what lenet5 imports lazily is for the digits
+        lazy = name.startswith("bench")  # lenet5's lazy imports serve the digits only
         imported = imports_of(worker_files._ROOT / name, lazy=lazy)
         ours = {dotted for dotted in imported if dotted.split(".")[0] in ("bench", "lenet5")}
         for dotted in ours:
@@ -176,11 +176,11 @@ def test_the_identity_changes_with_the_code(
     assert prepare_folder(folder, digits.training) != identity
 
 
-def test_an_import_is_timed_in_a_process_of_its_own(python: Path, folder: Path) -> None:
+def test_an_import_is_timed_in_a_separate_process(python: Path, folder: Path) -> None:
     assert time_import(Interpreter(python, {}), folder, (), 30) > 0
 
 
-def test_an_import_that_fails_or_hangs_is_told(tmp_path: Path, folder: Path) -> None:
+def test_a_failing_or_hanging_import_is_reported(tmp_path: Path, folder: Path) -> None:
     fails = tmp_path / "fails"
     fails.write_text("#!/bin/sh\necho no tensorflow >&2\nexit 3\n")
     hangs = tmp_path / "hangs"
@@ -190,13 +190,13 @@ def test_an_import_that_fails_or_hangs_is_told(tmp_path: Path, folder: Path) -> 
     with pytest.raises(WorkerError, match="ended with status 3") as caught:
         time_import(Interpreter(fails, {}), folder, (), 30)
     assert caught.value.output == "no tensorflow"
-    with pytest.raises(WorkerError, match="did not end in"):
+    with pytest.raises(WorkerError, match="timed out after"):
         time_import(Interpreter(hangs, {}), folder, (), 0.2)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux to kill it with its parent")
 def test_a_worker_dies_with_its_parent(folder: Path) -> None:
-    """Also in the middle of a slice, when it does not look at its channel."""
+    """This includes a worker in a slice, when it does not read its channel."""
     package = folder / "bench" / "worker"
     package.mkdir(parents=True)
     busy = (worker_files._ROOT / "bench" / "worker" / "main.py").read_text()

@@ -1,4 +1,4 @@
-"""Seeds in parallel processes: one that hangs is given up, and Ctrl-C leaves none behind."""
+"""Seeds in parallel processes, with hangs, retries and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def side(tmp_path: Path, **settings: str) -> Mapping[int, Interpreter]:
     return {0: Interpreter(stub_python(tmp_path), settings)}
 
 
-def test_a_training_that_hangs_twice_is_given_up(folder: Path, tmp_path: Path) -> None:
+def test_a_training_that_hangs_twice_is_abandoned(folder: Path, tmp_path: Path) -> None:
     jobs = [SeedTask(0, seed, RECIPE, "graph") for seed in range(3)]
     sides = side(tmp_path, TF_STUB_FAULT="train - hang")
     (done,) = train_seeds(jobs, sides, folder, processes=1, epoch_seconds=0.25)
-    hung = done.trained  # the others are not tried
+    hung = done.trained  # the other seeds are skipped
     assert (hung.wrong, hung.crashed, hung.started) == (None, True, True)
-    assert hung.problem == hung.retried == "gave no answer in 0.5 s"
+    assert hung.problem == hung.retried == "timed out after 0.5 s"
 
 
 @pytest.mark.parametrize("fatal", ["start", "train"])
-def test_a_training_that_needs_a_second_process_says_why(
+def test_a_retried_training_records_the_reason(
     fatal: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of three seeds the second one loses its first process."""
+    """The second of three seeds loses its first process."""
     asked: list[str] = []
 
     class Watched(Worker):
@@ -67,7 +67,7 @@ def test_a_training_that_needs_a_second_process_says_why(
     assert not any(trained.crashed for trained in found)
 
 
-def test_a_worker_is_told_recipe_seed_and_engine_of_its_job(
+def test_a_worker_receives_recipe_seed_and_engine_of_its_task(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, Any]] = []
@@ -87,7 +87,7 @@ def test_a_worker_is_told_recipe_seed_and_engine_of_its_job(
     ]
 
 
-def test_ctrl_c_ends_every_process_and_begins_no_other(
+def test_ctrl_c_ends_every_process_and_starts_no_other(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pids: list[int] = []

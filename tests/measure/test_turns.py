@@ -1,4 +1,4 @@
-"""Long slices in turns: a side is stopped while the other runs, and that is no time of its own."""
+"""Long slices in turns: a side is stopped while the other runs, and its stops are not timed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIT = "fit[b32]"
 
 
 def measured(folder: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> Samples:
-    """A block of `fit[b32]`, both of whose sides have the fault."""
+    """Returns a block's samples of `fit[b32]`, with the fault on both sides."""
     monkeypatch.setattr("bench.measure.machine.witness", lambda *_: Witness(1e-4, load=0.0))
     (folder / "home").mkdir()
     limits = Limits(start_seconds=5, prepare_seconds=5, slice_seconds=5)
@@ -44,15 +44,15 @@ def measured(folder: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> Sampl
         ([(90, 100), (100, 100), (110, 110), (110, 111)], 10),
     ],
 )
-def test_only_pauses_within_a_slice_are_taken_off_it(
+def test_only_pauses_within_a_slice_are_subtracted(
     pauses: Sequence[tuple[float, float]], seconds: float
 ) -> None:
     assert time_running(100, 110, pauses) == seconds
 
 
 @pytest.mark.skipif(not hasattr(os, "waitid"), reason="macOS does not tell when it has stopped")
-def test_a_stopped_worker_stands_until_it_goes_on(tmp_path: Path) -> None:
-    """Again and again, also where the process has ended meanwhile."""
+def test_a_stopped_worker_stays_stopped_until_continued(tmp_path: Path) -> None:
+    """Stops can be repeated, even after the process has ended."""
     (tmp_path / "home").mkdir()
     side = Interpreter(stub_python(tmp_path), {"TF_STUB_FAULT": f"slice {FIT} crash"})
     with Worker(side, tmp_path) as worker:
@@ -68,10 +68,10 @@ def test_a_stopped_worker_stands_until_it_goes_on(tmp_path: Path) -> None:
         worker.go_on()
 
 
-def test_within_a_long_slice_the_sides_take_turns(
+def test_the_sides_take_turns_within_a_long_slice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each is stopped while the other runs, and the time for which it was is taken off."""
+    """Each side is stopped while the other runs, and the time of its stops is subtracted."""
     stopped: list[int] = []
     stop = Worker.stop
 
@@ -91,17 +91,17 @@ def test_within_a_long_slice_the_sides_take_turns(
 
     monkeypatch.setattr(Workers, "slices_in_turns", timed)
     samples = measured(tmp_path, "busy", monkeypatch)
-    # Six turns of 30 ms each: all but the last end by being stopped.
+    # Six turns of 30 ms each: every turn but the last ends with a stop.
     assert len(stopped) > 4 * 2 * 3
     assert stopped.count(stopped[0]) == pytest.approx(len(stopped) / 2, rel=0.3)
-    # Both together have what passed; each would have nearly all of it with the stops in it.
+    # The sum of both sides is the elapsed time; with its stops, each side would have nearly all.
     assert sum(samples.baseline.values + samples.candidate.values) < 1.3 * sum(seconds)
 
 
-def test_what_follows_a_slice_takes_nothing_off_it(
+def test_stops_after_a_slice_are_not_subtracted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the answer comes turns after the slice ended, the stops between are not its own."""
+    """A late answer arrives turns after the end of the slice, with stops in between."""
     samples = measured(tmp_path, "late", monkeypatch)
     for side in (samples.baseline, samples.candidate):
         for seconds, cpu_seconds in zip(side.values, side.cpu_seconds, strict=True):

@@ -1,4 +1,4 @@
-"""The digest of code changes with what the code does, and with nothing else."""
+"""The digest of code depends on its behaviour only."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def digest(folder: Path, code: str, name: str = "module.py") -> str:
         ("2 * number", "(2 *\n        number)"),
     ],
 )
-def test_words_and_layout_leave_it(tmp_path: Path, before: str, after: str) -> None:
+def test_comments_messages_and_layout_do_not_change_the_digest(
+    tmp_path: Path, before: str, after: str
+) -> None:
     assert before in CODE
     assert digest(tmp_path, CODE.replace(before, after)) == digest(tmp_path, CODE)
 
@@ -52,13 +54,13 @@ def test_words_and_layout_leave_it(tmp_path: Path, before: str, after: str) -> N
         ("return 2 * number", 'return "2" * number'),
     ],
 )
-def test_what_is_done_changes_it(tmp_path: Path, before: str, after: str) -> None:
+def test_another_behaviour_changes_the_digest(tmp_path: Path, before: str, after: str) -> None:
     assert before in CODE
     assert digest(tmp_path, CODE.replace(before, after)) != digest(tmp_path, CODE)
 
 
-def test_of_the_data_only_what_workers_use_counts(tmp_path: Path) -> None:
-    """They are given arrays: how MNIST was downloaded is no part of a training."""
+def test_the_digest_includes_only_data_code_used_by_workers(tmp_path: Path) -> None:
+    """Workers receive arrays: the download of MNIST is not part of a training."""
     code = "def normalise(images):\n    return images / 255\n\ndef download():\n    return 1\n"
     of_data = digest(tmp_path, code, "lenet5/data.py")
     assert digest(tmp_path, code.replace("return 1", "return 2"), "lenet5/data.py") == of_data
@@ -66,6 +68,6 @@ def test_of_the_data_only_what_workers_use_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.jsonl")), ids=lambda path: path.stem)
-def test_a_stored_reference_is_of_the_code_that_trains_now(path: Path) -> None:
-    """Else it is made anew: python -m bench reference --recipe NAME --engine NAME."""
+def test_a_stored_reference_matches_the_current_training_code(path: Path) -> None:
+    """Remedy for a mismatch: python -m bench reference --recipe NAME --engine NAME."""
     assert [found.code for found in read_trainings(path)] == [training_code()]

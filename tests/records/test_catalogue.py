@@ -1,4 +1,4 @@
-"""Workloads are chosen by name, in one order, on the project's own terms."""
+"""Selection of workloads by name, in a fixed order, with the project's options."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def refusal(names: str, options: Any = None) -> str:
     return str(caught.value)
 
 
-def test_gated_and_all_are_chosen_in_the_order_of_the_catalogue() -> None:
+def test_gated_and_all_are_selected_in_catalogue_order() -> None:
     assert list(select("gated", {})) == GATED
     assert list(select("all", {})) == GATED + INFORMATIONAL
     assert select("all", {}) == WORKLOADS
@@ -64,13 +64,13 @@ def test_gated_and_all_are_chosen_in_the_order_of_the_catalogue() -> None:
     "names",
     ["import fit[b32]", "fit[b32] import", "  fit[b32]\timport\n", "import import fit[b32]"],
 )
-def test_names_are_chosen_in_the_order_of_the_catalogue(names: str) -> None:
-    """However they are given; a name given twice is chosen once."""
+def test_names_are_selected_in_catalogue_order(names: str) -> None:
+    """The order of the names has no influence; a repeated name is selected once."""
     assert list(select(names, {})) == ["fit[b32]", "import"]
 
 
 @pytest.mark.parametrize("names", ["fit", "import gated", "gated all", "Import", "fit[b32],import"])
-def test_an_unknown_workload_is_refused_with_those_that_exist(names: str) -> None:
+def test_an_unknown_workload_is_rejected_with_a_list_of_workloads(names: str) -> None:
     message = refusal(names)
     unknown = next(name for name in names.split() if name not in WORKLOADS)
     assert message.startswith(f"unknown workload {unknown}, choose from train_step[loop,b32] ")
@@ -78,15 +78,13 @@ def test_an_unknown_workload_is_refused_with_those_that_exist(names: str) -> Non
 
 
 @pytest.mark.parametrize("names", ["", "  "])
-def test_no_name_is_refused(names: str) -> None:
-    assert refusal(names) == (
-        "--workloads names none: give gated, all, or names separated by spaces"
-    )
+def test_an_empty_selection_is_rejected(names: str) -> None:
+    assert refusal(names) == ("--workloads is empty: give gated, all, or names separated by spaces")
 
 
 @pytest.mark.parametrize("names", ["gated", "all", "fit_call predict[b1] memory_growth"])
-def test_the_projects_own_terms_take_the_place_of_the_catalogues(names: str) -> None:
-    """Wherever the workload is chosen; the others, and the catalogue, stay as they are."""
+def test_project_options_override_the_catalogue(names: str) -> None:
+    """They apply in every selection; other workloads and the catalogue stay unchanged."""
     options: Mapping[str, Mapping[str, Any]] = {
         "fit_call": {"margin": 1.2},
         "predict[b1]": {"gated": True, "margin": 2},
@@ -106,14 +104,12 @@ def test_the_projects_own_terms_take_the_place_of_the_catalogues(names: str) -> 
     assert list(chosen) == [name for name in WORKLOADS if name in chosen]
 
 
-def test_what_is_no_longer_gated_is_not_chosen_with_the_gated() -> None:
+def test_gated_does_not_select_a_workload_ungated_by_the_project() -> None:
     assert list(select("gated", {"fit_call": {"gated": False}})) == [
         name for name in GATED if name != "fit_call"
     ]
     none = {name: {"gated": False} for name in GATED}
-    assert refusal("gated", none) == (
-        "no workload is gated any more: name those that are to be measured"
-    )
+    assert refusal("gated", none) == ("no workload is gated: name workloads")
     assert list(select("fit_call", none)) == ["fit_call"]
 
 
@@ -137,10 +133,10 @@ def test_what_is_no_longer_gated_is_not_chosen_with_the_gated() -> None:
     ],
 )
 @pytest.mark.parametrize("names", ["all", "fit_call"])
-def test_an_option_that_makes_no_sense_is_refused(
+def test_an_invalid_option_is_rejected(
     names: str, options: Mapping[str, Any], message: str
 ) -> None:
-    """Also where the workload is not chosen."""
+    """The check includes workloads outside the selection."""
     assert refusal(names, options).startswith(message)
 
 
@@ -150,7 +146,7 @@ def test_a_margin_is_a_ratio_above_one(margin: float) -> None:
 
 
 @pytest.mark.parametrize("margin", [1.0, 1.0009, 10.01, 3.0e2, 0.03, -1.03, math.nan, math.inf])
-def test_a_margin_out_of_range_is_refused_by_name(margin: float) -> None:
+def test_a_margin_out_of_range_is_rejected_by_name(margin: float) -> None:
     with pytest.raises(InputError) as caught:
         check_margin(margin)
     assert str(caught.value) == (
@@ -159,8 +155,8 @@ def test_a_margin_out_of_range_is_refused_by_name(margin: float) -> None:
 
 
 @pytest.mark.parametrize("spec", WORKLOADS.values(), ids=WORKLOADS)
-def test_a_workload_is_wholly_described(spec: Spec) -> None:
-    """Training steps have a builder and `--margin`'s margin, what is no slice one of its own."""
+def test_each_workload_is_fully_specified(spec: Spec) -> None:
+    """Slices have a builder; training steps use `--margin`, other kinds a separate margin."""
     assert WORKLOADS[spec.name] is spec
     assert spec.version >= 1
     assert spec.least_steps % spec.step_multiple == 0
@@ -178,7 +174,7 @@ def test_a_workload_is_wholly_described(spec: Spec) -> None:
         check_margin(spec.margin)
 
 
-def test_choosing_needs_no_tensorflow() -> None:
+def test_selection_does_not_import_tensorflow() -> None:
     code = "import sys, bench.records.catalogue; print('tensorflow' in sys.modules)"
     done = run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

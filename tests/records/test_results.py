@@ -1,4 +1,4 @@
-"""The results file survives being written and read; what is damaged is told in one line."""
+"""Writing and reading of results files, with damage reported in one line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.synthetic import GROWTH, LOOP, PEAK, growth_terms, terms
 
 
 def comparison() -> Results:
-    """One with everything that a results file can hold."""
+    """Returns results with every element of a results file."""
     on = {LOOP: terms(), PEAK: terms(1.1, unit="MiB"), GROWTH: growth_terms()}
     values: dict[str, list[float | None]] = {
         LOOP: [0.01, 0.02, 0.03, None],
@@ -55,19 +55,19 @@ def comparison() -> Results:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A results file of `comparison`."""
+    """Returns the path of a results file of `comparison`."""
     results.write(tmp_path / "results.jsonl", comparison())
     return tmp_path / "results.jsonl"
 
 
-def test_what_is_written_is_read_again(path: Path) -> None:
+def test_written_results_are_read_back(path: Path) -> None:
     read = results.read(path)
     assert read == comparison()
-    assert repr(decide(read)) == repr(decide(comparison()))  # as text: NaN is unlike itself
+    assert repr(decide(read)) == repr(decide(comparison()))  # as text, since NaN != NaN
 
 
 def test_the_published_results_keep_their_labels() -> None:
-    """As their file has them they are made anew, all different."""
+    """The recomputed labels equal those in the file and are unique."""
     path = Path(results.__file__).parents[1] / "results" / "results.jsonl"
     header = content_of(path)
     stored = [side["label"] for side in (header["baseline"], *header["candidates"])]
@@ -120,14 +120,14 @@ OLD = Side(
         (("intel-tensorflow==2.14.0", "keras==2.14.0"), {}, {}, "2.14.0"),  # no worker has run
     ],
 )
-def test_older_results_get_the_labels_of_what_their_workers_imported(
+def test_older_results_get_labels_of_the_imported_versions(
     tmp_path: Path,
     lock: tuple[str, ...],
     versions: dict[str, str],
     settings: dict[str, str],
     label: str,
 ) -> None:
-    """Such as `unknown TensorFlow`, or a candidate with another Keras that went unsaid."""
+    """Old labels may be `unknown TensorFlow`, or omit a candidate's different Keras."""
     told = {"python": "3.11.7", **versions}
     side = Side("asked for", "unknown TensorFlow", told, lock, settings)
     absent = Side("tensorflow-cpu==9", "tensorflow-cpu==9", problem="no such version")
@@ -140,15 +140,15 @@ def test_older_results_get_the_labels_of_what_their_workers_imported(
     assert found.baseline.label == expected
 
 
-def test_an_experiment_without_blocks_is_read_again(tmp_path: Path) -> None:
+def test_results_without_blocks_are_read_back(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     begun = replace(comparison(), blocks=(), complete=False)
     results.write(path, begun)
     assert results.read(path) == begun
 
 
-def test_a_loss_that_is_no_number_is_read_again(tmp_path: Path) -> None:
-    """It is the verdict's reason, not damage."""
+def test_a_non_finite_loss_is_read_back(tmp_path: Path) -> None:
+    """Such a loss is the verdict's reason, not damage."""
     path = tmp_path / "results.jsonl"
     measured = comparison()
     block = measured.blocks[0]
@@ -160,8 +160,8 @@ def test_a_loss_that_is_no_number_is_read_again(tmp_path: Path) -> None:
     assert read[2] == math.inf
 
 
-def test_workloads_are_read_in_the_order_of_the_catalogue(tmp_path: Path) -> None:
-    """JSON has them by name; those that this version does not know come last."""
+def test_workloads_are_read_in_catalogue_order(tmp_path: Path) -> None:
+    """JSON sorts workloads by name; workloads unknown to this version come last."""
     path = tmp_path / "results.jsonl"
     names = [*WORKLOADS, "a new one", "another"]
     results.write(
@@ -170,8 +170,8 @@ def test_workloads_are_read_in_the_order_of_the_catalogue(tmp_path: Path) -> Non
     assert list(results.read(path).workloads) == names
 
 
-def test_every_line_is_json_that_any_tool_reads(path: Path) -> None:
-    """What is asked, then a block a line; numbers that are not finite are words."""
+def test_every_line_is_standard_json(path: Path) -> None:
+    """The header precedes the blocks, one per line; non-finite numbers are strings."""
     measured = comparison()
     wrong = replace(measured.blocks[0].samples[LOOP], candidate_check=(math.nan, -math.inf))
     blocks = (replace(measured.blocks[0], samples={LOOP: wrong}), *measured.blocks[1:])
@@ -183,14 +183,14 @@ def test_every_line_is_json_that_any_tool_reads(path: Path) -> None:
 
 
 def content_of(path: Path) -> Any:
-    """The header's fields, and the blocks, of a ledger."""
+    """Returns header fields, blocks and schema of a ledger."""
     first, header, *lines = [json.loads(line) for line in path.read_text().splitlines()]
     blocks = [line["block"] for line in lines if "block" in line]
     return {**header["header"], "blocks": blocks, "schema": first["ledger"]["schema"]}
 
 
 def damaged(path: Path, change: Callable[[Any], object]) -> str:
-    """What reading answers to a file of which something was changed, without the path."""
+    """Returns the error on reading a modified file, without the path."""
     content = content_of(path)
     change(content)
     opening = {"kind": "speed", "schema": content.pop("schema", None)}
@@ -210,15 +210,15 @@ def answer(path: Path) -> str:
 
 
 def loop(content: Any, block: int = 0) -> Any:
-    """A workload's samples in a block."""
+    """Returns the samples of workload `LOOP` in a block."""
     return content["blocks"][block]["samples"][LOOP]
 
 
 NO_FLOAT = "is damaged: Expected `float`, got `"
-NO_NUMBER = "is damaged: a sample that is no finite number"
-UNLIKE = "is damaged: the two sides have unlike numbers of samples, or none"
-NOT_THERE = "is damaged: a block of a candidate or workload that is not there"
-NO_MARGIN = "is damaged: a margin that is no finite number above 0"
+NO_NUMBER = "is damaged: a sample that is not finite"
+UNLIKE = "is damaged: the two sides have different numbers of samples, or none"
+NOT_THERE = "is damaged: a block of an unknown candidate or workload"
+NO_MARGIN = "is damaged: a margin that is not finite and above 0"
 DAMAGES: dict[str, tuple[Callable[[Any], object], str]] = {
     "a lock entry without a version": (
         lambda c: c["baseline"]["lock"].append("numpy"),
@@ -261,16 +261,16 @@ DAMAGES: dict[str, tuple[Callable[[Any], object], str]] = {
         "is damaged: Object missing required field `reason`",
     ),
     "NaN": (lambda c: loop(c)["candidate"].update(values=[0.03, "NaN"]), NO_NUMBER),
-    "NaN that is no JSON": (
+    "NaN that is not JSON": (
         lambda c: loop(c)["candidate"].update(values=[0.03, math.nan]),
-        "is damaged: line 3 is no record",
+        "is damaged: line 3 is not a record",
     ),
     "infinity": (lambda c: loop(c)["baseline"].update(values=[0.03, "Infinity"]), NO_NUMBER),
     "text": (lambda c: loop(c)["baseline"].update(values=["0.03", 0.03]), NO_FLOAT),
     "true": (lambda c: loop(c)["baseline"].update(values=[True, 0.03]), NO_FLOAT),
     "zero": (
         lambda c: loop(c)["baseline"].update(values=[0.03, 0.0]),
-        "is damaged: a sample that is not above 0",
+        "is damaged: a sample of 0 or less",
     ),
     "a check figure": (
         lambda c: loop(c).update(candidate_check=[2.3, None]),
@@ -286,22 +286,22 @@ DAMAGES: dict[str, tuple[Callable[[Any], object], str]] = {
     "negative candidate": (lambda c: c["blocks"][1].update(candidate=-1), NOT_THERE),
     "unknown side": (
         lambda c: c["blocks"][3]["failures"][0].update(side="other"),
-        "is damaged: a side that is unknown",
+        "is damaged: an unknown side",
     ),
     "negative margin": (lambda c: c["workloads"][LOOP].update(margin=-1.03), NO_MARGIN),
     "NaN margin": (lambda c: c["workloads"][GROWTH].update(margin="NaN"), NO_FLOAT),
     "text margin": (lambda c: c["workloads"][LOOP].update(margin="1.03"), NO_FLOAT),
     "negative length": (
         lambda c: c["blocks"][0].update(seconds=-1.0),
-        "is damaged: a block of no length",
+        "is damaged: a block without a duration",
     ),
     "text budget": (
         lambda c: c["options"].update(budget_seconds="900"),
-        "is damaged: a budget that is no finite number",
+        "is damaged: a budget that is not finite",
     ),
     "endless clock": (
         lambda c: c.update(clock_seconds=1e300),
-        "is damaged: a clock's resolution that is no finite number",
+        "is damaged: a clock's resolution that is not finite",
     ),
     "newer schema": (lambda c: c.update(schema=4), "has schema 4, this version reads 3"),
     "no schema": (lambda c: c.pop("schema"), "has schema None, this version reads 3"),
@@ -309,7 +309,7 @@ DAMAGES: dict[str, tuple[Callable[[Any], object], str]] = {
 
 
 @pytest.mark.parametrize(("change", "message"), DAMAGES.values(), ids=DAMAGES)
-def test_what_is_missing_unknown_or_out_of_range_is_told(
+def test_missing_unknown_and_out_of_range_fields_are_reported(
     path: Path, change: Callable[[Any], object], message: str
 ) -> None:
     assert damaged(path, change).startswith(message)
@@ -329,33 +329,33 @@ def test_what_is_missing_unknown_or_out_of_range_is_told(
     ],
     ids=range(8),
 )
-def test_what_has_another_form_is_told(path: Path, change: Callable[[Any], object]) -> None:
+def test_fields_of_another_type_are_reported(path: Path, change: Callable[[Any], object]) -> None:
     assert damaged(path, change).startswith("is damaged: ")
 
 
 @pytest.mark.parametrize(
     "text", ["", "[]", "3", "null", '"results"', "{}", "schema: 1", "\0", "[" * 100_000]
 )
-def test_a_file_that_is_no_ledger_is_told(tmp_path: Path, text: str) -> None:
+def test_a_file_other_than_a_ledger_is_reported(tmp_path: Path, text: str) -> None:
     path = tmp_path / "other.jsonl"
     path.write_text(text)
-    assert answer(path) == "is damaged or no ledger"
+    assert answer(path) == "is damaged or not a ledger"
 
 
-def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
+def test_a_binary_file_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_bytes(b"\x89PNG\xff\xfe")
-    assert answer(path) == "is damaged or no ledger"
+    assert answer(path) == "is damaged or not a ledger"
 
 
-def test_a_file_of_an_earlier_version_is_told(tmp_path: Path) -> None:
+def test_a_file_of_an_earlier_version_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text('{"schema": 1, "blocks": []}')
-    assert answer(path) == "is damaged or no ledger"
+    assert answer(path) == "is damaged or not a ledger"
 
 
-def test_a_torn_last_line_costs_itself_alone(path: Path) -> None:
-    """Wherever it is cut; the others are read, and what is read says so."""
+def test_a_truncated_last_line_loses_only_its_own_record(path: Path) -> None:
+    """At any cut, the other lines are read and the results are marked as torn."""
     whole = path.read_bytes()
     ends = [place + 1 for place, byte in enumerate(whole) if byte == ord("\n")]
     for last in (2, 4, len(ends) - 2):
@@ -367,20 +367,20 @@ def test_a_torn_last_line_costs_itself_alone(path: Path) -> None:
             assert not found.complete
 
 
-def test_a_line_that_is_torn_within_the_file_is_damage(path: Path) -> None:
+def test_a_truncated_line_within_the_file_is_damage(path: Path) -> None:
     lines = path.read_bytes().split(b"\n")
     path.write_bytes(b"\n".join([*lines[:3], lines[3][:40], *lines[4:]]))
-    assert answer(path) == "is damaged: line 4 is no record"
+    assert answer(path) == "is damaged: line 4 is not a record"
 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """Where locks are kept."""
+    """Returns the folder of lock files."""
     return tmp_path / "cache"
 
 
-def test_what_grows_is_kept_as_it_comes(tmp_path: Path, cache: Path) -> None:
-    """Each block once, and what was asked again where it changes."""
+def test_blocks_are_written_as_they_arrive(tmp_path: Path, cache: Path) -> None:
+    """Each block is written once, and the header again after a change."""
     path, whole = tmp_path / "new" / "results.jsonl", comparison()
     states = [replace(whole, blocks=whole.blocks[:n], complete=False) for n in range(5)]
     states[3:] = [replace(state, options={**whole.options, "pinned": True}) for state in states[3:]]
@@ -395,7 +395,7 @@ def test_what_grows_is_kept_as_it_comes(tmp_path: Path, cache: Path) -> None:
     assert names.count("header") == 2
 
 
-def test_a_torn_line_is_cut_off_before_more_is_appended(path: Path, cache: Path) -> None:
+def test_a_truncated_line_is_removed_before_appending(path: Path, cache: Path) -> None:
     whole = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(whole[:4]) + whole[4][:50])
     before = results.read(path)
@@ -405,7 +405,7 @@ def test_a_torn_line_is_cut_off_before_more_is_appended(path: Path, cache: Path)
     assert (found.blocks, found.torn, found.complete) == (comparison().blocks, False, True)
 
 
-def test_two_processes_do_not_append_to_one_file(path: Path, cache: Path) -> None:
+def test_two_processes_cannot_append_to_one_file(path: Path, cache: Path) -> None:
     with (
         results.keeping(path, cache, comparison()),
         pytest.raises(InputError, match="another process adds to it"),
@@ -414,15 +414,15 @@ def test_two_processes_do_not_append_to_one_file(path: Path, cache: Path) -> Non
         pass
 
 
-def test_an_error_while_measuring_is_not_one_of_the_file(tmp_path: Path, cache: Path) -> None:
-    """Nor is a file without records left behind."""
+def test_a_measuring_error_is_not_reported_as_a_file_error(tmp_path: Path, cache: Path) -> None:
+    """No file without records remains."""
     path = tmp_path / "new.jsonl"
     with pytest.raises(OSError, match="no more processes"), results.keeping(path, cache):
         raise OSError("no more processes")
     assert not path.exists()
 
 
-def test_a_file_that_changed_since_it_was_read_is_left_alone(path: Path, cache: Path) -> None:
+def test_a_file_changed_since_reading_is_not_modified(path: Path, cache: Path) -> None:
     before = replace(comparison(), blocks=comparison().blocks[:2])
     with (
         pytest.raises(InputError, match="has changed since it was read"),
@@ -432,12 +432,12 @@ def test_a_file_that_changed_since_it_was_read_is_left_alone(path: Path, cache: 
     assert results.read(path) == comparison()
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     assert answer(tmp_path / "none.jsonl") == "cannot be read: No such file or directory"
     assert answer(tmp_path) == "cannot be read: Is a directory"
 
 
-def test_a_full_disk_leaves_the_earlier_state_and_nothing_else(path: Path) -> None:
+def test_a_full_disk_leaves_only_the_earlier_file(path: Path) -> None:
     before = contents(path.parent)
     more = replace(comparison(), blocks=comparison().blocks * 100)
     with largest_file(len(before["results.jsonl"]) + 100), pytest.raises(InputError) as caught:
@@ -449,7 +449,7 @@ def test_a_full_disk_leaves_the_earlier_state_and_nothing_else(path: Path) -> No
     assert list(contents(path.parent)) == ["results.jsonl"]
 
 
-def test_a_write_that_breaks_off_leaves_the_earlier_state(path: Path) -> None:
+def test_a_failed_write_leaves_the_earlier_file(path: Path) -> None:
     before = contents(path.parent)
     with pytest.raises(TypeError):
         results.write(path, replace(comparison(), options={"folder": path}))
@@ -467,7 +467,7 @@ def test_results_are_never_overwritten(path: Path) -> None:
     assert contents(path.parent) == before
 
 
-def test_a_new_file_gets_its_folder_and_nothing_else(tmp_path: Path) -> None:
+def test_the_check_of_a_new_file_creates_only_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "results.jsonl"
     results.check_new(path)
     results.check_new(path)
@@ -477,7 +477,7 @@ def test_a_new_file_gets_its_folder_and_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["results.jsonl/in-a-file.jsonl", f"{'long' * 99}.json", "/proc/results.jsonl"]
 )
-def test_a_file_that_could_not_be_written_is_told_beforehand(path: Path, name: str) -> None:
+def test_the_check_of_a_new_file_reports_an_unwritable_path(path: Path, name: str) -> None:
     with pytest.raises(InputError) as caught:
         results.check_new(path.parent / name)
     assert str(caught.value).startswith(f"{path.parent / name}: cannot be written: ")
@@ -493,16 +493,16 @@ UNLIKE_RESULTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(("what", "changes"), UNLIKE_RESULTS.items(), ids=UNLIKE_RESULTS)
-def test_unlike_results_are_not_put_together(what: str, changes: dict[str, Any]) -> None:
+def test_different_results_cannot_be_combined(what: str, changes: dict[str, Any]) -> None:
     other = replace(comparison(), **changes)
     with pytest.raises(InputError) as caught:
         results.check_alike(comparison(), other)
     told = str(caught.value)
-    assert told.startswith(f"results of different {what} cannot be put together")
+    assert told.startswith(f"results of different {what} cannot be combined")
 
 
-def test_results_that_were_measured_alike_are_put_together(path: Path) -> None:
-    """Whatever was compared on them, at what time and with which label."""
+def test_results_measured_alike_can_be_combined(path: Path) -> None:
+    """Workloads, candidates, start times and labels may differ."""
     other = replace(
         comparison(),
         started="2026-11-23T12:00:00+00:00",

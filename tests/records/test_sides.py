@@ -1,4 +1,4 @@
-"""Two sides are one environment unless lock, settings or a fact that both tell differ."""
+"""Two sides are one environment unless lock, settings or a fact reported by both differ."""
 
 from __future__ import annotations
 
@@ -36,17 +36,19 @@ def telling(versions: Mapping[str, Any]) -> Side:
 
 
 @pytest.mark.parametrize(("versions", "words"), UNLIKE)
-def test_a_fact_that_both_sides_tell_makes_them_unlike(
+def test_a_different_fact_reported_by_both_sides_separates_them(
     versions: Mapping[str, Any], words: str
 ) -> None:
     assert difference(SIDE, telling(versions)) == words
-    with pytest.raises(InputError, match=f"^2.20.0 is not what was measured before: {words}$"):
+    with pytest.raises(
+        InputError, match=f"^2.20.0 differs from the measured environment: {words}$"
+    ):
         with_told(SIDE, versions)
 
 
 @pytest.mark.parametrize("unknown", [None, ""])
 @pytest.mark.parametrize("name", TOLD)
-def test_what_one_side_does_not_tell_makes_no_two_unlike(name: str, unknown: object) -> None:
+def test_a_fact_missing_on_one_side_is_ignored(name: str, unknown: object) -> None:
     assert difference(SIDE, telling({name: unknown})) == ""
     assert difference(replace(SIDE, versions={}), SIDE) == ""
     assert with_told(replace(SIDE, versions={}), TOLD) == SIDE
@@ -60,26 +62,26 @@ def test_packages_settings_and_local_wheels_always_count() -> None:
 
 
 @pytest.mark.parametrize(("versions", "words"), UNLIKE)
-def test_results_of_unlike_baselines_are_not_put_together(
+def test_results_of_different_baselines_cannot_be_combined(
     versions: Mapping[str, Any], words: str
 ) -> None:
     parts = [part(SIDE), part(telling(versions))]
-    told = f"results of different baselines cannot be put together: {words}"
+    told = f"results of different baselines cannot be combined: {words}"
     with pytest.raises(InputError, match=told):
         check_alike(*parts)
     with pytest.raises(InputError, match=told):
         together(parts)
     silent = part(replace(SIDE, versions={}))
-    with pytest.raises(InputError, match=told):  # one that tells nothing mediates nothing
+    with pytest.raises(InputError, match=told):  # a baseline without facts does not reconcile them
         together([silent, *parts])
     assert len(together([silent, parts[0]]).candidates) == 2
 
 
 @pytest.mark.parametrize(("versions", "words"), UNLIKE)
-def test_a_candidate_of_two_parts_is_one_only_if_they_are_alike(
+def test_candidates_of_different_parts_are_merged_only_if_alike(
     versions: Mapping[str, Any], words: str
 ) -> None:
-    """Also of three parts, the first of which tells nothing."""
+    """The check covers three parts, the first without facts."""
     silent = replace(SIDE, versions={})
     names = (LOOP, "import", "fit_call")
     sides = (silent, SIDE, telling(versions))

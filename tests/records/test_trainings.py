@@ -1,4 +1,4 @@
-"""Sets of trainings survive being written and read, and unlike ones are told apart."""
+"""Writing, reading and comparison of sets of trainings."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def change(path: Path, how: Callable[[Any, list[Any]], object]) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_what_is_written_is_read(tmp_path: Path, engine: str) -> None:
+def test_written_trainings_are_read_back(tmp_path: Path, engine: str) -> None:
     path = tmp_path / "fast.jsonl"
     sets = [replace(SOME, engine=engine), replace(SOME, engine=engine, seeds=())]
     write_trainings(path, sets)
     assert read_trainings(path) == sets
 
 
-def test_a_file_from_before_second_tries_were_noted_is_read(tmp_path: Path) -> None:
+def test_a_file_without_retry_records_is_read(tmp_path: Path) -> None:
     path = tmp_path / "fast.jsonl"
     write_trainings(path, [SOME])
     change(path, lambda _, seeds: [seed.pop("retried") for seed in seeds])
@@ -75,7 +75,7 @@ def test_a_file_from_before_second_tries_were_noted_is_read(tmp_path: Path) -> N
         Comparison(1, paired=False, beside=False),
     ],
 )
-def test_what_verdicts_are_made_by_is_kept(tmp_path: Path, terms: Comparison) -> None:
+def test_terms_of_the_comparison_are_stored(tmp_path: Path, terms: Comparison) -> None:
     path = tmp_path / "accuracy.jsonl"
     write_trainings(path, [SOME, SOME], terms)
     assert read_comparison(path) == ([SOME, SOME], terms)
@@ -85,7 +85,7 @@ def test_what_verdicts_are_made_by_is_kept(tmp_path: Path, terms: Comparison) ->
     "damage",
     [{"margin_points": 0}, {"margin_points": "wide"}, {"beside": None}, {"seeds": 0.5}],
 )
-def test_terms_that_make_no_sense_are_refused(tmp_path: Path, damage: dict[str, object]) -> None:
+def test_invalid_terms_are_rejected(tmp_path: Path, damage: dict[str, object]) -> None:
     path = tmp_path / "accuracy.jsonl"
     write_trainings(path, [SOME, SOME], Comparison(0.15, paired=True, beside=True))
     change(path, lambda header, _: header["comparison"].update(damage))
@@ -93,7 +93,7 @@ def test_terms_that_make_no_sense_are_refused(tmp_path: Path, damage: dict[str, 
         read_comparison(path)
 
 
-def test_seeds_are_kept_as_they_come(tmp_path: Path) -> None:
+def test_seeds_are_written_as_they_arrive(tmp_path: Path) -> None:
     path, terms = tmp_path / "new" / "accuracy.jsonl", Comparison(0.15, paired=True, beside=True)
     empty = replace(SOME, seeds=())
     states = [[empty, empty], [SOME, empty], [SOME, replace(SOME, problem="gone")]]
@@ -104,7 +104,7 @@ def test_seeds_are_kept_as_they_come(tmp_path: Path) -> None:
     assert path.read_text().count('"seed":{') == 4
 
 
-def test_a_reference_is_added_to(tmp_path: Path) -> None:
+def test_seeds_are_appended_to_a_reference(tmp_path: Path) -> None:
     path, cache = tmp_path / "fast.jsonl", tmp_path / "cache"
     with keeping(path, cache) as keep:
         keep([SOME])
@@ -115,19 +115,19 @@ def test_a_reference_is_added_to(tmp_path: Path) -> None:
     assert path.read_text().count('"seed":{') == 3
 
 
-def test_seeds_alone_are_no_comparison(tmp_path: Path) -> None:
+def test_seeds_alone_are_not_a_comparison(tmp_path: Path) -> None:
     path = tmp_path / "fast.jsonl"
     write_trainings(path, [SOME, SOME])
-    with pytest.raises(InputError, match="holds seeds, but of no comparison"):
+    with pytest.raises(InputError, match="holds seeds without a comparison"):
         read_comparison(path)
 
 
-def test_a_reference_is_of_a_recipe_and_an_engine(tmp_path: Path) -> None:
+def test_each_recipe_and_engine_has_a_reference_file(tmp_path: Path) -> None:
     assert reference_path("fast", "keras", tmp_path) == tmp_path / "fast-keras.jsonl"
     assert reference_path("best", "graph").name == "best-graph.jsonl"
 
 
-def test_seeds_stand_in_their_order() -> None:
+def test_seeds_are_sorted() -> None:
     more = SOME.with_seed(Trained(7, 140, 10_000)).with_seed(Trained(3, 141, 10_000))
     assert [trained.seed for trained in more.seeds] == [0, 1, 3, 7]
 
@@ -135,16 +135,16 @@ def test_seeds_stand_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "is damaged or no ledger"),
-        ('{"schema": 2, "kind": "trainings"}', "is damaged or no ledger"),
+        ("", "is damaged or not a ledger"),
+        ('{"schema": 2, "kind": "trainings"}', "is damaged or not a ledger"),
         ('{"ledger": {"schema": 9, "kind": "trainings"}}', "has schema 9, this version reads 3"),
         ('{"ledger": {"schema": 3, "kind": "speed"}}', "is of 'speed', expected 'trainings'"),
         (OPENING, "is damaged: it has no header"),
         (f'{OPENING}\n{{"header": {{"sets": [{{}}]}}}}', "is damaged: KeyError 'recipe'"),
-        (f'{OPENING}\n{{"header": {{"sets": []}}}}', "is damaged: it holds no trainings"),
+        (f'{OPENING}\n{{"header": {{"sets": []}}}}', "is damaged: it has no trainings"),
     ],
 )
-def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, content: str, message: str) -> None:
+def test_a_damaged_file_is_rejected_in_one_line(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "fast.jsonl"
     path.write_text(content)
     with pytest.raises(InputError, match=message) as caught:
@@ -161,7 +161,7 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, content: str, mes
         (None, "unknown engine None: choose keras or graph"),
     ],
 )
-def test_an_unknown_engine_is_refused_in_one_line(
+def test_an_unknown_engine_is_rejected_in_one_line(
     tmp_path: Path, engine: object, complaint: str
 ) -> None:
     path = tmp_path / "fast.jsonl"
@@ -182,7 +182,7 @@ def test_an_unknown_engine_is_refused_in_one_line(
         {"set": 1},
     ],
 )
-def test_seeds_that_cannot_be_are_refused(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_impossible_seed_records_are_rejected(tmp_path: Path, changes: dict[str, object]) -> None:
     path = tmp_path / "fast.jsonl"
     write_trainings(path, [SOME])
     change(path, lambda _, seeds: seeds[0].update(changes))
@@ -190,7 +190,7 @@ def test_seeds_that_cannot_be_are_refused(tmp_path: Path, changes: dict[str, obj
         read_trainings(path)
 
 
-def test_a_reference_is_of_one_recipe_engine_split_and_code() -> None:
+def test_a_reference_requires_the_same_recipe_engine_split_and_code() -> None:
     assert differs(SOME, replace(SOME, side=Side("another", "another"))) == ""
     slower = SOME.recipe.with_overrides({"epochs": 7})
     assert "another recipe and code" in differs(SOME, replace(SOME, recipe=slower, code="3"))

@@ -30,8 +30,7 @@ from bench.report.session import (
     head_html,
 )
 from bench.report.tables import Table
-from bench.report.throughput import Throughput, session_throughput
-from bench.report.throughput_plots import throughput_figure
+from bench.report.throughput import Throughput, session_throughput, throughput_figure
 from lenet5.history import Epoch, History
 from lenet5.plots import PLOT_FILES
 from lenet5.recipes import RECIPES

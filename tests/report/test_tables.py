@@ -59,7 +59,7 @@ def test_error_rates_are_shares_of_runs() -> None:
         *("equal", "same", "paired", "60", "0.010", "0.080", "1000"),
         *("98.5 %", "0.5 %", "1.0 %", "10.2"),
     )
-    assert second[:3] == ("other", "others", "means")
+    assert second[:3] == ("other", "different", "unpaired")
     assert len(table.header) == len(first)
 
 

@@ -92,7 +92,7 @@ def test_a_candidate_measured_twice_is_listed_twice() -> None:
 def test_results_of_different_conditions_cannot_be_merged(
     change: Callable[[Results], Results], what: str
 ) -> None:
-    with pytest.raises(InputError, match=f"results of different {what}.* cannot be put together"):
+    with pytest.raises(InputError, match=f"results of different {what}.* cannot be combined"):
         together([part("2.20.0", 1.0), change(part("2.19.1", 1.0))])
 
 

@@ -1,1 +1,1 @@
-"""Tests of `bench.worker.main`."""
+"""Tests of `bench.worker`."""

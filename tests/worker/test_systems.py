@@ -1,4 +1,4 @@
-"""Workers run where there is no /proc, and say what cannot be measured there."""
+"""Workers run on systems without /proc, and report unsupported measurements."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ from bench.worker import main
 
 @pytest.fixture
 def no_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A system without /proc, that pins no process and sets no scheduling."""
+    """Simulates a system without /proc, process pinning and scheduling policies."""
     monkeypatch.setattr(main, "_STATUS", tmp_path / "nothing")
     for name in ("sched_getaffinity", "sched_setaffinity", "sched_setscheduler"):
         monkeypatch.delattr(os, name, raising=False)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_on_linux_the_peak_is_that_of_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Not that of `getrusage`, which may be of the process that started this one."""
+def test_on_linux_peak_memory_comes_from_proc(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The peak of `getrusage` may belong to the parent process."""
     monkeypatch.setattr(main, "_STATUS", tmp_path / "status")
     (tmp_path / "status").write_text("Name:\tx\nVmHWM:\t   2048 kB\nVmRSS:\t 1024 kB\n")
     assert main._peak_mib() == 2
@@ -41,7 +43,7 @@ def test_on_linux_the_peak_is_that_of_proc(monkeypatch: pytest.MonkeyPatch, tmp_
 @pytest.mark.parametrize(
     ("platform", "told"), [("darwin", 300 * 2**20), ("freebsd14", 300 * 2**10)]
 )
-def test_elsewhere_the_peak_is_what_getrusage_tells(
+def test_on_other_systems_peak_memory_comes_from_getrusage(
     platform: str, told: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
@@ -50,19 +52,19 @@ def test_elsewhere_the_peak_is_what_getrusage_tells(
 
 
 @pytest.mark.usefixtures("no_proc")
-def test_growth_is_told_to_be_not_measured(tmp_path: Path) -> None:
-    """Before TensorFlow works for it."""
+def test_growth_is_reported_as_not_measured(tmp_path: Path) -> None:
+    """The report precedes any TensorFlow work."""
     answer = main._answer(main.Side(tmp_path), {"do": "growth", "calls": 3})
     assert answer == {"error": f"{NOT_MEASURED}needs Linux's /proc"}
 
 
 @pytest.mark.usefixtures("no_proc")
-def test_a_worker_moves_and_schedules_itself_nowhere(tmp_path: Path) -> None:
+def test_a_worker_skips_unsupported_pinning_and_scheduling(tmp_path: Path) -> None:
     assert main.Side(tmp_path).move([0]) == {}
     assert main._schedule_apart(pinned=True) == "default"
 
 
-def test_a_worker_whose_threads_are_not_told_moves_as_it_is(
+def test_a_worker_without_a_thread_list_is_pinned_as_a_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(_: str) -> list[str]:
@@ -77,10 +79,10 @@ def test_a_worker_whose_threads_are_not_told_moves_as_it_is(
     assert moved == [(0, [1])]
 
 
-def test_only_linux_is_asked_to_end_a_worker_with_its_parent(
+def test_the_parent_death_signal_is_set_only_on_linux(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Elsewhere its closed socket ends it."""
+    """On other systems, the closed socket ends the worker."""
 
     def refuse(_: object) -> None:
         pytest.fail("prctl is Linux's")
@@ -92,10 +94,10 @@ def test_only_linux_is_asked_to_end_a_worker_with_its_parent(
 
 
 @pytest.mark.usefixtures("no_proc")
-def test_the_parent_does_without_cores_of_its_own(
+def test_the_parent_works_without_pinning_to_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both sides run where the system puts them; trainings are as many as there are cores."""
+    """The system places both sides; the number of trainings equals the number of cores."""
     assert machine.cores() == ()
     with running_on([0]):
         pass

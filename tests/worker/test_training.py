@@ -1,4 +1,4 @@
-"""A worker's training is the package's own, and what it answers is of the test images."""
+"""Workers train with the package's code and return predictions for the test images."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def folder(digits: Dataset, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_answers_are_those_of_the_trained_model(folder: Path, digits: Dataset, engine: str) -> None:
-    """They go through JSON to the process that asked for them."""
+def test_results_match_the_trained_model(folder: Path, digits: Dataset, engine: str) -> None:
+    """Results pass through JSON to the parent process."""
     answer = json.loads(json.dumps(train_seed(folder, asdict(SHORT), seed=3, engine=engine)))
     found = made(Trained, answer)
     model, history = train(SHORT, digits.training, digits.validation, seed=3, engine=engine)
@@ -52,7 +52,7 @@ def test_answers_are_those_of_the_trained_model(folder: Path, digits: Dataset, e
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_training_that_diverges_has_no_answers(folder: Path, engine: str) -> None:
+def test_a_diverged_training_has_no_predictions(folder: Path, engine: str) -> None:
     recipe = SHORT.with_overrides({"learning_rate": 1e20})
     found = made(Trained, train_seed(folder, asdict(recipe), seed=3, engine=engine))
     assert (found.wrong, found.digits, found.curves) == (None, "", ())

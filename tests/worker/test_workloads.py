@@ -1,4 +1,4 @@
-"""What `bench` times is what it says: real training, every image once, and nothing else."""
+"""Timed workloads consist of real training, use every image once, and do no other work."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ BUILDERS: dict[str, Callable[[Subset], Workload]] = {
 
 
 @pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)
-def test_training_workloads_learn_when_run_again(
+def test_repeated_training_workloads_reduce_the_loss(
     images: Subset, build: Callable[[Subset], Workload]
 ) -> None:
-    """The timed work is real training: the loss that each run gives goes down."""
+    """The timed work is real training: the loss decreases over the runs."""
     run = build(images).run
     losses = [run(3) for _ in range(3)]
     assert losses[-1] < losses[0]
@@ -44,7 +44,7 @@ def test_training_workloads_learn_when_run_again(
 def test_workloads_compute_the_same_first_steps(
     images: Subset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the loop, without Keras, and one `fit` a batch, where the loss is before the step."""
+    """Covers loop, raw TensorFlow and `fit` per batch, whose loss precedes the step."""
     monkeypatch.setattr(workloads, "CHECK_STEPS", 5)
     truth = workloads.loop(images, 32).check()
     assert len(truth) == 5
@@ -53,10 +53,10 @@ def test_workloads_compute_the_same_first_steps(
 
 
 @pytest.mark.parametrize("measure", ["first_step", "memory"])
-def test_what_is_measured_once_begins_with_a_collection(
+def test_single_measurements_start_with_garbage_collection(
     images: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measure: str
 ) -> None:
-    """Else it depends on how many objects there are whether Python's next one falls into it."""
+    """Otherwise the number of objects decides whether a collection falls into the measurement."""
     done: list[str] = []
 
     def run(_steps: int) -> float:
@@ -73,15 +73,15 @@ def test_what_is_measured_once_begins_with_a_collection(
     assert done.count("collect") == 1
 
 
-def test_batches_go_round_and_an_epoch_is_whole() -> None:
+def test_batches_restart_and_an_epoch_covers_every_image() -> None:
     take = workloads._Batches(images=10, batch_size=4)
     first_step, order = take(3)
     assert (first_step, sorted(order)) == (0, list(range(10)))
-    assert [len(take(2)[1]) for _ in range(2)] == [8, 8]  # one batch is left: from the start again
+    assert [len(take(2)[1]) for _ in range(2)] == [8, 8]  # one batch remains: restart
     assert take(1)[0] == 7
 
 
-def test_prediction_is_of_every_image(images: Subset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prediction_covers_every_image(images: Subset, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     predict = tf.keras.Model.predict
 
@@ -96,7 +96,7 @@ def test_prediction_is_of_every_image(images: Subset, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_work_that_computes_nonsense_is_no_measurement(value: float) -> None:
+def test_non_finite_results_are_rejected(value: float) -> None:
     with pytest.raises(ArithmeticError, match="gave"):
         workloads._finite(value)
 
