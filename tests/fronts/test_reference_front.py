@@ -60,7 +60,7 @@ def test_a_reference_is_extended_by_one_process_at_a_time(
 ) -> None:
     with keeping(out, default_cache(os.environ)):
         assert command.main(arguments) == 4
-    assert f"{out}: another process adds to it" in capsys.readouterr().err
+    assert f"{out}: another process appends to it" in capsys.readouterr().err
     assert not out.exists()
     assert command.main(arguments) == 0
 

@@ -127,8 +127,8 @@ def test_gated_does_not_select_a_workload_ungated_by_the_project() -> None:
         ({"import": {"margin": math.nan}}, "margin of import is nan, expected a ratio from"),
         ({"memory_growth": {"margin": math.nan}}, "margin of memory_growth is nan, expected MiB"),
         ({"memory_growth": {"margin": math.inf}}, "margin of memory_growth is inf, expected MiB"),
-        ({"memory_growth": {"margin": 0}}, "margin of memory_growth is 0, expected MiB a call"),
-        ({"memory_growth": {"margin": -1}}, "margin of memory_growth is -1, expected MiB a call"),
+        ({"memory_growth": {"margin": 0}}, "margin of memory_growth is 0, expected MiB per call"),
+        ({"memory_growth": {"margin": -1}}, "margin of memory_growth is -1, expected MiB per call"),
         ({"import": 1.1}, "import = 1.1: a table of margin and gated is expected"),
     ],
 )

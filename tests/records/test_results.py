@@ -408,7 +408,7 @@ def test_a_truncated_line_is_removed_before_appending(path: Path, cache: Path) -
 def test_two_processes_cannot_append_to_one_file(path: Path, cache: Path) -> None:
     with (
         results.keeping(path, cache, comparison()),
-        pytest.raises(InputError, match="another process adds to it"),
+        pytest.raises(InputError, match="another process appends to it"),
         results.keeping(path, cache, comparison()),
     ):
         pass

@@ -102,7 +102,7 @@ def test_the_command_prints_one_row_per_file(
 
 def test_files_with_different_images_are_refused() -> None:
     other = replace(pool(0.0), split="validation")
-    with pytest.raises(InputError, match="of unlike images"):
+    with pytest.raises(InputError, match="differ in images"):
         replay(pool(0.0), other, margin_points=0.15, replays=10, seed=0)
 
 
