@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from html import escape
@@ -131,6 +132,13 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     config.stash[ENVIRONMENT] = run_directory.describe_environment(
         runtime.threads_in_use(), runtime.keras_version()
     )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Exempts TensorFlow's objects from garbage collection, where it took a tenth of the time."""
+    if ENVIRONMENT in session.config.stash:
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_report_header(config: pytest.Config) -> str:
