@@ -8,7 +8,9 @@ not on reporters, other plugins or `-x`.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,6 +135,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Rejects inconsistent options before any build, and checks the outputs."""
     option = config.option
+    _treat_sigterm_as_ctrl_c(config)
     config.stash[ERRORS] = set()
     _place_report(option)
     asked = _asked_module(option)
@@ -152,6 +155,13 @@ def pytest_configure(config: pytest.Config) -> None:
             config.stash[SUMMARY] = Output.checked(option.summary)
     except InputError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+def _treat_sigterm_as_ctrl_c(config: pytest.Config) -> None:
+    """Makes the time limit of a CI job end the session like Ctrl-C, with all its reports."""
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        config.add_cleanup(lambda: signal.signal(signal.SIGTERM, before))
 
 
 def _place_report(option: Any) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from lenet5.recipe import ENGINES
 from lenet5.runtime import threads_in_use
 from tests.commands import (
     INTERRUPTED_RUN,
+    ROOT,
     WHOLE_RUN,
     Answer,
     contents,
@@ -94,6 +98,33 @@ def test_ctrl_c_after_training_keeps_the_model_and_an_older_run(
     third = contents(tmp_path / "run")
     assert sorted(third) == WHOLE_RUN
     assert json.loads(third["recipe.json"])["seed"] == 3
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_sigterm_keeps_the_finished_epochs(engine: str, tmp_path: Path) -> None:
+    """A CI job sends it at its time limit."""
+    argv = [sys.executable, "-m", "lenet5", "train", "--dataset", "digits", "--epochs", "900"]
+    argv += ["--engine", engine, "--threads", "1", "--out", "run"]
+    (tmp_path / "tmp").mkdir()
+    command = subprocess.Popen(
+        argv,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "tmp")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stdout is not None
+    while not command.stdout.readline().startswith("epoch  2/"):
+        assert command.poll() is None
+    command.terminate()
+    _, said = command.communicate(timeout=60)
+    assert command.returncode == 130
+    assert said == "lenet5: interrupted; finished epochs are in run\n"
+    assert sorted(contents(tmp_path / "run")) == INTERRUPTED_RUN
+    history = json.loads((tmp_path / "run/history.json").read_text())
+    assert len(history["epochs"]) >= 2
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_ctrl_c_before_training_leaves_nothing(

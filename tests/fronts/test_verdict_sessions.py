@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -127,16 +128,18 @@ def test_a_missing_baseline_appears_in_every_output(
     assert_told(pytester.path, "/no/such/python")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("kind", ["speed", "accuracy"])
-def test_ctrl_c_before_the_first_record_appears_in_every_output(
+def test_ctrl_c_and_sigterm_before_the_first_record_appear_in_every_output(
     run: Run,
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
     stub: str,
     kind: str,
+    number: signal.Signals,
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     for name in ("summary.md", "junit.xml", "report.html"):
         (pytester.path / name).write_text(OLD)
