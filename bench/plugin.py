@@ -161,7 +161,11 @@ def _treat_sigterm_as_ctrl_c(config: pytest.Config) -> None:
     """Makes the time limit of a CI job end the session like Ctrl-C, with all its reports."""
     if threading.current_thread() is threading.main_thread():
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        config.add_cleanup(lambda: signal.signal(signal.SIGTERM, before))
+
+        def restore() -> None:
+            signal.signal(signal.SIGTERM, before)
+
+        config.add_cleanup(restore)
 
 
 def _place_report(option: Any) -> None:

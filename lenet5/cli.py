@@ -117,8 +117,11 @@ def _train(options: argparse.Namespace) -> int:
     directory = options.out or Path("runs") / name
     runtime.check_settings()
     _check_mnist_dir(run.dataset, options)
-    run_directory.create(directory, force=options.force)
+    with run_directory.reserved(directory, force=options.force):
+        return _train_into(directory, run, options)
 
+
+def _train_into(directory: Path, run: Run, options: argparse.Namespace) -> int:
     runtime.start_tensorflow(options.threads)
     from lenet5.history import DivergenceError
     from lenet5.run import train_run

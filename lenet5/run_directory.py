@@ -12,6 +12,7 @@ unfinished/       a newer run in the same form, until it is complete and replace
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import platform
@@ -78,6 +79,31 @@ class SavedModel:
     path: Path
     run: Run | None
     directory: Path | None
+
+
+@contextlib.contextmanager
+def reserved(directory: Path, *, force: bool) -> Iterator[None]:
+    """Creates a run directory as `create` does, and keeps other trainings out of it.
+
+    The lock is of the folder itself, so that no file is left; it ends with the process.
+
+    Raises:
+        InputError: another process trains into the directory, or as `create`.
+    """
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        folder = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{directory}: another process trains into it") from None
+        except OSError:  # some network file systems have no locks
+            pass
+        create(directory, force=force)
+        yield
+    finally:
+        os.close(folder)
 
 
 def create(directory: Path, *, force: bool) -> None:

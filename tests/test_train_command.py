@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,12 +17,14 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from lenet5 import run_directory
 from lenet5.loading import load_model
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES
 from lenet5.recipes import RECIPES
 from lenet5.runtime import threads_in_use
 from tests import scripted_training
 from tests.commands import (
+    ROOT,
     WHOLE_RUN,
     Answer,
     contents,
@@ -208,6 +211,36 @@ def test_an_existing_run_is_overwritten_only_with_force(
     assert sorted(second) == sorted([*WHOLE_RUN, "notes.txt"])
     assert json.loads(second["recipe.json"])["seed"] == 2
     assert second["notes.txt"] == b"mine"
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_second_training_into_one_folder_is_refused(
+    force: list[str], train: Callable[..., Answer], tmp_path: Path
+) -> None:
+    with run_directory.reserved(tmp_path / "run", force=False):
+        refused = Answer(2, "", "lenet5: error: run: another process trains into it\n")
+        assert train(*force) == refused
+    assert contents(tmp_path) == {}
+
+
+def test_of_two_trainings_at_once_one_gets_the_folder(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "lenet5", "train", "--dataset", "digits", "--epochs", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    both = [
+        subprocess.Popen(
+            [*argv, "--out", "run"],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [command.communicate(timeout=300)[1] for command in both]
+    assert sorted(command.returncode for command in both) == [0, 2]
+    assert "lenet5: error: run: " in "".join(said)
+    assert sorted(contents(tmp_path / "run")) == WHOLE_RUN
 
 
 @pytest.mark.parametrize("force", [[], ["--force"]])
