@@ -388,10 +388,11 @@ def git_commit() -> str | None:
     """
     for folder in (Path(__file__).parent.parent, Path.cwd()):
         if (folder / "pyproject.toml").is_file() and (folder / "lenet5").is_dir():
-            commit = _git(folder, "rev-parse", "HEAD")
-            if commit:
+            told = (_git(folder, "rev-parse", "--show-toplevel", "HEAD") or "").splitlines()
+            # The repository must not be one around the project.
+            if len(told) == 2 and Path(told[0]).resolve() == folder.resolve():
                 changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-                return commit + ("+changes" if changes else "")
+                return told[1] + ("+changes" if changes else "")
     return None
 
 
@@ -404,9 +405,21 @@ def _files() -> list[str]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
+    # GIT_DIR and its like name another repository, for example in a hook.
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("GIT_") or name.startswith("GIT_CONFIG")
+    }
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True
+            ["git", *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
+import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
@@ -429,34 +430,64 @@ def test_a_missing_tensorflow_has_no_version(monkeypatch: pytest.MonkeyPatch) ->
     assert run_directory.describe_environment(1, "3.8.0")["tensorflow"] is None
 
 
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="makes real repositories")
+
+
+def repository(folder: Path) -> str:
+    """Makes a git repository of a folder's files; returns its commit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "file").write_text("one")
+    name = ("-c", "user.name=A", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false")
+    for arguments in (["init", "-q"], ["add", "."], [*name, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", *arguments], cwd=folder, check=True)
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return head.stdout.strip()
+
+
 @pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """A checkout with a scripted git; the function takes the output of `git status`."""
-    (tmp_path / "lenet5").mkdir()
-    (tmp_path / "pyproject.toml").touch()
-    (tmp_path / "bin").mkdir()
-    monkeypatch.setattr(run_directory, "__file__", str(tmp_path / "lenet5" / "run_directory.py"))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-
-    def answer(status: str) -> None:
-        git = tmp_path / "bin" / "git"
-        git.write_text(
-            f"#!/bin/sh\ncase $1 in rev-parse) echo c0ffee ;; status) printf '{status}' ;; esac\n"
-        )
-        git.chmod(0o755)
-
-    return answer
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder like this project's, without a repository."""
+    folder = tmp_path / "around" / "checkout"
+    (folder / "lenet5").mkdir(parents=True)
+    (folder / "pyproject.toml").touch()
+    monkeypatch.setattr(run_directory, "__file__", str(folder / "lenet5" / "run_directory.py"))
+    monkeypatch.chdir(folder)
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):  # set in git's hooks
+        monkeypatch.delenv(name, raising=False)
+    return folder
 
 
-@pytest.mark.parametrize(("status", "commit"), [("", "c0ffee"), (" M x.py", "c0ffee+changes")])
-def test_the_commit_marks_a_checkout_with_changes(
-    status: str, commit: str, checkout: Callable[[str], None]
+@needs_git
+def test_the_commit_marks_a_checkout_with_changes(checkout: Path) -> None:
+    commit = repository(checkout)
+    assert run_directory.git_commit() == commit
+    (checkout / "file").write_text("two")
+    assert run_directory.git_commit() == f"{commit}+changes"
+
+
+@needs_git
+@pytest.mark.parametrize("variable", ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"])
+def test_the_commit_is_not_that_of_a_repository_named_by_variables(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    checkout(status)
+    commit = repository(checkout)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "another").touch()
+    repository(tmp_path / "other")
+    place = {"GIT_DIR": ".git", "GIT_WORK_TREE": ".", "GIT_INDEX_FILE": ".git/index"}[variable]
+    monkeypatch.setenv(variable, str(tmp_path / "other" / place))
     assert run_directory.git_commit() == commit
 
 
-@pytest.mark.usefixtures("checkout")
-def test_the_commit_is_unknown_without_git() -> None:
+@needs_git
+def test_the_commit_is_not_that_of_a_repository_around_an_unpacked_archive(checkout: Path) -> None:
+    repository(checkout.parent)
+    assert run_directory.git_commit() is None
+
+
+def test_the_commit_is_unknown_without_git(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (checkout / ".git").mkdir()
+    monkeypatch.setenv("PATH", "")
     assert run_directory.git_commit() is None
