@@ -72,6 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     option.threads = 1 if option.threads is None else option.threads  # bench.plugin reads it first
     try:
+        default_data_dir(os.environ)
         find_recipe(option.recipe or "fast")
         check_seed(option.seed or 0)
         check_engine(option.engine or DEFAULT_ENGINE)

@@ -63,8 +63,15 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
 
 
 def default_data_dir(environment: Mapping[str, str]) -> Path:
-    """Returns TFDS's data folder: `TFDS_DATA_DIR`, or `tensorflow_datasets` in the home folder."""
-    return _expanded(environment.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    """Returns TFDS's data folder: `TFDS_DATA_DIR`, or `tensorflow_datasets` in the home folder.
+
+    Raises:
+        InputError: the variable names a bucket or another address instead of a folder.
+    """
+    named = environment.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    if "://" in named:
+        raise InputError(f"TFDS_DATA_DIR is {named}: name a local folder")
+    return _expanded(named)
 
 
 def default_mnist_dir(environment: Mapping[str, str]) -> Path | None:

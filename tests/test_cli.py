@@ -205,6 +205,14 @@ def test_data_folders_come_from_environment_variables() -> None:
     assert default_mnist_dir({"LENET5_MNIST_DIR": "/mnist"}) == Path("/mnist")
 
 
+@pytest.mark.parametrize("address", ["gs://bucket/sets", "s3://bucket", "https://x.invalid/sets"])
+def test_a_data_folder_that_is_an_address_is_refused(
+    address: str, lenet5: Callable[..., Answer]
+) -> None:
+    told = f"lenet5: error: TFDS_DATA_DIR is {address}: name a local folder\n"
+    assert lenet5("data", TFDS_DATA_DIR=address) == Answer(2, "", told)
+
+
 def test_an_unknown_home_folder_gives_an_error(lenet5: Callable[..., Answer]) -> None:
     answer = lenet5("recipes", LENET5_MNIST_DIR="~nobody-of-that-name/mnist")
     assert (answer.status, answer.out) == (2, "")

@@ -84,6 +84,15 @@ def test_options_that_make_no_sense_are_exit_4(
     assert message in line
 
 
+def test_a_data_folder_that_is_an_address_is_exit_4(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", "gs://bucket/sets")
+    done = run()
+    assert done.ret == 4
+    assert "TFDS_DATA_DIR is gs://bucket/sets: name a local folder" in done.stderr.str()
+
+
 @pytest.mark.parametrize("option", ["--benchmark-only", "--setup-only", "--setup-plan"])
 def test_options_cannot_skip_the_gate(run: Run, pytester: pytest.Pytester, option: str) -> None:
     """A session without the gate accepts them."""
