@@ -202,12 +202,13 @@ def _load_digits() -> Dataset:
 def _prepare_mnist(
     cache: Path, data_dir: Path, mnist_dir: Path | None, report: Callable[[str], None]
 ) -> Dataset:
-    from filelock import FileLock  # workers have no filelock
+    from lenet5.locks import locked  # workers have no filelock
 
     scratch = cache.with_name(f"{cache.name}.partial")
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache.with_name(f"{cache.name}.lock")):
+        waiting = f"{cache}: another process prepares it, waiting"
+        with locked(cache.with_name(f"{cache.name}.lock"), report, waiting):
             dataset = _read_cache(cache)  # another process may have prepared it meanwhile
             if dataset is not None:
                 return dataset

@@ -16,8 +16,17 @@ ROOT = Path(__file__).parent.parent
 
 # A module imports only modules to its left; DESIGN's order, extended by helper modules.
 ORDER = (
-    *("errors", "accuracy", "images", "recipe", "recipes", "runtime", "data", "augmentation"),
-    *("history", "model", "steps", "early_stopping", "graph_engine", "keras_engine", "training"),
+    *("errors", "accuracy", "images", "recipe", "recipes", "runtime", "locks", "data"),
+    *(
+        "augmentation",
+        "history",
+        "model",
+        "steps",
+        "early_stopping",
+        "graph_engine",
+        "keras_engine",
+        "training",
+    ),
     *("saved_model", "loading", "evaluation", "plots", "run_directory", "run", "cli"),
 )
 # In `bench`, only worker modules, which run inside a measurement, and the breakages of TensorFlow
@@ -30,7 +39,7 @@ HOMES = {
     ("lenet5", "PIL"): {"images"},
     ("lenet5", "scipy"): {"accuracy"},
     ("lenet5", "tqdm"): {"cli"},
-    ("lenet5", "filelock"): {"data"},
+    ("lenet5", "filelock"): {"locks"},
     ("lenet5", "tensorflow"): {
         *("runtime", "augmentation", "model", "steps", "early_stopping", "graph_engine"),
         *("keras_engine", "training", "loading", "evaluation"),

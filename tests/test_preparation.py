@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from lenet5 import data
 from lenet5.data import Dataset, Subset
@@ -80,6 +81,20 @@ def test_prepared_data_are_mapped_from_the_cache(tmp_path: Path, small: Small) -
         assert [len(part.labels) for part in parts(dataset)] == [100, 5000, 20]
     assert small.calls == 1
     assert names(tmp_path / "lenet5") == ["mnist-3.0.1-split1", LOCK]
+
+
+def test_a_wait_for_another_process_is_told(tmp_path: Path, small: Small) -> None:
+    (tmp_path / "lenet5").mkdir()
+    other = FileLock(tmp_path / "lenet5" / LOCK)
+    other.acquire()
+    lines: list[str] = []
+
+    def report(line: str) -> None:
+        lines.append(line)
+        other.release()
+
+    assert data.sha256_of(load(tmp_path, report=report)) == small.sha256
+    assert lines == [f"{data.mnist_cache(tmp_path)}: another process prepares it, waiting"]
 
 
 def flip_last_byte(file: Path) -> None:

@@ -29,13 +29,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from bench.environments.labels import tensorflow_version
 from bench.environments.request import Request, absolute
 from bench.environments.variables import clean_variables
 from lenet5.errors import InputError
+from lenet5.locks import locked
 from lenet5.run_directory import read_json, write_json
 
 _COMPLETE = "complete.json"
@@ -190,7 +190,8 @@ def _from_cache(
     folder = cache / "environments" / _digest(lock)
     for parent in (folder, remembered.parent):
         parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    waiting = f"{request.text}: another process builds it, waiting"
+    with locked(Path(f"{folder}.lock"), say, waiting):
         if (built := _complete(folder)) is None:
             say(f"{request.text}: building in {folder}")
             home = _install(folder, pins.values(), scratch)

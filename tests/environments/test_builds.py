@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from bench.environments import builds
 from bench.environments.builds import Built, uv_text
@@ -70,6 +71,22 @@ def test_uv_messages_are_quoted_unchanged(message: str, text: str) -> None:
 
 
 # Builds with the real uv and small wheels
+
+
+def test_a_wait_for_another_build_is_told(tmp_path: Path) -> None:
+    wheel = write_wheel(tmp_path)
+    build_here(str(wheel), tmp_path)
+    (folder,) = environments_in(tmp_path)
+    other = FileLock(f"{folder}.lock")
+    other.acquire()
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        other.release()
+
+    build_here(str(wheel), tmp_path, say)
+    assert said == [f"{wheel}: another process builds it, waiting"]
 
 
 def test_an_environment_is_built_once_and_reused(
