@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lenet5 import __version__
+from lenet5 import __version__, control_groups
 from lenet5.data import DATASETS
 from lenet5.errors import InputError
 from lenet5.recipe import DEFAULT_ENGINE, Recipe, check_engine, check_seed
@@ -435,8 +435,15 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def usable_cores() -> int:
-    """Returns the number of cores available to this process."""
+def usable_cores(root: Path = control_groups.ROOT) -> int:
+    """Returns the cores of this process: of its affinity, within a container's CPU quota.
+
+    Args:
+        root: parent folder of `proc` and `sys`.
+    """
     if hasattr(os, "sched_getaffinity"):  # missing on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    quota = control_groups.quota_cores(root)
+    return cores if quota is None else max(min(cores, int(quota)), 1)

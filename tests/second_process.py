@@ -6,7 +6,6 @@ second process. With pytest-xdist, pytest-benchmark would measure nothing.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,8 @@ from types import TracebackType
 from typing import Any
 
 import pytest
+
+from lenet5.run_directory import usable_cores
 
 ROOT = Path(__file__).parents[1]
 FEWEST_SHARED = 200  # fewer tests take less time than a second start of TensorFlow
@@ -65,8 +66,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 
 def _is_usual(config: pytest.Config, shared: int) -> bool:
     usual = all(getattr(config.option, name, value) == value for name, value in _USUAL.items())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return usual and shared >= FEWEST_SHARED and (cores or 1) > 1
+    return usual and shared >= FEWEST_SHARED and usable_cores() > 1
 
 
 def _may_be_shared(module: Module, tests: Path) -> bool:

@@ -16,6 +16,7 @@ CONFTEST = """
 import pathlib, time, pytest
 from tests import second_process
 second_process.FEWEST_SHARED = 2
+second_process.usable_cores = lambda: 2
 pytest_plugins = ["tests.second_process"]
 HERE = pathlib.Path(__file__).parent
 
@@ -54,8 +55,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the modules in a subprocess that detects two cores."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
-    cores = "import os\nos.sched_getaffinity = lambda _: {0, 1}\n"
-    (pytester.path / "conftest.py").write_text(cores + CONFTEST)
+    pytester.makeconftest(CONFTEST)
     pytester.makeini("[pytest]\njunit_family = legacy")
     folder = pytester.mkdir("tests")
 

@@ -17,12 +17,15 @@ import psutil
 
 from bench.measure.processes import running_on
 from bench.records.blocks import Witness
+from lenet5.control_groups import throttled_periods
 from lenet5.run_directory import cpu_model, usable_cores
 
-# Limits of a quiet block: for the maximum of steal and others, and the median of the control.
+# Limits of a quiet block: of the maximum of steal, others and throttled periods, and of the median
+# of the control.
 MOST_STEAL = 0.05
 MOST_OTHERS = 0.05
 MOST_CONTROL_RATIO = 1.5
+MOST_THROTTLED = 0.05
 
 _CONTROL_SIZE = 160
 _CONTROL_REPEATS = 40
@@ -60,23 +63,28 @@ class Ticks:
         total: seconds of all kinds.
         idle: seconds without work, including waits for a disk.
         steal: seconds given to others by the hypervisor; None if the system does not report them.
+        periods: enforcement periods of a CPU quota.
+        throttled: periods in which the quota stopped this container.
     """
 
     total: float
     idle: float
     steal: float | None
+    periods: int = 0
+    throttled: int = 0
 
 
 def ticks(core: int | None) -> Ticks:
     """Returns the ticks of a core, or of all cores for `None`; zeros without a report."""
+    quota = throttled_periods()
     try:
         # psutil skips offline cores: core 3 may have index 2.
         times = psutil.cpu_times() if core is None else psutil.cpu_times(percpu=True)[core]
     except (IndexError, OSError):
-        return Ticks(0, 0, None)
+        return Ticks(0, 0, None, *quota)
     guests = getattr(times, "guest", 0) + getattr(times, "guest_nice", 0)  # `user` includes them
     idle = times.idle + getattr(times, "iowait", 0)
-    return Ticks(sum(times) - guests, idle, getattr(times, "steal", None))
+    return Ticks(sum(times) - guests, idle, getattr(times, "steal", None), *quota)
 
 
 def children_cpu_seconds() -> float:
@@ -99,7 +107,7 @@ def witness(core: int | None, before: Ticks | None, ours_seconds: float) -> Witn
         ours_seconds: CPU seconds of the workers on the core since then.
     """
     load = psutil.getloadavg()[0]
-    steal = others = None
+    steal = others = throttled = None
     if before is not None:
         now = ticks(core)
         passed = now.total - before.total
@@ -108,7 +116,9 @@ def witness(core: int | None, before: Ticks | None, ours_seconds: float) -> Witn
             steal = None if now.steal is None else stolen / passed
             busy = passed - (now.idle - before.idle) - stolen
             others = max(busy - ours_seconds, 0) / passed
-    return Witness(_control_seconds(core), load, steal, others)
+        if now.periods > before.periods:
+            throttled = (now.throttled - before.throttled) / (now.periods - before.periods)
+    return Witness(_control_seconds(core), load, steal, others, throttled)
 
 
 def disturbances(witnesses: Sequence[Witness], quickest_control: float) -> tuple[str, ...]:
@@ -121,12 +131,15 @@ def disturbances(witnesses: Sequence[Witness], quickest_control: float) -> tuple
     found = []
     steal = max((w.steal for w in witnesses if w.steal is not None), default=0)
     others = max((w.others for w in witnesses if w.others is not None), default=0)
+    throttled = max((w.throttled for w in witnesses if w.throttled is not None), default=0)
     # The median: a slow moment affects both sides of its pairs, a slow block may not.
     control = median(w.control_seconds for w in witnesses) / quickest_control if witnesses else 1
     if steal > MOST_STEAL:
         found.append(f"{100 * steal:.0f} % of the core's time was stolen")
     if others > MOST_OTHERS:
         found.append(f"other processes used {100 * others:.0f} % of the core")
+    if throttled > MOST_THROTTLED:
+        found.append(f"the CPU quota stopped the container in {100 * throttled:.0f} % of periods")
     if control > MOST_CONTROL_RATIO:
         found.append(f"the control calculation took {control:.1f} times its quickest")
     return tuple(found)

@@ -80,12 +80,15 @@ class Witness:
             witness; `None` for the first.
         others: share of the measuring core's time used by other processes since the last witness;
             `None` for the first.
+        throttled: share of periods in which a CPU quota stopped the container since the last
+            witness; `None` without a quota, for the first witness, and in older ledgers.
     """
 
     control_seconds: float
     load: float
     steal: float | None = None
     others: float | None = None
+    throttled: float | None = None
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,17 @@ def test_steal_is_unknown_on_a_system_that_does_not_report_it(
     assert seen.others == pytest.approx(0.05)
 
 
+def test_throttling_is_a_share_of_the_periods_since_the_last_witness(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tell(monkeypatch, *TWO)
+    monkeypatch.setattr(machine, "throttled_periods", lambda: (100, 12))
+    before = machine.ticks(1)
+    assert machine.witness(1, before, 0.0).throttled is None  # no period passed
+    monkeypatch.setattr(machine, "throttled_periods", lambda: (140, 22))
+    assert machine.witness(1, before, 0.0).throttled == 0.25
+
+
 def test_a_witness_works_without_cpu_times(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -100,6 +111,11 @@ def test_a_witness_works_without_cpu_times(
         (Witness(1e-4, 9.0, steal=0.01, others=0.02), ()),  # load may be on other cores
         (Witness(1e-4, 0.5, steal=0.12), ("12 % of the core's time was stolen",)),
         (Witness(1e-4, 0.5, others=0.4), ("other processes used 40 % of the core",)),
+        (
+            Witness(1e-4, 0.5, throttled=0.25),
+            ("the CPU quota stopped the container in 25 % of periods",),
+        ),
+        (Witness(1e-4, 0.5, throttled=0.01), ()),
         (Witness(9e-4, 0.5), ()),  # one slow moment
     ],
 )
