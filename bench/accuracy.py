@@ -14,7 +14,7 @@ from bench.measure import capacity
 from bench.plans.seeds import AccuracyTerms, read_accuracy_terms
 from bench.records import results
 from bench.records.trainings import Comparison, Trainings, keeping, read_reference
-from bench.report.accuracy import accuracy_html, accuracy_table, headline
+from bench.report.accuracy import accuracy_html, accuracy_table, headline, notes
 from bench.report.pages import markdown, message_html
 from bench.seeds import train_comparison
 from bench.verdicts.accuracy import AccuracyDecision, decide_all, finding
@@ -131,6 +131,7 @@ class AccuracyExperiment:
             return f"INCONCLUSIVE: {self._stopped or 'nothing was trained'}"
         findings = [f"{o.word}: {o.finding}" for o in self.outcomes().values()]
         findings[:0] = [self._stopped] if self._stopped else []
+        findings += notes(self._sets)
         return "\n".join([*findings, "", str(accuracy_table(self._sets, self._decisions()))])
 
     def summary(self, cache: Path) -> str:  # noqa: ARG002 - as for a comparison of speed

@@ -26,6 +26,7 @@ import textwrap
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ class Built:
             `name==version @ sha256:<hash>`.
         python_version: such as `3.11.7`.
         versions: `tensorflow`, `keras` and `keras_package`, reported by the imported modules.
+        note: reason and age of an earlier build in place of today's; usually empty.
     """
 
     request: Request
@@ -105,6 +107,7 @@ class Built:
     lock: tuple[str, ...]
     python_version: str
     versions: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
 
 def default_cache(environment: Mapping[str, str]) -> Path:
@@ -132,19 +135,19 @@ def build(request: Request, cache: Path, *, say: Callable[[str], None]) -> Built
         with tempfile.TemporaryDirectory(
             prefix="lenet5-bench-", ignore_cleanup_errors=True
         ) as folder:
-            scratch = Path(folder)
+            scratch, note = Path(folder), ""
             if request.interpreter is not None:
                 python, version, lock = _existing(request.interpreter, scratch)
             else:
                 version = platform.python_version()
-                python, lock = _from_cache(request, cache.absolute(), scratch, say)
+                python, lock, note = _from_cache(request, cache.absolute(), scratch, say)
             versions = _check_import(python, request.settings, scratch)
     except (EnvironmentProblem, InputError) as error:
         raise EnvironmentProblem(f"{request.text}: {error}") from None
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         raise EnvironmentProblem(f"{request.text}: {place}{error.strerror or error}") from None
-    return Built(request, python, lock, version, versions)
+    return Built(request, python, lock, version, versions, note)
 
 
 def _existing(python: Path, scratch: Path) -> tuple[Path, str, tuple[str, ...]]:
@@ -170,8 +173,8 @@ def _existing(python: Path, scratch: Path) -> tuple[Path, str, tuple[str, ...]]:
 
 def _from_cache(
     request: Request, cache: Path, scratch: Path, say: Callable[[str], None]
-) -> tuple[Path, tuple[str, ...]]:
-    """Returns the interpreter and the lock of an environment; builds it unless it is cached."""
+) -> tuple[Path, tuple[str, ...], str]:
+    """Returns interpreter, lock and note of an environment; builds it unless it is cached."""
     wheels = {path: _sha256(Path(path)) for path in request.requirements if path.endswith(".whl")}
     asked = [wheels.get(requirement, requirement) for requirement in request.requirements]
     remembered = cache / "requests" / f"{_digest([asked, request.overrides])}.json"
@@ -183,9 +186,12 @@ def _from_cache(
             raise EnvironmentProblem(
                 f"cannot be resolved without network and has no earlier build\n{error}"
             ) from None
-        version = tensorflow_version(before[1])
-        say(f"{request.text}: no network, using {version} from an earlier build")
-        return before
+        note = (
+            f"the index could not be reached; TensorFlow {tensorflow_version(before[1])} is of an "
+            f"earlier build, resolved on {_resolved_on(remembered)}"
+        )
+        say(f"{request.text}: {note}")
+        return *before, note
     lock = tuple(sorted(pins))
     folder = cache / "environments" / _digest(lock)
     for parent in (folder, remembered.parent):
@@ -201,8 +207,9 @@ def _from_cache(
         for other in folder.iterdir():  # left by killed processes
             if other not in built[0].parents:
                 shutil.rmtree(other, ignore_errors=True)  # keeps files such as complete.json
-        write_json(remembered, {"request": request.text, "key": folder.name})
-    return built
+        today = datetime.now(timezone.utc).date().isoformat()
+        write_json(remembered, {"request": request.text, "key": folder.name, "resolved": today})
+    return *built, ""
 
 
 def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict[str, str]:
@@ -275,6 +282,12 @@ def _built_before(cache: Path, remembered: Path) -> tuple[Path, tuple[str, ...]]
     with contextlib.suppress(InputError, KeyError, TypeError):
         return _complete(cache / "environments" / read_json(remembered)["key"])
     return None
+
+
+def _resolved_on(remembered: Path) -> str:
+    """Returns the date of the last resolution, from the file's time in older caches."""
+    date = datetime.fromtimestamp(remembered.stat().st_mtime, timezone.utc).date().isoformat()
+    return str(read_json(remembered).get("resolved", date))
 
 
 def _check_import(python: Path, settings: Mapping[str, str], scratch: Path) -> dict[str, str]:
@@ -364,26 +377,6 @@ def _digest(content: Any) -> str:
 
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Environments:
-    """The baseline, and the environment or problem of each candidate."""
-
-    baseline: Built
-    candidates: tuple[Built | EnvironmentProblem, ...]
-
-
-def build_environments(
-    baseline: Request, candidates: Sequence[Request], cache: Path, say: Say
-) -> Environments:
-    """Builds every environment; a failed candidate does not stop the others.
-
-    Raises:
-        EnvironmentProblem: the baseline cannot be built.
-    """
-    held_against = build(baseline, cache, say=say)
-    return Environments(held_against, build_candidates(candidates, cache, say))
 
 
 def build_candidates(

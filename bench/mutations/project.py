@@ -182,11 +182,6 @@ MUTATIONS = (
 )
 
 
-def find_mutation(name: str) -> Mutation:
-    """Returns the mutation with that name."""
-    return next(mutation for mutation in MUTATIONS if mutation.name == name)
-
-
 def copy_project(root: Path, folder: Path) -> None:
     """Copies the files that the ordinary tests need."""
     for name in _COPIED:

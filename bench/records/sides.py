@@ -30,6 +30,7 @@ class Side:
         settings: variables of the environment.
         problem: reason for a failed build or start, in one or more lines; empty otherwise.
         unwanted: workloads of other candidates, not requested for this one.
+        note: note of the build, for example about an earlier build in its place.
     """
 
     request: str
@@ -39,6 +40,7 @@ class Side:
     settings: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
     unwanted: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def modules(self) -> Modules:
@@ -134,5 +136,6 @@ def named_sides(
 def _side(built: Built | EnvironmentProblem, request: Request, names: Iterator[str]) -> Side:
     if isinstance(built, Built):
         versions = {"python": built.python_version, **built.versions}
-        return Side(request.text, next(names), versions, built.lock, dict(request.settings))
+        settings = dict(request.settings)
+        return Side(request.text, next(names), versions, built.lock, settings, note=built.note)
     return Side(request.text, request.text, settings=dict(request.settings), problem=str(built))

@@ -45,8 +45,11 @@ def accuracy_html(
         "accuracy.html",
         title=headline(sets, decisions),
         findings=[
-            f"{d.verdict.value}: {finding(d, candidate, baseline, paired=paired)}"
-            for d, candidate in zip(decisions, candidates, strict=True)
+            *(
+                f"{d.verdict.value}: {finding(d, candidate, baseline, paired=paired)}"
+                for d, candidate in zip(decisions, candidates, strict=True)
+            ),
+            *notes(sets),
         ],
         overview=accuracy_table(sets, decisions),
         pictures=[
@@ -71,6 +74,11 @@ def headline(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecision]) -
         return f"{text} {candidates[0].side.label} against {baseline.side.label}"
     against = f"{len(candidates)} candidates against {baseline.side.label}"
     return f"{text} {against}: {tally(verdicts, 'candidates')}"
+
+
+def notes(sets: Sequence[Trainings]) -> list[str]:
+    """Returns the notes of the builds, for example about an earlier build."""
+    return [f"{item.side.label}: {item.side.note}." for item in sets if item.side.note]
 
 
 def how_measured(baseline: Trainings, *, paired: bool) -> list[tuple[str, str]]:

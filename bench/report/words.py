@@ -212,6 +212,7 @@ def notes(results: Results) -> list[str]:
     sides = [(f"The baseline {results.baseline.label}", results.baseline)]
     sides += [(side.label, side) for side in results.candidates]
     found += [f"{who} is not there: {side.problem}" for who, side in sides if side.problem]
+    found += [f"{who}: {side.note}." for who, side in sides if side.note]
     return found + _idle_notes(results) + _unlike_notes(results)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import platform
 import subprocess
 import sysconfig
 import threading
+from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -240,8 +244,20 @@ def test_without_network_an_earlier_build_is_used(
     text, said = str(write_wheel(tmp_path)), list[str]()
     built = build_here(text, tmp_path)
     Recorder(monkeypatch, {"compile": failed(OFFLINE)})
-    assert build_here(text, tmp_path, said.append) == built
-    assert said == [f"{text}: no network, using 2.21.0 from an earlier build"]
+    (remembered,) = (tmp_path / "cache" / "requests").iterdir()
+    content = json.loads(remembered.read_text())
+    assert content["resolved"] == datetime.now(timezone.utc).date().isoformat()
+    newer = {**content, "resolved": "2026-02-03"}
+    older = {"key": content["key"]}  # caches of earlier versions have no date
+    for known, date in ((newer, "2026-02-03"), (older, "2026-01-02")):
+        remembered.write_text(json.dumps(known))
+        day = datetime(2026, 1, 2, 12, tzinfo=timezone.utc).timestamp()
+        os.utime(remembered, (day, day))
+        note = "the index could not be reached; TensorFlow 2.21.0 is of an earlier build, "
+        note += f"resolved on {date}"
+        said.clear()
+        assert build_here(text, tmp_path, said.append) == replace(built, note=note)
+        assert said == [f"{text}: {note}"]
 
 
 @pytest.mark.parametrize("change", ["wheel", "word", "python", "folder", "memory"])

@@ -10,7 +10,7 @@ import pytest
 
 from bench.records.sides import Side
 from bench.records.trainings import Comparison, Trained, Trainings
-from bench.report.accuracy import accuracy_html, accuracy_table
+from bench.report.accuracy import accuracy_html, accuracy_table, notes
 from bench.report.accuracy_plots import losses_figure
 from bench.verdicts.accuracy import decide_all
 from lenet5.data import Subset
@@ -89,3 +89,12 @@ def test_a_report_without_seeds_has_an_empty_row(sets: list[Trainings]) -> None:
     nothing = [replace(item, seeds=()) for item in sets]
     decisions = decide_all(nothing, PAIRED)
     assert "INCONCLUSIVE" in accuracy_html(nothing, decisions, TEST, paired=True)
+
+
+def test_an_earlier_build_in_place_of_todays_is_told() -> None:
+    sets = [trainings("one", 3), trainings("other", 4)]
+    side = replace(sets[1].side, note="the index could not be reached")
+    sets[1] = replace(sets[1], side=side)
+    assert notes(sets) == ["other: the index could not be reached."]
+    page = accuracy_html(sets, decide_all(sets, PAIRED), TEST, paired=True)
+    assert "other: the index could not be reached." in page

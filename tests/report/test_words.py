@@ -114,6 +114,15 @@ def test_the_table_of_versions_has_the_imported_versions() -> None:
     ]
 
 
+def test_an_earlier_build_in_place_of_todays_is_told() -> None:
+    results = synthetic.results({LOOP: [0.0] * 4})
+    side = replace(results.candidates[0], note="the index could not be reached; ...")
+    told = f"{side.label}: the index could not be reached; ...."
+    results = replace(results, candidates=(side,))
+    assert told in notes(results)
+    assert told in table_text(results, decide(results))
+
+
 def test_a_problem_of_several_lines_keeps_its_layout() -> None:
     """In notes of the terminal's table; findings have it in one line."""
     said = (
