@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from bench import accuracy, numerics, seeds, speed
 from bench.environments import builds
-from bench.environments.builds import Built, EnvironmentProblem, default_cache
+from bench.environments.builds import Built, default_cache
+from bench.environments.commands import EnvironmentProblem
 from bench.environments.request import parse_request
 from bench.measure import capacity
 from bench.plans import speed as speed_plan

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.environments.builds import Built, EnvironmentProblem, build_candidates
+from bench.environments.builds import Built, build_candidates
+from bench.environments.commands import EnvironmentProblem
 from bench.environments.request import Request
 from bench.measure.numerics import compute_in
 from bench.measure.processes import WorkerError, interpreter_of

@@ -7,7 +7,8 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 from bench.engine import pursue
-from bench.environments.builds import Built, EnvironmentProblem
+from bench.environments.builds import Built
+from bench.environments.commands import EnvironmentProblem
 from bench.environments.request import Request
 from bench.measure import machine
 from bench.measure.processes import interpreter_of, private_folder

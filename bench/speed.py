@@ -13,7 +13,8 @@ from typing import Any
 from tqdm import tqdm
 
 from bench.engine import pursue
-from bench.environments.builds import Built, EnvironmentProblem, build_candidates
+from bench.environments.builds import Built, build_candidates
+from bench.environments.commands import EnvironmentProblem
 from bench.measure import machine
 from bench.measure.blocks import MeasuredBlock, measure_blocks
 from bench.measure.processes import Interpreter, interpreter_of, private_folder, running_on

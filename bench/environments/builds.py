@@ -14,15 +14,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tempfile
-import textwrap
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +29,8 @@ from typing import Any
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
+from bench.environments import commands
+from bench.environments.commands import EnvironmentProblem, uv_text
 from bench.environments.labels import tensorflow_version
 from bench.environments.request import Request, absolute
 from bench.environments.variables import clean_variables
@@ -45,12 +44,6 @@ _KEY_VERSION = 1  # an increment rebuilds all environments, after a change of th
 _IMPORT_SECONDS = 600
 _LEAST_PYTHON = (3, 10)
 _LONGEST_REASON = 300
-# Variables that could change the resolved packages; variables for indexes and caches are kept.
-_NOT_FOR_UV = (
-    *("CONDA_", "PYTHON", "VIRTUAL_ENV", "UV_BUILD_CONSTRAINT", "UV_CONSTRAINT", "UV_EXCLUDE"),
-    *("UV_OVERRIDE", "UV_PRERELEASE", "UV_PROJECT", "UV_PYTHON", "UV_REQUIRE_HASHES"),
-    *("UV_RESOLUTION", "UV_SYSTEM_PYTHON", "UV_TORCH_BACKEND", "UV_VENV_", "UV_WORKING_DIR"),
-)
 _NO_NETWORK = re.compile(r"Failed to (fetch|download)|network\s+was\s+disabled")
 _LIST = """
 import json, platform
@@ -79,13 +72,6 @@ except (AttributeError, ImportError):
     pass  # the lock has to tell it
 print(json.dumps(versions))
 """
-
-
-class EnvironmentProblem(Exception):  # noqa: N818 - a verdict on the environment, not a bug
-    """Failure to build an environment, or to import TensorFlow in it.
-
-    The first line names the request and the failure; uv's own lines follow, indented.
-    """
 
 
 @dataclass(frozen=True)
@@ -141,7 +127,17 @@ def build(request: Request, cache: Path, *, say: Callable[[str], None]) -> Built
             else:
                 version = platform.python_version()
                 python, lock, note = _from_cache(request, cache.absolute(), scratch, say)
-            versions = _check_import(python, request.settings, scratch)
+            try:
+                versions = _check_import(python, request.settings, scratch)
+            except EnvironmentProblem:
+                if request.interpreter is not None or not _is_damaged(python, scratch):
+                    raise
+                say(f"{request.text}: {python.parents[2]} is damaged")
+                (python.parents[2] / _COMPLETE).unlink()
+                python, lock, note = _from_cache(request, cache.absolute(), scratch, say)
+                versions = _check_import(python, request.settings, scratch)
+            if request.interpreter is None:
+                _note_import(python)
     except (EnvironmentProblem, InputError) as error:
         raise EnvironmentProblem(f"{request.text}: {error}") from None
     except OSError as error:
@@ -155,7 +151,9 @@ def _existing(python: Path, scratch: Path) -> tuple[Path, str, tuple[str, ...]]:
     if python.is_dir():
         raise EnvironmentProblem("is a folder, name the interpreter in it: bin/python")
     try:
-        done = _run([python, "-I", "-c", _LIST], clean_variables(scratch), scratch, _IMPORT_SECONDS)
+        done = commands.run(
+            [python, "-I", "-c", _LIST], clean_variables(scratch), scratch, _IMPORT_SECONDS
+        )
     except OSError as error:
         raise EnvironmentProblem(f"cannot be run: {error.strerror}") from None
     try:
@@ -231,7 +229,7 @@ def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict
     wanted, overrides = scratch / "requirements.in", scratch / "overrides.txt"
     wanted.write_text("\n".join(lines) + "\n", encoding="utf-8")
     overrides.write_text("\n".join(request.overrides) + "\n", encoding="utf-8")
-    done = _uv(
+    done = commands.uv(
         scratch,
         *("pip", "compile", wanted, "--python", sys.executable, "--no-header", "--no-annotate"),
         *(("--override", overrides) if request.overrides else ()),  # uv warns about an empty file
@@ -259,7 +257,7 @@ def _install(folder: Path, pins: Iterable[str], scratch: Path) -> Path:
             # Without compiled bytecode, the workload `import` would include the compilation.
             ("pip", "install", *to, "--no-deps", "--compile-bytecode", "-r", pinned),
         ):
-            done = _uv(scratch, *command)
+            done = commands.uv(scratch, *command)
             if done.returncode:
                 raise EnvironmentProblem(f"cannot be installed\n{uv_text(done.stderr)}")
     except BaseException:
@@ -284,6 +282,23 @@ def _built_before(cache: Path, remembered: Path) -> tuple[Path, tuple[str, ...]]
     return None
 
 
+def _is_damaged(python: Path, scratch: Path) -> bool:
+    """Returns whether TensorFlow was imported here before, but fails now without settings too."""
+    try:
+        _check_import(python, {}, scratch)
+    except EnvironmentProblem:
+        return bool(read_json(python.parents[2] / _COMPLETE).get("imported"))
+    return False
+
+
+def _note_import(python: Path) -> None:
+    """Notes the first successful import: a later failure is damage."""
+    complete = python.parents[2] / _COMPLETE
+    about = read_json(complete)
+    if not about.get("imported"):
+        write_json(complete, {**about, "imported": True})
+
+
 def _resolved_on(remembered: Path) -> str:
     """Returns the date of the last resolution, from the file's time in older caches."""
     date = datetime.fromtimestamp(remembered.stat().st_mtime, timezone.utc).date().isoformat()
@@ -294,11 +309,13 @@ def _check_import(python: Path, settings: Mapping[str, str], scratch: Path) -> d
     """Returns the versions printed by `_IMPORT`; ignores all other output."""
     variables = {**clean_variables(scratch), **settings}
     command = (python, "-I", "-c", _IMPORT)
-    done = _run(command, variables, scratch, _IMPORT_SECONDS)
+    done = commands.run(command, variables, scratch, _IMPORT_SECONDS)
     reason = ""
     if done.returncode < 0:  # C++ logs the reason of an abort at the lowest level only
         reason = f"{_FAILS}: killed by signal {-done.returncode}: "
-        done = _run(command, {**variables, "TF_CPP_MIN_LOG_LEVEL": "0"}, scratch, _IMPORT_SECONDS)
+        done = commands.run(
+            command, {**variables, "TF_CPP_MIN_LOG_LEVEL": "0"}, scratch, _IMPORT_SECONDS
+        )
     elif done.returncode and not done.stderr.strip():
         reason = f"{_FAILS}: exit status {done.returncode}"
     if reason or done.returncode:
@@ -309,51 +326,6 @@ def _check_import(python: Path, settings: Mapping[str, str], scratch: Path) -> d
             if isinstance(said, dict):
                 return {name: str(version) for name, version in said.items() if version}
     return {}
-
-
-def _uv(scratch: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    variables = {k: v for k, v in os.environ.items() if not k.startswith(_NOT_FOR_UV)}
-    # In a separate folder, uv finds the user's configuration, but no project's.
-    return _run([_find_uv(), *arguments, "--color", "never", "--no-progress"], variables, scratch)
-
-
-def _find_uv() -> str:
-    with contextlib.suppress(ImportError, FileNotFoundError):
-        from uv import find_uv_bin
-
-        return find_uv_bin()
-    if found := shutil.which("uv"):
-        return found
-    raise EnvironmentProblem("uv is required to build environments: pip install uv")
-
-
-def _run(
-    command: Sequence[str | Path],
-    variables: Mapping[str, str],
-    folder: Path,
-    seconds: float | None = None,
-) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            command,
-            env=dict(variables),
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise EnvironmentProblem(f"{command[0]} timed out after {seconds:g} s") from None
-
-
-def uv_text(message: str) -> str:
-    """Returns uv's stderr, with each line indented below the request's line."""
-    lines = [line.rstrip() for line in message.splitlines()]
-    text = "\n".join(lines).strip("\n") or "uv failed without a message"
-    return textwrap.indent(text, "  ")
 
 
 def _told(output: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bench.environments.builds import Built, EnvironmentProblem
+from bench.environments.builds import Built
+from bench.environments.commands import EnvironmentProblem
 from bench.environments.labels import Modules, is_for_cpus_only, labels, modules_of, packages_of
 from bench.environments.request import Request
 from lenet5.errors import InputError

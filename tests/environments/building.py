@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from bench.environments import builds
-from bench.environments.builds import Built, EnvironmentProblem, build
+from bench.environments import commands
+from bench.environments.builds import Built, build
+from bench.environments.commands import EnvironmentProblem
 from bench.environments.request import parse_request
 
 Completed = subprocess.CompletedProcess[str]
@@ -26,8 +27,8 @@ class Recorder:
     ) -> None:
         self.commands: list[list[str]] = []
         self.answers = dict(answers or {})
-        self._real = builds._run
-        monkeypatch.setattr(builds, "_run", self)
+        self._real = commands.run
+        monkeypatch.setattr(commands, "run", self)
 
     def __call__(self, command: Sequence[str | Path], *arguments: Any) -> Completed:
         words = [str(word) for word in command]

@@ -17,7 +17,8 @@ import pytest
 from filelock import FileLock
 
 from bench.environments import builds
-from bench.environments.builds import Built, uv_text
+from bench.environments.builds import Built
+from bench.environments.commands import uv_text
 from bench.environments.labels import labels
 from tests.environments.building import (
     Completed,
@@ -113,6 +114,42 @@ def test_an_environment_is_built_once_and_reused(
     assert build_here(f"./{wheel.name} TF_A=1", tmp_path, said.append).lock == built.lock
     assert recorder.kinds() == ["compile", "python"]
     assert len(said) == 1
+
+
+def test_a_damaged_environment_is_built_again(tmp_path: Path) -> None:
+    """Its folder is named, and settings that break TensorFlow are no damage."""
+    text, said = str(write_wheel(tmp_path)), list[str]()
+    first = build_here(text, tmp_path)
+    (module,) = first.python.parents[1].rglob("tensorflow/__init__.py")
+    module.unlink()  # it may be a link to the same file in uv's cache
+    module.write_text("import no_such_module\n")
+    second = build_here(text, tmp_path, said.append)
+    (folder,) = environments_in(tmp_path)
+    assert said == [f"{text}: {folder} is damaged", f"{text}: building in {folder}"]
+    assert second.python != first.python
+    assert not first.python.exists()
+    assert build_here(text, tmp_path) == second
+
+
+def test_an_environment_that_fails_from_the_start_is_not_built_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = str(write_wheel(tmp_path, "import no_such_module\n"))
+    recorder = Recorder(monkeypatch)
+    for _ in range(2):
+        assert "no_such_module" in problem(text, tmp_path)
+    assert recorder.kinds().count("install") == 1
+
+
+def test_settings_that_break_tensorflow_are_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "import os\nfrom tensorflow import keras\nassert 'TF_BAD' not in os.environ\n"
+    text = str(write_wheel(tmp_path, source))
+    build_here(text, tmp_path)
+    recorder = Recorder(monkeypatch)
+    assert "AssertionError" in problem(f"{text} TF_BAD=1", tmp_path)
+    assert "install" not in recorder.kinds()
 
 
 def test_a_changed_wheel_is_another_environment(tmp_path: Path) -> None:
