@@ -44,6 +44,12 @@ _KEY_VERSION = 1  # an increment rebuilds all environments, after a change of th
 _IMPORT_SECONDS = 600
 _LEAST_PYTHON = (3, 10)
 _LONGEST_REASON = 300
+# The user's uv.toml may choose indexes and caches, but not what a request resolves to.
+_AS_REQUESTED = (
+    *("--no-generate-hashes", "--no-universal", "--deps", "--strip-extras", "--strip-markers"),
+    *("--resolution", "highest", "--prerelease", "if-necessary-or-explicit"),
+)
+_NO_HASHES = ("--no-require-hashes", "--no-verify-hashes")
 _NO_NETWORK = re.compile(r"Failed to (fetch|download)|network\s+was\s+disabled")
 _LIST = """
 import json, platform
@@ -232,6 +238,7 @@ def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict
     done = commands.uv(
         scratch,
         *("pip", "compile", wanted, "--python", sys.executable, "--no-header", "--no-annotate"),
+        *_AS_REQUESTED,
         *(("--override", overrides) if request.overrides else ()),  # uv warns about an empty file
     )
     if done.returncode:
@@ -255,7 +262,7 @@ def _install(folder: Path, pins: Iterable[str], scratch: Path) -> Path:
         for command in (
             ("venv", home, "--python", sys.executable, "--no-project"),
             # Without compiled bytecode, the workload `import` would include the compilation.
-            ("pip", "install", *to, "--no-deps", "--compile-bytecode", "-r", pinned),
+            ("pip", "install", *to, "--no-deps", "--compile-bytecode", *_NO_HASHES, "-r", pinned),
         ):
             done = commands.uv(scratch, *command)
             if done.returncode:

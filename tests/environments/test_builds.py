@@ -272,6 +272,31 @@ def test_only_the_request_determines_the_environment(
     assert "helper==2" in build_here(str(wheel), tmp_path).lock
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "generate-hashes = true",
+        "require-hashes = true",
+        "verify-hashes = true",
+        "universal = true",
+        "no-deps = true",
+        "no-strip-markers = true",
+        'resolution = "lowest"',
+    ],
+)
+def test_the_users_uv_settings_do_not_change_a_build(
+    setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = write_wheel(tmp_path, requires=["helper; python_version > '3'"])
+    for version in ("1", "2"):
+        write_wheel(tmp_path / "links", "", distribution="helper", version=version)
+    (tmp_path / "config" / "uv").mkdir(parents=True)
+    (tmp_path / "config" / "uv" / "uv.toml").write_text(f"[pip]\n{setting}\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path / "links"))
+    assert "helper==2" in build_here(str(wheel), tmp_path).lock
+
+
 # Without network
 
 
