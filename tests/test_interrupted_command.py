@@ -124,7 +124,8 @@ def test_sigterm_keeps_the_finished_epochs(engine: str, tmp_path: Path) -> None:
     assert sorted(contents(tmp_path / "run")) == INTERRUPTED_RUN
     history = json.loads((tmp_path / "run/history.json").read_text())
     assert len(history["epochs"]) >= 2
-    assert list((tmp_path / "tmp").iterdir()) == []
+    left = {path.name for path in (tmp_path / "tmp").iterdir()}
+    assert left <= {"__pycache__"}  # of the modules that TensorFlow's AutoGraph generates
 
 
 def test_ctrl_c_before_training_leaves_nothing(
