@@ -40,7 +40,7 @@ from lenet5.run_directory import read_json, write_json
 
 _COMPLETE = "complete.json"
 _PYTHON = "bin/python"
-_KEY_VERSION = 1  # an increment rebuilds all environments, after a change of the build
+_KEY_VERSION = 2  # an increment rebuilds all environments, after a change of the build
 _IMPORT_SECONDS = 600
 _LEAST_PYTHON = (3, 10)
 _LONGEST_REASON = 300
@@ -49,6 +49,7 @@ _AS_REQUESTED = (
     *("--no-generate-hashes", "--no-universal", "--deps", "--strip-extras", "--strip-markers"),
     *("--resolution", "highest", "--prerelease", "if-necessary-or-explicit"),
 )
+_COPIED = ("--link-mode", "copy")
 _NO_HASHES = ("--no-require-hashes", "--no-verify-hashes")
 _NO_NETWORK = re.compile(r"Failed to (fetch|download)|network\s+was\s+disabled")
 _LIST = """
@@ -140,7 +141,8 @@ def build(request: Request, cache: Path, *, say: Callable[[str], None]) -> Built
                     raise
                 say(f"{request.text}: {python.parents[2]} is damaged")
                 (python.parents[2] / _COMPLETE).unlink()
-                python, lock, note = _from_cache(request, cache.absolute(), scratch, say)
+                cached = request, cache.absolute(), scratch, say
+                python, lock, note = _from_cache(*cached, anew=True)
                 versions = _check_import(python, request.settings, scratch)
             if request.interpreter is None:
                 _note_import(python)
@@ -176,9 +178,12 @@ def _existing(python: Path, scratch: Path) -> tuple[Path, str, tuple[str, ...]]:
 
 
 def _from_cache(
-    request: Request, cache: Path, scratch: Path, say: Callable[[str], None]
+    request: Request, cache: Path, scratch: Path, say: Callable[[str], None], *, anew: bool = False
 ) -> tuple[Path, tuple[str, ...], str]:
-    """Returns interpreter, lock and note of an environment; builds it unless it is cached."""
+    """Returns interpreter, lock and note of an environment; builds it unless it is cached.
+
+    With `anew`, uv downloads the packages again: its own cache may be damaged.
+    """
     wheels = {path: _sha256(Path(path)) for path in request.requirements if path.endswith(".whl")}
     asked = [wheels.get(requirement, requirement) for requirement in request.requirements]
     remembered = cache / "requests" / f"{_digest([asked, request.overrides])}.json"
@@ -204,7 +209,7 @@ def _from_cache(
     with locked(Path(f"{folder}.lock"), say, waiting):
         if (built := _complete(folder)) is None:
             say(f"{request.text}: building in {folder}")
-            home = _install(folder, pins.values(), scratch)
+            home = _install(folder, pins.values(), scratch, ("--reinstall",) if anew else ())
             about = {"request": request.text, "home": home.name, "lock": lock}
             write_json(folder / _COMPLETE, about)
             built = home / _PYTHON, lock
@@ -251,19 +256,35 @@ def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict
     return {local.get(line.partition(" @ ")[0], line): line for line in found}
 
 
-def _install(folder: Path, pins: Iterable[str], scratch: Path) -> Path:
-    """Creates an environment in a new subfolder."""
+def _install(folder: Path, pins: Iterable[str], scratch: Path, options: Sequence[str]) -> Path:
+    """Creates an environment in a new subfolder.
+
+    Its files are copies: an edit in another environment would reach the files of a link
+    (findings/uv_edit_reaches_other_environments.sh).
+    """
     # Never in an earlier subfolder: the uv of a killed process may still write to it.
     home = folder / uuid.uuid4().hex[:8]
     pinned = scratch / "requirements.txt"
     pinned.write_text("\n".join(pins) + "\n", encoding="utf-8")
     to = ("--python", home / _PYTHON)
+    steps: tuple[tuple[str | Path, ...], ...] = (
+        ("venv", home, "--python", sys.executable, "--no-project"),
+        # Without compiled bytecode, the workload `import` would include the compilation.
+        (
+            "pip",
+            "install",
+            *to,
+            "--no-deps",
+            "--compile-bytecode",
+            *_NO_HASHES,
+            *_COPIED,
+            *options,
+            "-r",
+            pinned,
+        ),
+    )
     try:
-        for command in (
-            ("venv", home, "--python", sys.executable, "--no-project"),
-            # Without compiled bytecode, the workload `import` would include the compilation.
-            ("pip", "install", *to, "--no-deps", "--compile-bytecode", *_NO_HASHES, "-r", pinned),
-        ):
+        for command in steps:
             done = commands.uv(scratch, *command)
             if done.returncode:
                 raise EnvironmentProblem(f"cannot be installed\n{uv_text(done.stderr)}")

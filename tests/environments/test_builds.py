@@ -121,7 +121,6 @@ def test_a_damaged_environment_is_built_again(tmp_path: Path) -> None:
     text, said = str(write_wheel(tmp_path)), list[str]()
     first = build_here(text, tmp_path)
     (module,) = first.python.parents[1].rglob("tensorflow/__init__.py")
-    module.unlink()  # it may be a link to the same file in uv's cache
     module.write_text("import no_such_module\n")
     second = build_here(text, tmp_path, said.append)
     (folder,) = environments_in(tmp_path)
@@ -129,6 +128,19 @@ def test_a_damaged_environment_is_built_again(tmp_path: Path) -> None:
     assert second.python != first.python
     assert not first.python.exists()
     assert build_here(text, tmp_path) == second
+
+
+def test_an_edit_in_one_environment_reaches_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does where uv links files to its cache."""
+    monkeypatch.setenv("UV_LINK_MODE", "hardlink")
+    wheel, helper = write_wheel(tmp_path), write_wheel(tmp_path, "", distribution="helper")
+    one, other = build_here(str(wheel), tmp_path), build_here(f"{wheel} {helper}", tmp_path)
+    (module,) = one.python.parents[1].rglob("tensorflow/keras.py")
+    module.write_text("edited = True\n")
+    code = "from tensorflow import keras; keras.layers"
+    subprocess.run([other.python, "-I", "-B", "-c", code], check=True)
 
 
 def test_an_environment_that_fails_from_the_start_is_not_built_again(
