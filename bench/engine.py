@@ -32,10 +32,11 @@ def pursue(
         RuntimeError: the plan repeats tasks without a record, so the loop would not end.
     """
     while tasks := plan(state):
-        before = state
+        has_record = False
         with closing(execute(tasks)) as records:
             for record in records:
+                has_record = True
                 state = keep(state, record)
-        if state is before:
+        if not has_record:
             raise RuntimeError(f"no record of {tasks}")
     return state

@@ -163,7 +163,7 @@ def _treat_sigterm_as_ctrl_c(config: pytest.Config) -> None:
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
 
         def restore() -> None:
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # None: not of Python
 
         config.add_cleanup(restore)
 

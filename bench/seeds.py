@@ -129,7 +129,7 @@ def train_reference(
         def keep(found: Trainings, done: TrainedSeed) -> Trainings:
             if done.trained.crashed:
                 failed.append(done.trained)
-                return replace(found)
+                return found
             side = with_told(found.side, done.said)
             now = replace(found.with_seed(done.trained), side=side)
             on_sets([now])

@@ -1,7 +1,7 @@
 """The command `lenet5`; checks every argument before it imports TensorFlow.
 
 Exit status: 0 success, 1 training diverged, 2 invalid input or full disk, 130 interrupted by
-Ctrl-C, 141 broken pipe (`| head`).
+Ctrl-C or SIGTERM, 141 broken pipe (`| head`).
 """
 
 from __future__ import annotations

@@ -188,6 +188,7 @@ class _Sharing:
         while self._thread.is_alive() and not self._session.shouldfail:
             self._thread.join(0.1)
             self.log()
+        self.log()  # of a process that had ended already
         if self._session.shouldfail:
             raise self._session.Failed(self._session.shouldfail)
 
@@ -204,6 +205,8 @@ class _Sharing:
             item = left.pop(0)
             report = pytest.TestReport(item.nodeid, item.location, {}, "failed", told, "call")
             item.config.hook.pytest_runtest_logreport(report=report)
+            if self._session.shouldfail:
+                raise self._session.Failed(self._session.shouldfail)
         else:
             warnings.warn(pytest.PytestWarning(told), stacklevel=1)
         return [left] if left else []

@@ -67,3 +67,9 @@ def test_an_error_while_keeping_closes_the_executor() -> None:
 def test_a_plan_without_an_end_is_an_error() -> None:
     with pytest.raises(RuntimeError, match=r"no record of \[1\]"):
         pursue(0, lambda _: [1], lambda _: doubled([]), lambda state, _: state)
+
+
+def test_a_record_may_leave_the_state_as_it_is() -> None:
+    """The plan may end after a failure that is not kept."""
+    planned = iter([[1], []])
+    assert pursue(0, lambda _: next(planned), doubled, lambda state, _: state) == 0
