@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from lenet5.errors import InputError
+from lenet5.history import Checkpoint
 from lenet5.recipe import Recipe
 from lenet5.runtime import restores_best_weights_at_the_end
 
@@ -21,6 +23,30 @@ def build_early_stopping(recipe: Recipe) -> Any:
         patience=recipe.epochs if recipe.patience is None else recipe.patience,
         restore_best_weights=True,
     )
+
+
+def replay(callback: Any, model: tf.keras.Model, checkpoint: Checkpoint) -> None:
+    """Brings the callback to the state after a checkpoint's epochs, by their validation losses.
+
+    The callback keeps its state in other attributes in each Keras. The model then has the
+    checkpoint's best weights.
+
+    Args:
+        callback: callback from `build_early_stopping`, after its `on_train_begin`.
+        model: the callback's model.
+        checkpoint: finished epochs and best weights.
+
+    Raises:
+        InputError: the weights do not fit the model.
+    """
+    shapes = [
+        [weight.shape for weight in ws] for ws in (model.get_weights(), checkpoint.best_weights)
+    ]
+    if shapes[0] != shapes[1]:
+        raise InputError("the checkpoint is damaged, or of another model")
+    model.set_weights(list(checkpoint.best_weights))
+    for index, epoch in enumerate(checkpoint.epochs):
+        callback.on_epoch_end(index, {"val_loss": epoch.validation_loss})
 
 
 def restore_best_weights(

@@ -15,10 +15,18 @@ import numpy as np
 import tensorflow as tf
 
 from lenet5.data import Subset, normalise
-from lenet5.early_stopping import build_early_stopping, restore_best_weights
-from lenet5.history import DivergenceError, Epoch, History, Progress, TrainingInterrupted
+from lenet5.early_stopping import build_early_stopping, replay, restore_best_weights
+from lenet5.history import (
+    Checkpoint,
+    DivergenceError,
+    Epoch,
+    History,
+    Progress,
+    TrainingInterrupted,
+)
 from lenet5.model import build_for
 from lenet5.recipe import Recipe
+from lenet5.runtime import read_values, restore
 from lenet5.steps import build_evaluation, build_step_loop, epoch_order
 
 _SECONDS_PER_CALL = 0.25  # bounds the delay of Ctrl-C and of the progress bar
@@ -32,7 +40,9 @@ def train(
     *,
     on_progress: Callable[[Progress], None],
     on_epoch: Callable[[Epoch], None],
+    on_checkpoint: Callable[[Checkpoint], None],
     clock: Callable[[], float] = time.perf_counter,
+    resume: Checkpoint | None = None,
 ) -> tuple[tf.keras.Model, History]:
     """Trains LeNet-5 in the graph; arguments, result and errors as in `training.train`."""
     trained = model = build_for(recipe, seed)
@@ -46,6 +56,8 @@ def train(
     rates = recipe.learning_rates(recipe.epochs * steps_per_epoch)
     run_steps(np.zeros(0, np.int32), rates, 0, 0)  # traces outside the first epoch's time
     evaluate()
+    if resume is not None:
+        restore(run_steps.variables, resume.variables)
 
     def train_epoch(epoch: int) -> tuple[float, float]:
         order = epoch_order(len(labels), seed, epoch)
@@ -71,15 +83,25 @@ def train(
             steps = max(1, min(2 * steps, int(_SECONDS_PER_CALL / seconds_per_step)))
         return loss, correct / len(labels)
 
+    early_stopping = build_early_stopping(recipe)
     history = run_epochs(
         model,
-        build_early_stopping(recipe),
+        early_stopping,
         epochs=recipe.epochs,
         train_epoch=train_epoch,
         validate=evaluate,
         learning_rate=lambda epoch: float(rates[epoch * steps_per_epoch - 1]),
         on_epoch=on_epoch,
+        on_history=lambda history: on_checkpoint(
+            Checkpoint(
+                history.epochs,
+                history.train_seconds,
+                tuple(early_stopping.best_weights),
+                read_values(run_steps.variables),
+            )
+        ),
         clock=clock,
+        resume=resume,
     )
     return model, history
 
@@ -93,7 +115,9 @@ def run_epochs(
     validate: Callable[[], tuple[float, float]],
     learning_rate: Callable[[int], float] = lambda _: math.nan,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
+    on_history: Callable[[History], None] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
+    resume: Checkpoint | None = None,
 ) -> History:
     """Trains until the epochs run out or Keras's early stopping ends training.
 
@@ -105,7 +129,9 @@ def run_epochs(
         validate: returns validation loss and accuracy of the current model.
         learning_rate: returns the rate of an epoch's last step, for the history.
         on_epoch: called after each epoch.
+        on_history: called with the history so far after each epoch but the last.
         clock: monotonic clock, in seconds.
+        resume: checkpoint to continue from; the model's other variables have its state already.
 
     Returns:
         The history; the model has the weights of the best epoch.
@@ -118,9 +144,14 @@ def run_epochs(
     model.stop_training = False
     early_stopping.set_model(model)
     early_stopping.on_train_begin()
-    started = clock()
+    if resume is not None:
+        history = History(resume.epochs, train_seconds=resume.train_seconds)
+        weights = model.get_weights()
+        replay(early_stopping, model, resume)
+        model.set_weights(weights)
+    started = clock() - history.train_seconds
     try:
-        for epoch in range(1, epochs + 1):
+        for epoch in range(len(history.epochs) + 1, epochs + 1):
             epoch_started = clock()
             training_loss, training_accuracy = train_epoch(epoch)
             train_seconds = clock() - epoch_started
@@ -142,6 +173,8 @@ def run_epochs(
             on_epoch(record)
             if model.stop_training:
                 break
+            if epoch < epochs:
+                on_history(history)
         early_stopping.on_train_end()
     except KeyboardInterrupt:
         history = replace(

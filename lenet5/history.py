@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -49,6 +51,31 @@ class History:
     train_seconds: float = 0.0
     stopped_early: bool = False
     interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State of a training after its last finished epoch.
+
+    A training that continues from it ends with the same weights as without a pause.
+
+    Attributes:
+        epochs: finished epochs, in order.
+        train_seconds: wall time so far, with validation.
+        best_weights: the model's weights after its best epoch, float32.
+        variables: weights, optimiser's variables and random states, in the engine's order; empty
+            once the training has ended.
+    """
+
+    epochs: tuple[Epoch, ...]
+    train_seconds: float
+    best_weights: tuple[np.ndarray, ...]
+    variables: tuple[np.ndarray, ...]
+
+    @property
+    def ended(self) -> bool:
+        """Whether the training has ended, so that only its best weights are needed."""
+        return not self.variables
 
 
 @dataclass(frozen=True)

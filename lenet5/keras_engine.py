@@ -29,16 +29,31 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from lenet5.augmentation import distort_randomly, distorts
+from lenet5.augmentation import augment
 from lenet5.data import CLASSES, Subset, normalise
-from lenet5.early_stopping import build_early_stopping, restore_best_weights
-from lenet5.history import DivergenceError, Epoch, History, Progress, TrainingInterrupted
+from lenet5.early_stopping import build_early_stopping, replay, restore_best_weights
+from lenet5.history import (
+    Checkpoint,
+    DivergenceError,
+    Epoch,
+    History,
+    Progress,
+    TrainingInterrupted,
+)
 from lenet5.model import build_for
-from lenet5.recipe import AUGMENTATION_STREAM, STREAMS_PER_SEED, Recipe
-from lenet5.runtime import steps_per_execution, weight_averages_callback
+from lenet5.recipe import Recipe
+from lenet5.runtime import (
+    random_states,
+    read_values,
+    restorable_dropout,
+    restore,
+    steps_per_execution,
+    weight_averages_callback,
+)
 
 _STEPS_PER_CALL = 16  # bounds the delay of Ctrl-C and of the progress bar
 _VALIDATION_BATCH = 1000
+_EPOCHS_PER_SEED = 1001  # keys of the order; longer runs share some with the next seed
 
 
 def train(
@@ -49,16 +64,21 @@ def train(
     *,
     on_progress: Callable[[Progress], None],
     on_epoch: Callable[[Epoch], None],
+    on_checkpoint: Callable[[Checkpoint], None],
     clock: Callable[[], float] = time.perf_counter,
+    resume: Checkpoint | None = None,
 ) -> tuple[tf.keras.Model, History]:
     """Trains LeNet-5 by `fit`; arguments, result and errors as in `training.train`.
 
     Sets the seeds of Python, NumPy and TensorFlow, like `tf.keras.utils.set_random_seed`.
     """
-    tf.keras.utils.set_random_seed(seed)
+    # Not 0: `Dataset.shuffle` then rejects a tensor as its seed
+    # (findings/tf_data_tensor_seed_needs_a_global_seed.sh).
+    tf.keras.utils.set_random_seed(seed + 1)
     steps_per_epoch = math.ceil(len(training.labels) / recipe.batch_size)
     steps = recipe.epochs * steps_per_epoch
-    model = build_for(recipe, seed)
+    with restorable_dropout():
+        model = build_for(recipe, seed)
     compile_model(model, recipe, steps, steps_per_call=_STEPS_PER_CALL)
     rate = learning_rate(recipe, steps)
     early_stopping = build_early_stopping(recipe)
@@ -72,24 +92,44 @@ def train(
         on_epoch,
         clock,
     )
+    if resume is not None:
+        recorder.epochs.extend(resume.epochs)
+    earlier_seconds = 0.0 if resume is None else resume.train_seconds
+    checkpoints = _Checkpoints(
+        early_stopping,
+        resume,
+        lambda: on_checkpoint(
+            Checkpoint(
+                tuple(recorder.epochs),
+                earlier_seconds + clock() - started,
+                tuple(early_stopping.best_weights),
+                read_values(_variables(model)),
+            )
+        ),
+    )
+    epoch = tf.Variable(len(recorder.epochs), dtype=tf.int64, trainable=False)
     averages = [weight_averages_callback()] if recipe.average_decay > 0 else []
     started = clock()
     interrupted = False
     try:
         model.fit(
-            batches(recipe, training, seed),
+            batches(recipe, training, seed, epoch),
             epochs=recipe.epochs,
+            initial_epoch=len(recorder.epochs),
             validation_data=(normalise(validation.images), targets(recipe, validation.labels)),
             validation_batch_size=_VALIDATION_BATCH,
-            # Averages come first, so that early stopping keeps them. The recorder comes last, so
-            # that an epoch is kept before Ctrl-C can interrupt its report.
-            callbacks=[*averages, early_stopping, recorder],
+            # Averages come first, so that early stopping keeps them, and checkpoints the trained
+            # weights. The recorder comes last, so that an epoch is kept before Ctrl-C can interrupt
+            # its report.
+            callbacks=[EpochCounter(epoch), *averages, early_stopping, checkpoints, recorder],
             shuffle=False,  # the batches are shuffled already
             verbose=0,
         )
     except KeyboardInterrupt:
+        if resume is not None and early_stopping.best_weights is None:
+            raise  # before the checkpoint was restored: there is nothing new
         interrupted = True
-    train_seconds = clock() - started
+    train_seconds = earlier_seconds + clock() - started
     epochs = tuple(recorder.epochs)
     history = History(
         epochs=epochs,
@@ -182,8 +222,17 @@ class WarmUp(tf.keras.optimizers.schedules.LearningRateSchedule):  # type: ignor
         return {"first": self.first, "steps": self.steps, "then": self.then}
 
 
-def batches(recipe: Recipe, subset: Subset, seed: int) -> tf.data.Dataset:
+def batches(recipe: Recipe, subset: Subset, seed: int, epoch: tf.Variable) -> tf.data.Dataset:
     """Returns a subset's images in batches, each once per epoch, shuffled and distorted anew.
+
+    Seed and epoch key the order, seed and step the distortions. Both are independent of the number
+    of iterators: some versions of Keras make two per epoch.
+
+    Args:
+        recipe: gives the batch size and the distortions.
+        subset: images and labels.
+        seed: seed of the run.
+        epoch: int64 scalar, number of the epoch from 0; read at the beginning of each iteration.
 
     Returns:
         Batches of float32 images (n, 28, 28, 1) in [0, 1] and targets; the last one may be smaller.
@@ -191,18 +240,33 @@ def batches(recipe: Recipe, subset: Subset, seed: int) -> tf.data.Dataset:
     # Tensors outside the map: constants inside it would be copied into its graph.
     images = tf.convert_to_tensor(normalise(subset.images))
     labels = tf.convert_to_tensor(targets(recipe, subset.labels))
-    order = tf.data.Dataset.range(len(subset.labels)).shuffle(len(subset.labels), seed=seed)
-    chosen = order.batch(recipe.batch_size)
-    if not distorts(recipe):
-        return chosen.map(lambda batch: _take(images, labels, batch)).prefetch(1)
+    count = len(subset.labels)
+    steps = math.ceil(count / recipe.batch_size)
 
-    def take_and_distort(batch: Any, key: Any) -> tuple[Any, Any]:
-        taken, taken_labels = _take(images, labels, batch)
-        return distort_randomly(taken, recipe, key), taken_labels
+    def order_of_epoch(_: Any) -> Any:
+        this = epoch.read_value()
+        order = tf.data.Dataset.range(count).shuffle(count, seed=seed * _EPOCHS_PER_SEED + this)
+        return order.batch(recipe.batch_size).enumerate(this * steps)
 
-    stream = seed * STREAMS_PER_SEED + AUGMENTATION_STREAM
-    keys = tf.data.Dataset.random(seed=stream, rerandomize_each_iteration=True).batch(2)
-    return tf.data.Dataset.zip((chosen, keys)).map(take_and_distort).prefetch(1)
+    def take(step: Any, batch: Any) -> tuple[Any, Any]:
+        taken = augment(tf.gather(images, batch), recipe, seed, step)
+        return taken, tf.gather(labels, batch)
+
+    order = tf.data.Dataset.range(1).flat_map(order_of_epoch)
+    known = order.apply(tf.data.experimental.assert_cardinality(steps))
+    return known.map(take).prefetch(1)
+
+
+class EpochCounter(tf.keras.callbacks.Callback):  # type: ignore[misc]
+    """Sets the epoch of `batches` at the beginning of each epoch."""
+
+    def __init__(self, epoch: tf.Variable) -> None:
+        super().__init__()
+        self._epoch = epoch
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's names
+        """Sets the epoch, counted from 0."""
+        self._epoch.assign(epoch)
 
 
 def targets(recipe: Recipe, labels: np.ndarray) -> np.ndarray:
@@ -216,8 +280,35 @@ def targets(recipe: Recipe, labels: np.ndarray) -> np.ndarray:
     return np.asarray(tf.keras.utils.to_categorical(labels, CLASSES), np.float32)
 
 
-def _take(images: Any, labels: Any, batch: Any) -> tuple[Any, Any]:
-    return tf.gather(images, batch), tf.gather(labels, batch)
+def _variables(model: tf.keras.Model) -> list[Any]:
+    """Returns all variables that training changes, of the compiled model and its optimiser."""
+    model.optimizer.build(model.trainable_variables)
+    return [*model.weights, *model.optimizer.variables, *random_states(model)]
+
+
+class _Checkpoints(tf.keras.callbacks.Callback):  # type: ignore[misc]
+    """Restores a checkpoint, and takes one at the beginning of each further epoch.
+
+    Then, no averages are in place of the trained weights.
+    """
+
+    def __init__(
+        self, early_stopping: Any, resume: Checkpoint | None, take: Callable[[], None]
+    ) -> None:
+        super().__init__()
+        self._early_stopping = early_stopping
+        self._resume = resume
+        self._first = 0 if resume is None else len(resume.epochs)
+        self._take = take
+
+    def on_train_begin(self, logs: Any = None) -> None:  # noqa: ARG002 - Keras's names
+        if self._resume is not None:
+            replay(self._early_stopping, self.model, self._resume)
+            restore(_variables(self.model), self._resume.variables)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's names
+        if epoch > self._first:
+            self._take()
 
 
 class _Recorder(tf.keras.callbacks.Callback):  # type: ignore[misc]

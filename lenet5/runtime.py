@@ -11,9 +11,11 @@ import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lenet5.errors import InputError
 
@@ -145,11 +147,67 @@ def weight_averages_callback() -> Any:
     return SwapAverages()
 
 
+@contextlib.contextmanager
+def restorable_dropout() -> Iterator[None]:
+    """Lets Keras 2 build Dropout layers with random states that can be restored.
+
+    By default, the state of its Dropout is inside TensorFlow's kernel, where no program can read
+    it. The Dropout of Keras 3 has a restorable state.
+    """
+    import tensorflow as tf
+
+    backend = getattr(tf.keras.backend, "experimental", None)
+    if backend is None or backend.is_tf_random_generator_enabled():
+        yield
+        return
+    backend.enable_tf_random_generator()
+    try:
+        yield
+    finally:
+        backend.disable_tf_random_generator()
+
+
+def random_states(model: Any) -> list[Any]:
+    """Returns the variables with the random states of the model's Dropout layers.
+
+    Args:
+        model: model built under `restorable_dropout`.
+    """
+    states = []
+    for layer in model.layers:
+        if hasattr(layer, "seed_generator"):  # Keras 3
+            states.append(layer.seed_generator.state)
+        elif getattr(layer, "_random_generator", None) is not None:
+            states.append(layer._random_generator._generator.state)
+    return states
+
+
+def restore(variables: Sequence[Any], values: Sequence[Any]) -> None:
+    """Assigns the values of a checkpoint to variables of a model and its optimiser.
+
+    Raises:
+        InputError: number, shape or type of the values do not fit the variables.
+    """
+    kinds = [
+        [(item.shape, str(item.dtype)) for item in items]
+        for items in (read_values(variables), values)
+    ]
+    if kinds[0] != kinds[1]:
+        raise InputError("the checkpoint is damaged, or of another model")
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def read_values(variables: Sequence[Any]) -> tuple[Any, ...]:
+    """Returns the values of variables as NumPy arrays, for a checkpoint."""
+    return tuple(np.array(variable.numpy()) for variable in variables)
+
+
 def save_model(model: Any, path: Path) -> None:
     """Writes a model in Keras's zip format, which is not the default of Keras 2.12."""
     old = keras_version().startswith("2.12.")
     # In a temporary folder: after a failure, Keras 3.4 leaves its weights next to the file.
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".", suffix=".partial") as scratch:
         whole = Path(scratch) / path.name
         model.save(str(whole), **({"save_format": "keras_v3"} if old else {}))
         whole.replace(path)

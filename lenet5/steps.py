@@ -7,6 +7,7 @@ parts are not Keras's: the keyed dropout masks, and TensorFlow's fused kernel of
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,25 @@ from lenet5.runtime import trainable_tensors
 _EVALUATION_BATCH = 1000
 
 RunSteps = Callable[[np.ndarray, np.ndarray, int, int], tuple[np.ndarray, int]]
+
+
+@dataclass(frozen=True)
+class StepLoop:
+    """Trains many steps in one call into the graph.
+
+    Attributes:
+        run_steps: function of `build_step_loop`; a call of the loop calls it.
+        variables: weights, moments of Adam and averages: all that a step changes.
+    """
+
+    run_steps: RunSteps
+    variables: tuple[tf.Variable, ...]
+
+    def __call__(
+        self, order: np.ndarray, rates: np.ndarray, first_step: int, steps: int
+    ) -> tuple[np.ndarray, int]:
+        """Trains steps; arguments and result as in `build_step_loop`."""
+        return self.run_steps(order, rates, first_step, steps)
 
 
 def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
@@ -73,8 +93,8 @@ def build_step_loop(
     labels: np.ndarray,
     seed: int,
     average: tf.keras.Model | None = None,
-) -> RunSteps:
-    """Builds the function that trains many steps in one call into the graph.
+) -> StepLoop:
+    """Builds the loop that trains many steps in one call into the graph.
 
     Adam is TensorFlow's fused kernel with Keras's formula:
     lr_t = lr * sqrt(1 - beta_2 ** t) / (1 - beta_1 ** t), w -= lr_t * m / (sqrt(v) + epsilon).
@@ -163,7 +183,8 @@ def build_step_loop(
                 own.assign(averages.average(weight))
         return losses.numpy(), int(correct)
 
-    return run_steps
+    shadows = [] if average is None else [averages.average(weight) for weight in weights]
+    return StepLoop(run_steps, (*weights, *means, *squares, *shadows))
 
 
 def build_evaluation(

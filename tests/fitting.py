@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from bench.verdicts import numpy_lenet5
 from bench.verdicts.numpy_lenet5 import Weights
-from lenet5.keras_engine import compile_model
+from lenet5.data import Subset
+from lenet5.keras_engine import EpochCounter, batches, compile_model
 from lenet5.model import build_for
 from lenet5.recipe import Recipe
 from lenet5.recipes import RECIPES
@@ -172,6 +173,17 @@ def build_lenet5(recipe: Recipe, steps: int, weights: Weights) -> tf.keras.Model
     compile_model(model, recipe, steps)
     model.set_weights(weights)
     return model
+
+
+def fit_batches(
+    model: tf.keras.Model, recipe: Recipe, subset: Subset, *, seed: int, epochs: int, **options: Any
+) -> dict[str, list[float]]:
+    """Trains a compiled model on the engine's batches; returns Keras's history."""
+    epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+    options = {"epochs": epochs, "callbacks": [EpochCounter(epoch)], "verbose": 0, **options}
+    shuffled = batches(recipe, subset, seed, epoch)
+    history: dict[str, list[float]] = model.fit(shuffled, shuffle=False, **options).history
+    return history
 
 
 def build_regression(

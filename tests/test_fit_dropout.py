@@ -10,11 +10,12 @@ import pytest
 import tensorflow as tf
 
 from lenet5.data import Subset
-from lenet5.keras_engine import batches, compile_model
+from lenet5.keras_engine import compile_model
 from lenet5.model import build_for
 from lenet5.recipe import ENGINES, Recipe
 from lenet5.recipes import RECIPES
 from lenet5.training import train
+from tests.fitting import fit_batches
 from tests.watching import Tape
 
 UNITS, ROWS, STEPS, EPOCHS = 400, 16, 3, 2
@@ -209,13 +210,9 @@ def lenet(noise: Subset) -> tuple[Around, Around]:
             layers.append(layer)
     model = tf.keras.Sequential(layers)
     compile_model(model, LENET, steps=10)
-    model.fit(
-        batches(LENET, noise, seed=2),
-        epochs=2,
-        validation_data=(noise.images / np.float32(255), noise.labels.astype(np.int32)),
-        shuffle=False,
-        verbose=0,
-    )
+    pixels = noise.images / np.float32(255)
+    validation = (pixels, noise.labels.astype(np.int32))
+    fit_batches(model, LENET, noise, seed=2, epochs=2, validation_data=validation)
     return around
 
 

@@ -14,13 +14,14 @@ import tensorflow as tf
 from bench.verdicts import numpy_lenet5
 from bench.verdicts.numpy_lenet5 import Weights
 from lenet5.data import Subset, normalise
-from lenet5.keras_engine import batches, targets
+from lenet5.keras_engine import targets
 from lenet5.model import build_for
 from tests.fitting import (
     build_regression,
     draw_features,
     draw_images,
     draw_weights,
+    fit_batches,
     lenet5_gradients,
     lenet5_recipe,
     one_hot,
@@ -96,7 +97,7 @@ def test_the_engines_batches_give_the_same_step(smooth: tf.keras.Model) -> None:
     recipe = lenet5_recipe(batch_size=20, label_smoothing=0.2)
     weights = draw_weights(12)
     smooth.set_weights(weights)
-    smooth.fit(batches(recipe, subset, seed=5), epochs=1, shuffle=False, verbose=0)
+    fit_batches(smooth, recipe, subset, seed=5, epochs=1)
     moved = [old - new for old, new in zip(weights, smooth.get_weights(), strict=True)]
     assert targets(recipe, subset.labels).tolist() == one_hot(subset.labels, 10).tolist()
     exact = lenet5_gradients(0.0)(

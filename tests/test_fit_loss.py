@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from lenet5.data import Subset, normalise
-from lenet5.keras_engine import batches, targets
+from lenet5.keras_engine import targets
 from tests.fitting import (
     CLASSES,
     Recorder,
@@ -24,6 +24,7 @@ from tests.fitting import (
     draw_features,
     draw_images,
     draw_weights,
+    fit_batches,
     lenet5_losses,
     lenet5_penalty,
     lenet5_recipe,
@@ -95,9 +96,7 @@ def test_the_engines_batches_contain_every_image_once(
     subset = Subset(random.randint(0, 256, (19, 28, 28, 1)).astype(np.uint8), np.arange(19) % 10)
     recipe = lenet5_recipe(label_smoothing=smoothing, batch_size=8)
     weights = lenet5.get_weights()
-    history = lenet5.fit(
-        batches(recipe, subset, seed=3), epochs=2, shuffle=False, verbose=0
-    ).history
+    history = fit_batches(lenet5, recipe, subset, seed=3, epochs=2)
     truth = one_hot(subset.labels, 10, smoothing)
     expected = lenet5_losses(weights, normalise(subset.images), truth).mean()
     expected += lenet5_penalty(weights, 0.01)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from bench.verdicts import numpy_lenet5
 from bench.verdicts.numpy_lenet5 import Weights
 from lenet5.data import Subset, normalise
-from lenet5.keras_engine import batches, targets
+from lenet5.keras_engine import targets
 from tests.fitting import (
     CLASSES,
     Recorder,
@@ -21,6 +21,7 @@ from tests.fitting import (
     draw_features,
     draw_images,
     draw_weights,
+    fit_batches,
     lenet5_recipe,
     one_hot,
     regression_gradients,
@@ -96,12 +97,8 @@ def test_the_engines_batches_count_every_image_once(
     labels = numpy_lenet5.forward(weights, normalise(pixels)).probabilities.argmax(axis=1)
     labels[[1, 5, 6, 20, 26]] = (labels[[1, 5, 6, 20, 26]] + 1) % 10
     recipe = lenet5_recipe(label_smoothing=smoothing, batch_size=_BATCH)
-    history = lenet5.fit(
-        batches(recipe, Subset(pixels, labels.astype(np.uint8)), seed=1),
-        epochs=2,
-        shuffle=False,
-        verbose=0,
-    ).history
+    subset = Subset(pixels, labels.astype(np.uint8))
+    history = fit_batches(lenet5, recipe, subset, seed=1, epochs=2)
     assert history["accuracy"] == pytest.approx([22 / 27] * 2, abs=1e-6)
 
 

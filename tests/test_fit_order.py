@@ -13,12 +13,12 @@ import tensorflow as tf
 
 from lenet5 import keras_engine
 from lenet5.data import Subset
-from lenet5.keras_engine import batches
 from lenet5.model import build_for
 from lenet5.recipe import Recipe
 from lenet5.recipes import RECIPES
 from lenet5.runtime import keras_version, steps_per_execution
 from lenet5.training import train
+from tests.fitting import fit_batches
 from tests.watching import Tape, bits
 
 COUNT, SIZE = 250, 100
@@ -95,7 +95,7 @@ def engine_fit(filmed: Filmed, recipe: Recipe, subset: Subset, seed: int) -> lis
     """Returns the images of all steps in two epochs of `fit` on the engine's batches."""
     filmed.clear()
     tf.keras.utils.set_random_seed(seed)
-    filmed.model.fit(batches(recipe, subset, seed), epochs=2, shuffle=False, verbose=0)
+    fit_batches(filmed.model, recipe, subset, seed=seed, epochs=2)
     return list(filmed.images.trained)
 
 

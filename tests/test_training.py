@@ -18,7 +18,7 @@ from lenet5.history import DivergenceError, Epoch, History, Progress, TrainingIn
 from lenet5.model import build_model
 from lenet5.recipe import ENGINES
 from lenet5.recipes import RECIPES
-from lenet5.steps import RunSteps, build_step_loop, epoch_order
+from lenet5.steps import StepLoop, build_step_loop, epoch_order
 from lenet5.training import train
 
 SHORT = RECIPES["fast"].with_overrides({"epochs": 2, "batch_size": 100})
@@ -82,7 +82,7 @@ def test_the_graph_takes_the_small_last_batch_along(
     handed: list[np.ndarray] = []
     build = build_step_loop
 
-    def spying(*arguments: object) -> RunSteps:
+    def spying(*arguments: object) -> StepLoop:
         run_steps = build(*arguments)  # type: ignore[arg-type]
 
         def spy(
@@ -93,7 +93,7 @@ def test_the_graph_takes_the_small_last_batch_along(
             handed.append(order)
             return losses, correct
 
-        return spy
+        return replace(run_steps, run_steps=spy)
 
     monkeypatch.setattr(graph_engine, "build_step_loop", spying)
     train(SHORT, *small, seed=1, engine="graph")
@@ -275,7 +275,7 @@ def test_the_requested_engine_trains(
     for engine, answer in answers.items():
         monkeypatch.setitem(training._TRAIN, engine, lambda *_, answer=answer, **__: answer)
     more: dict[str, Any] = {} if asked is None else {"engine": asked}
-    assert train(SHORT, *small, seed=5, **more) is answers[asked or "keras"]
+    assert train(SHORT, *small, seed=5, **more) == answers[asked or "keras"]
 
 
 def test_an_unknown_engine_is_refused(small: tuple[Subset, Subset]) -> None:

@@ -146,14 +146,14 @@ MUTATIONS = (
     Mutation(
         "no shuffling, engine keras",
         "keras_engine.py",
-        ".shuffle(len(subset.labels), seed=seed)",
+        ".shuffle(count, seed=seed * _EPOCHS_PER_SEED + this)",
         "",
     ),
     Mutation(
         "the same order in every epoch, engine keras",
         "keras_engine.py",
-        ".shuffle(len(subset.labels), seed=seed)",
-        ".shuffle(len(subset.labels), seed=seed, reshuffle_each_iteration=False)",
+        "seed * _EPOCHS_PER_SEED + this",
+        "seed * _EPOCHS_PER_SEED",
     ),
     Mutation(
         "a schedule over twice the steps, engine keras",
