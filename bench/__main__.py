@@ -33,6 +33,7 @@ from bench.records.trainings import (
     Comparison,
     Trainings,
     holds_trainings,
+    is_begun,
     keeping,
     read_comparison,
     read_trainings,
@@ -262,7 +263,7 @@ def _add_run(
     empty = speed.empty_results(terms, built, code="")
     folder = speed_error_rates.bank_folder(cache, bank, empty)
     folder.mkdir(parents=True, exist_ok=True)
-    others = [results.read(path) for path in sorted(folder.glob("*.jsonl"))[:1]]
+    others = [results.read(path) for path in speed_error_rates.files(folder)[:1]]
     path = results.default_results(folder)
 
     with results.keeping(path, cache) as keep:
@@ -308,7 +309,7 @@ def _reference(options: argparse.Namespace) -> int:
             recipe,
             builds.build(request, default_cache(os.environ), say=print),
             _mnist(),
-            _only_set(path) if path.stat().st_size else None,  # the file is open and may be new
+            _only_set(path) if is_begun(path) else None,
             on_sets,
             engine=options.engine,
             seeds=wanted,

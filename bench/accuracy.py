@@ -13,7 +13,14 @@ from bench.environments.builds import build_candidates
 from bench.measure import capacity
 from bench.plans.seeds import AccuracyTerms, read_accuracy_terms
 from bench.records import results
-from bench.records.trainings import Comparison, Trainings, keeping, read_reference
+from bench.records.trainings import (
+    KIND,
+    Comparison,
+    Trainings,
+    keeping,
+    read_reference,
+    unfinished,
+)
 from bench.report.accuracy import accuracy_html, accuracy_table, headline, notes
 from bench.report.pages import markdown, message_html
 from bench.seeds import train_comparison
@@ -27,14 +34,22 @@ from lenet5.errors import InputError
 class AccuracyExperiment:
     """Experiment of `pytest bench --seeds`; `bench.plugin` has tests and exit status."""
 
-    def __init__(self, terms: AccuracyTerms, results_path: Path, processes: int) -> None:
+    def __init__(
+        self,
+        terms: AccuracyTerms,
+        results_path: Path,
+        processes: int,
+        before: Sequence[Trainings] | None = None,
+    ) -> None:
         """Prepares a comparison.
 
         Args:
             terms: terms of the comparison.
             results_path: ledger, which receives every finished seed.
             processes: number of parallel trainings.
+            before: sets of an interrupted comparison of the same terms.
         """
+        self._before = before
         self._terms = terms
         self.results_path = results_path
         self._processes = processes
@@ -63,8 +78,16 @@ class AccuracyExperiment:
             asked_margin=option.accuracy_margin,
         )
         path = option.results or results.default_results(project / "reports", "accuracy")
-        results.check_new(path)
-        return cls(terms, path, capacity.processes(option.processes))
+        interrupted = unfinished(path)
+        if interrupted is None:
+            results.check_new(path, KIND)
+            before = None
+        else:
+            before, comparison = interrupted
+            if comparison != terms.comparison:
+                told = "holds an unfinished comparison with other terms: choose another --results"
+                raise InputError(f"{path}: {told}")
+        return cls(terms, path, capacity.processes(option.processes), before)
 
     def header(self) -> str:
         """Returns the terms in one line."""
@@ -89,7 +112,8 @@ class AccuracyExperiment:
         """Builds the environments, trains the selected candidates, and stores every finished seed.
 
         Raises:
-            InputError: the reference is missing, or the disk is full.
+            InputError: the reference is missing, the results to resume differ in conditions,
+                another process appends to them, or the disk is full.
             KeyboardInterrupt: after the last seed was stored.
         """
         self._places = [
@@ -102,10 +126,9 @@ class AccuracyExperiment:
         if terms.baseline is None:
             reference = read_reference(terms.recipe.name, terms.engine, else_give="--baseline")
         requests = [*filter(None, [terms.baseline]), *terms.candidates]
-        built = build_candidates(requests, cache, tqdm.write)
         total = len(requests) * terms.seeds
         with (
-            keeping(self.results_path, cache, terms.comparison) as keep,
+            keeping(self.results_path, cache, terms.comparison, self._before) as keep,
             tqdm(total=total, disable=None, unit="seed", leave=False) as bar,
         ):
 
@@ -115,7 +138,16 @@ class AccuracyExperiment:
                 own = sets if reference is None else sets[1:]
                 bar.update(sum(len(item.seeds) for item in own) - bar.n)
 
-            train_comparison(terms, built, reference, dataset, on_sets, processes=self._processes)
+            sets = train_comparison(
+                terms,
+                build_candidates(requests, cache, tqdm.write),
+                reference,
+                dataset,
+                on_sets,
+                processes=self._processes,
+                before=self._before,
+            )
+            keep(sets, complete=True)
 
     def outcomes(self) -> Mapping[Any, Outcome]:
         """Returns the outcome of every selected candidate."""

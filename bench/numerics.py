@@ -55,7 +55,8 @@ def _quantities(answer: _Answer) -> Quantities | str:
 def _outcome(request: str, answer: _Answer, truth: Quantities) -> Outcome:
     if isinstance(answer, Exception):
         is_there = isinstance(answer, WorkerError) and answer.has_started
-        return Outcome(Verdict.FAIL, f"{request}: {answer}", is_there=is_there)
+        told = answer.told if isinstance(answer, WorkerError) else str(answer)
+        return Outcome(Verdict.FAIL, f"{request}: {told}", is_there=is_there)
     wrong = beyond(deviations(by_name(answer), truth), TOLERANCES)
     verdict = Verdict.FAIL if wrong else Verdict.PASS
     return Outcome(verdict, f"{request}: {'; '.join(wrong) or 'within the tolerances'}")

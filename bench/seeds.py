@@ -33,6 +33,7 @@ def train_comparison(
     on_sets: OnSets,
     *,
     processes: int,
+    before: Sequence[Trainings] | None = None,
 ) -> list[Trainings]:
     """Trains seeds up to each look, for candidates without a decision.
 
@@ -43,11 +44,13 @@ def train_comparison(
         dataset: MNIST.
         on_sets: receives all sets at the start and after each seed.
         processes: number of parallel trainings.
+        before: sets to resume.
 
     Returns:
         The set of the baseline or reference, then one of each candidate.
 
     Raises:
+        InputError: `before` has other environments, or another machine, recipe, split or code.
         KeyboardInterrupt: after `on_sets` received the last finished seed.
     """
     requests = [*filter(None, [terms.baseline]), *terms.candidates]
@@ -57,6 +60,8 @@ def train_comparison(
         if reference is not None:
             label = f"the reference ({reference.side.label})"
             sets.insert(0, replace(reference, side=replace(reference.side, label=label)))
+        if before is not None:
+            sets = _resumed(before, sets, has_reference=reference is not None)
         on_sets(sets)
         first = 0 if reference is None else 1
         sides = {
@@ -163,12 +168,35 @@ def _begun(
 
 def _check_same(before: Trainings, now: Trainings) -> None:
     """Raises InputError unless more seeds may join a reference."""
+    if unlike := _unlike(before, now):
+        raise InputError(f"the existing reference {unlike}; {_ANEW}")
+
+
+def _unlike(before: Trainings, now: Trainings) -> str:
+    """Returns why no more seeds may join a set; empty if they may."""
     if unlike := difference(before.side, now.side):
-        reason = f"is of another environment: {unlike}"
-    elif before.machine != now.machine:
-        reason = "is of another machine"
-    elif unlike := differs(before, now):
-        reason = f"differs: {unlike}"
-    else:
-        return
-    raise InputError(f"the existing reference {reason}; {_ANEW}")
+        return f"is of another environment: {unlike}"
+    if before.machine != now.machine:
+        return "is of another machine"
+    return differs(before, now).removeprefix("the reference ")
+
+
+def _resumed(
+    before: Sequence[Trainings], now: Sequence[Trainings], *, has_reference: bool
+) -> list[Trainings]:
+    """Returns the earlier sets; an environment without seeds is begun anew."""
+    requests = [[item.side.request for item in sets] for sets in (before, now)]
+    if requests[0] != requests[1]:
+        raise InputError("the existing results are of other environments; choose another --results")
+    sets = []
+    for place, (one, other) in enumerate(zip(before, now, strict=True)):
+        if place == 0 and has_reference:
+            if one != other:
+                raise InputError("the reference has changed; choose another --results")
+        elif one.seeds:
+            if unlike := _unlike(one, other):
+                raise InputError(f"{one.side.label} {unlike}; choose another --results")
+            sets.append(replace(one, problem=other.problem))
+            continue
+        sets.append(other)
+    return sets

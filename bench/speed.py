@@ -20,7 +20,14 @@ from bench.measure.blocks import MeasuredBlock, measure_blocks
 from bench.measure.processes import Interpreter, interpreter_of, private_folder, running_on
 from bench.measure.worker_files import prepare_folder
 from bench.measure.workers import BASE, Bench
-from bench.plans.speed import Plan, Terms, next_blocks, read_terms, terms_to_resume
+from bench.plans.speed import (
+    Plan,
+    Terms,
+    next_blocks,
+    read_terms,
+    terms_to_resume,
+    unlike_terms,
+)
 from bench.records import results
 from bench.records.blocks import Block, Results, WorkloadTerms
 from bench.records.sides import difference, named_sides, with_told
@@ -82,8 +89,11 @@ class SpeedExperiment:
             project=project,
         )
         path = option.results or results.default_results(project / "reports")
-        results.check_new(path)
-        return cls(terms, path)
+        interrupted = results.unfinished(path)
+        if interrupted is not None and (unlike := unlike_terms(interrupted, terms)):
+            told = f"holds an unfinished comparison with {unlike}: choose another --results"
+            raise InputError(f"{path}: {told}")
+        return cls(terms, path, interrupted)
 
     def header(self) -> str:
         """Returns the terms in one line."""
@@ -106,7 +116,8 @@ class SpeedExperiment:
         """Builds the environments, measures the selected tests, and stores every finished block.
 
         Raises:
-            InputError: the results to resume differ in conditions, or the disk is full.
+            InputError: the results to resume differ in conditions, another process appends to
+                them, or the disk is full.
             KeyboardInterrupt: after the last block was stored.
         """
         terms = self._terms
@@ -117,7 +128,8 @@ class SpeedExperiment:
         names = {name for each in wanted for name in each}
         workloads = {name: spec for name, spec in terms.workloads.items() if name in names}
         terms = replace(terms, workloads=workloads)
-        built = build_candidates((terms.baseline, *terms.candidates), cache, say)
+        if self._before is not None and not set(workloads) <= set(self._before.workloads):
+            raise InputError(f"{self.results_path}: holds a comparison of fewer workloads")
         budget = terms.budget_seconds * sum(map(bool, wanted))
         with (
             results.keeping(self.results_path, cache, self._before) as keep,
@@ -134,6 +146,7 @@ class SpeedExperiment:
                     if bar.disable:
                         say(line)
 
+            built = build_candidates((terms.baseline, *terms.candidates), cache, say)
             measure(terms, built, wanted, dataset.training, on_results, before=self._before)
 
     def outcomes(self) -> Mapping[Any, Outcome]:

@@ -19,7 +19,6 @@ import re
 import shutil
 import sys
 import sysconfig
-import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +31,9 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from bench.environments import commands
 from bench.environments.commands import EnvironmentProblem, uv_text
 from bench.environments.labels import tensorflow_version
+from bench.environments.lifeline import IS_LINUX, lifeline
 from bench.environments.request import Request, absolute
+from bench.environments.scratch import scratch_folder
 from bench.environments.variables import clean_variables
 from lenet5.errors import InputError
 from lenet5.locks import locked
@@ -125,10 +126,8 @@ def build(request: Request, cache: Path, *, say: Callable[[str], None]) -> Built
         EnvironmentProblem: the build or the import of TensorFlow failed.
     """
     try:
-        with tempfile.TemporaryDirectory(
-            prefix="lenet5-bench-", ignore_cleanup_errors=True
-        ) as folder:
-            scratch, note = Path(folder), ""
+        with scratch_folder() as scratch:
+            note = ""
             if request.interpreter is not None:
                 python, version, lock = _existing(request.interpreter, scratch)
             else:
@@ -336,7 +335,8 @@ def _resolved_on(remembered: Path) -> str:
 def _check_import(python: Path, settings: Mapping[str, str], scratch: Path) -> dict[str, str]:
     """Returns the versions printed by `_IMPORT`; ignores all other output."""
     variables = {**clean_variables(scratch), **settings}
-    command = (python, "-I", "-c", _IMPORT)
+    ends_with_us = lifeline() if IS_LINUX else ""  # elsewhere it ends after the import
+    command = (python, "-I", "-c", ends_with_us + _IMPORT)
     done = commands.run(command, variables, scratch, _IMPORT_SECONDS)
     reason = ""
     if done.returncode < 0:  # C++ logs the reason of an abort at the lowest level only

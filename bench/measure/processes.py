@@ -1,4 +1,7 @@
-"""Worker processes from the parent's side: start, commands, timeouts and cleanup."""
+"""Worker processes from the parent's side: start, commands, timeouts and cleanup.
+
+A worker may do anything: an answer is checked, its size is limited, and so is its printed output.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +14,27 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from bench.environments.builds import Built
+from bench.environments.lifeline import IS_LINUX, STDIN, lifeline
+from bench.environments.scratch import scratch_folder
 from bench.environments.variables import clean_variables
+from bench.measure import answers
+from bench.measure.endings import ended, in_one_line, kills_for_memory, state_of, tail
 from lenet5.run_directory import writing
 
 _BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); from bench.worker.main import main; "
     "main(int(sys.argv[2]), int(sys.argv[3]))"
-)
+)  # the worker's main asks Linux to kill it with this process
 _HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _IMPORT = "import tensorflow as tf; tf.keras.layers"
-_OUTPUT_LINES = 10
+_LONGEST_ANSWER = 2**26  # bytes; the numerics problem's answer has about 6 MB
 
 
 class WorkerError(Exception):
@@ -34,7 +42,7 @@ class WorkerError(Exception):
 
     Attributes:
         reason: one line.
-        output: last lines printed by the worker.
+        output: last lines printed by the worker, without control characters.
         gone: whether the process has ended.
         has_started: whether the worker had answered `start`, if the caller knows.
     """
@@ -46,6 +54,12 @@ class WorkerError(Exception):
         self.reason = reason
         self.output = output
         self.gone = gone
+
+    @property
+    def told(self) -> str:
+        """The reason in one line; of an ended process also its last printed line."""
+        last = self.output.rpartition("\n")[2].strip() if self.gone else ""
+        return f"{self.reason}; it last printed: {last}" if last else self.reason
 
 
 @dataclass(frozen=True)
@@ -70,10 +84,10 @@ def private_folder() -> Iterator[Path]:
     Raises:
         InputError: the folder cannot be created.
     """
-    with writing(Path(tempfile.gettempdir())):
-        made = tempfile.TemporaryDirectory(prefix="lenet5-bench-", ignore_cleanup_errors=True)
-    with made as name:
-        yield Path(name)
+    with contextlib.ExitStack() as stack:
+        with writing(Path(tempfile.gettempdir())):
+            folder = stack.enter_context(scratch_folder())
+        yield folder
 
 
 class Worker:
@@ -91,29 +105,32 @@ class Worker:
 
         Raises:
             WorkerError: the interpreter cannot be run.
+            InputError: its log cannot be written, for example because the disk is full.
         """
-        ours, theirs = socket.socketpair()
-        self._channel = ours
-        self._buffer = b""
         self._log = folder / f"worker-{time.monotonic_ns()}.log"
+        self._buffer = bytearray()
+        self._asked: deque[str] = deque()
+        self._kills_for_memory = kills_for_memory()
         parent = str(os.getpid())
-        with theirs, self._opened_log() as log:
+        boot = _BOOT if IS_LINUX else lifeline() + _BOOT
+        with contextlib.ExitStack() as stack:
+            self._channel, theirs = socket.socketpair()
+            stack.enter_context(theirs)
+            failing = stack.enter_context(contextlib.ExitStack())
+            failing.callback(self._channel.close)
+            with writing(self._log):
+                log = stack.enter_context(self._log.open("wb"))
             self._process = _spawn(
-                [*_isolated(interpreter), _BOOT, str(folder), str(theirs.fileno()), parent],
+                [*_isolated(interpreter), boot, str(folder), str(theirs.fileno()), parent],
                 interpreter,
                 folder,
                 _HUGE_PAGES if huge_pages else {},
+                stdin=STDIN,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=[theirs.fileno()],
             )
-
-    def _opened_log(self) -> BinaryIO:
-        try:
-            return self._log.open("wb")
-        except OSError as error:
-            self._channel.close()
-            raise WorkerError(f"{self._log} cannot be written: {error.strerror}") from None
+            failing.pop_all()
 
     def __enter__(self) -> Worker:
         return self
@@ -137,13 +154,19 @@ class Worker:
 
     def send(self, do: str, **arguments: Any) -> None:
         """Sends a command; `receive` returns its answer."""
+        self._asked.append(do)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `receive` reports it
             self._channel.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
 
     def receive(self, seconds: float) -> dict[str, Any]:
-        """Waits for an answer and returns it."""
+        """Waits for an answer and returns it.
+
+        Raises:
+            WorkerError: as `ask`.
+        """
         deadline = time.monotonic() + seconds
-        while b"\n" not in self._buffer:
+        end = self._buffer.find(b"\n")
+        while end < 0:
             self._channel.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
                 received = self._channel.recv(65536)
@@ -153,8 +176,13 @@ class Worker:
                 received = b""
             if not received:
                 raise WorkerError(self._ended(), self.output())
+            end = received.find(b"\n")
+            end = end if end < 0 else end + len(self._buffer)
             self._buffer += received
-        line, _, self._buffer = self._buffer.partition(b"\n")
+            if len(self._buffer) > _LONGEST_ANSWER and not 0 <= end <= _LONGEST_ANSWER:
+                raise self._invalid(f"more than {_LONGEST_ANSWER >> 20} MiB without an end of line")
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
         return self._checked(line)
 
     def stop(self) -> None:
@@ -180,14 +208,21 @@ class Worker:
         """Waits up to `seconds` for an answer; returns whether `receive` has data."""
         return b"\n" in self._buffer or bool(select.select([self._channel], [], [], seconds)[0])
 
-    def hung(self, seconds: float) -> WorkerError:
-        """Kills a process without an answer in `seconds`; returns the error to raise."""
+    def hung(self, seconds: float, *, is_ours: bool = False) -> WorkerError:
+        """Kills a process without an answer in `seconds`; returns the error to raise.
+
+        Args:
+            seconds: the time limit.
+            is_ours: whether this process has stopped it, so that its state says nothing.
+        """
+        state = "" if is_ours else state_of(self.pid)
         self._kill()
-        return WorkerError(f"timed out after {seconds:g} s", self.output())
+        part = ", after a part of an answer" if self._buffer else ""
+        return WorkerError(f"timed out after {seconds:g} s{state}{part}", self.output())
 
     def output(self) -> str:
         """Returns the last lines printed by the process."""
-        return _tail(self._log)
+        return tail(self._log)
 
     def interrupt(self) -> None:
         """Kills the process from another thread; a waiting `receive` raises WorkerError."""
@@ -200,28 +235,41 @@ class Worker:
         self._log.unlink(missing_ok=True)
 
     def _checked(self, line: bytes) -> dict[str, Any]:
+        do = self._asked.popleft() if self._asked else ""
         try:
             answer = json.loads(line)
-            error = answer.get("error")
-        except (ValueError, AttributeError):
-            self._kill()
-            raise WorkerError("sent an invalid answer", self.output()) from None
-        if error is not None:
-            raise WorkerError(error, self.output(), gone=False)
-        return dict(answer)
+        except (ValueError, RecursionError):
+            raise self._invalid("not JSON") from None
+        error = answer.get("error") if isinstance(answer, dict) else None
+        if isinstance(error, str):
+            raise WorkerError(in_one_line(error), self.output(), gone=False)
+        try:
+            return answers.checked(do, answer)
+        except ValueError as problem:
+            raise self._invalid(str(problem)) from None
+
+    def _invalid(self, problem: str) -> WorkerError:
+        """Kills a process that cannot be understood; returns the error to raise."""
+        self._kill()
+        return WorkerError(f"sent an invalid answer: {in_one_line(problem)}", self.output())
 
     def _ended(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=10)
         code = self._process.poll()
+        part = ", after a part of an answer" if self._buffer else ""
         if code is None:
             self._kill()
-            return "closed its channel"
-        return f"killed by {_signal_name(-code)}" if code < 0 else f"ended with status {code}"
+            return f"closed its channel{part}"
+        if code == -signal.SIGKILL and kills_for_memory() > self._kills_for_memory:
+            return f"killed by SIGKILL while the system ran out of memory{part}"
+        return ended(code) + part
 
     def _kill(self) -> None:
         self._process.kill()
         self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
 
 def time_running(start: float, end: float, pauses: Sequence[tuple[float, float]]) -> float:
@@ -244,15 +292,20 @@ def time_import(
 
     Raises:
         WorkerError: the process failed, or took longer than `seconds`.
+        InputError: its log cannot be written.
     """
     log = folder / "import.log"
-    with running_on(cores), log.open("wb") as output:
+    command = [*_isolated(interpreter), lifeline() + _IMPORT]
+    with writing(log):
+        opened = log.open("wb")
+    with running_on(cores), opened as output:
         start = time.perf_counter()
         process = _spawn(
-            [*_isolated(interpreter), _IMPORT],
+            command,
             interpreter,
             folder,
             {},
+            stdin=STDIN,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -260,12 +313,15 @@ def time_import(
         code = process.wait(timeout=seconds)
         wall_seconds = time.perf_counter() - start
     except subprocess.TimeoutExpired:
-        raise WorkerError(f"timed out after {seconds:g} s", _tail(log)) from None
+        told = f"timed out after {seconds:g} s{state_of(process.pid)}"
+        raise WorkerError(told, tail(log)) from None
     finally:
         process.kill()
         process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
     if code != 0:
-        raise WorkerError(f"ended with status {code}", _tail(log))
+        raise WorkerError(ended(code), tail(log))
     return wall_seconds
 
 
@@ -300,7 +356,6 @@ def _spawn(
                 "TF_CPP_MIN_LOG_LEVEL": str(interpreter.log_level),
                 **interpreter.settings,
             },
-            stdin=subprocess.DEVNULL,
             start_new_session=True,  # only the parent handles Ctrl-C
             **options,
         )
@@ -310,18 +365,6 @@ def _spawn(
 
 def _isolated(interpreter: Interpreter) -> list[str]:
     return [str(interpreter.python), "-I", "-c"]
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join(lines[-_OUTPUT_LINES:])
 
 
 def interpreter_of(built: Built) -> Interpreter:

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bench.measure.endings import in_one_line
 from bench.measure.processes import Interpreter, Worker, WorkerError
 from bench.records import ledger
-from bench.records.trainings import SeedTask, Trained
+from bench.records.trainings import SeedTask, Trained, check_trained
 
 _START_SECONDS = 300.0
 _EPOCH_SECONDS = 60.0  # ten times the duration of an epoch on a slow core
@@ -75,10 +76,9 @@ def train_seeds(
                         seed=task.seed,
                         engine=task.engine,
                     )
-                    del answer["idle_cpu_seconds"]
-                    return replace(_read(answer), retried=retried), said
+                    return replace(_read(answer, task.seed), retried=retried), said
             except WorkerError as error:
-                reason = error.reason
+                reason = error.told
                 retried = retried or reason
         failed.add(task.place)
         fault = Trained(
@@ -105,11 +105,17 @@ def train_seeds(
             raise
 
 
-def _read(answer: Mapping[str, Any]) -> Trained:
+def _read(answer: Mapping[str, Any], seed: int) -> Trained:
     try:
-        return ledger.made(Trained, answer)
+        trained = ledger.made(Trained, answer)
+        check_trained(trained)
+        if trained.seed != seed:
+            raise ValueError(f"it trained seed {trained.seed} instead of {seed}")
+        if len(trained.digits) not in (0, trained.images):
+            raise ValueError("it has not one digit per image")
     except ValueError as error:
-        raise WorkerError(f"sent an invalid answer: {error}") from None
+        raise WorkerError(f"sent an invalid answer: {in_one_line(str(error))}") from None
+    return trained
 
 
 @contextlib.contextmanager

@@ -166,14 +166,17 @@ class Workers:
                     if has_answer:
                         answers[place] = worker.receive(self._limits.slice_seconds)
                     elif ran[place] >= self._limits.slice_seconds:
-                        raise worker.hung(self._limits.slice_seconds)
+                        raise worker.hung(self._limits.slice_seconds, is_ours=True)
                 except WorkerError as error:
                     errors[place] = error
                 self._leave_core_alone(stopped_at[place] - start)
-        _raise_first(errors)
         for place, answer in answers.items():
             # From the worker's own start and end: its answer may arrive a turn after the slice.
             answer["value"] = time_running(answer["start"], answer["end"], pauses[place])
+            if not answer["value"] > 0:
+                told = "sent an invalid answer: a slice within its own pauses"
+                errors[place] = WorkerError(told, workers[place].output(), gone=False)
+        _raise_first(errors)
         return answers
 
     def ask(self, place: int, do: str, **arguments: Any) -> dict[str, Any]:

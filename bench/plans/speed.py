@@ -215,6 +215,33 @@ def terms_to_resume(found: Results, budget_seconds: float = DEFAULT_BUDGET_SECON
     )
 
 
+def unlike_terms(found: Results, terms: Terms) -> str:
+    """Returns the first difference between the terms of results and other terms; empty for none.
+
+    The results may have fewer workloads, if `-k` selected some.
+
+    Raises:
+        InputError: a workload has changed, or the results lack options.
+    """
+    stored = terms_to_resume(found, terms.budget_seconds)
+    own = {n: (spec.margin or terms.margin, spec.gated) for n, spec in terms.workloads.items()}
+    kept = {name: (spec.margin, spec.gated) for name, spec in stored.workloads.items()}
+    for what, one, other in (
+        ("another baseline", stored.baseline.text, terms.baseline.text),
+        ("other candidates", _texts(stored.candidates), _texts(terms.candidates)),
+        ("another budget", found.options.get("budget_seconds"), terms.budget_seconds),
+        ("another number of threads", stored.threads, terms.threads),
+        ("other workloads or margins", kept, {name: own.get(name) for name in kept}),
+    ):
+        if one != other:
+            return what
+    return ""
+
+
+def _texts(requests: Iterable[Request]) -> list[str]:
+    return [request.text for request in requests]
+
+
 def _kept_options(found: Results) -> dict[str, Any]:
     kinds = {"threads": int, "seed": int, "pair_seconds": float}
     try:

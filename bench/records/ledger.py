@@ -1,11 +1,13 @@
 """A ledger: a header with the terms, then one record per line, appended and flushed to disk.
 
 A kill loses at most the line being written: a reader drops it, and the next writer truncates it. A
-later header replaces an earlier one.
+later header replaces an earlier one. A file without a whole header counts as new. Size of the file,
+length of a line and depth of its JSON are limited.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import math
@@ -25,6 +27,9 @@ from lenet5.run_directory import writing, written_whole
 
 SCHEMA = 3
 HEADER, END = "header", "end"
+MOST_BYTES = 2**29  # of a file; a comparison of ten environments has about 10 MB
+LONGEST_LINE = 2**26
+DEEPEST = 30  # levels of lists and tables; records have up to 7
 # JSON lacks these numbers; a loss of NaN is a finding, not damage.
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -65,7 +70,7 @@ class Ledger:
         """
         with writing(self._path):
             if not self._file.tell():
-                self._write(_line("ledger", {"kind": self._kind, "schema": SCHEMA}))
+                self._write(_opening(self._kind))
             self._write(_line(name, content))
             os.fsync(self._file.fileno())
 
@@ -88,20 +93,59 @@ def appending(path: Path, kind: str, cache: Path) -> Iterator[Ledger]:
             written.
     """
     with _only_writer(path, cache):
-        if path.exists():
+        if path.exists() and is_begun(path, kind):
             read(path, kind)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("ab", buffering=0)
         with file:
+            _hold(file, path)
             with writing(path):
-                file.truncate(path.read_bytes().rfind(b"\n") + 1)
-                file.seek(0, os.SEEK_END)
+                _repair_end(file, path.read_bytes())
             try:
                 yield Ledger(file, path, kind)
             finally:
                 if not file.tell():
-                    path.unlink()
+                    path.unlink(missing_ok=True)
+
+
+def is_begun(path: Path, kind: str) -> bool:
+    """Returns whether a file holds more than the torn beginning of a ledger.
+
+    A process killed before its first record leaves nothing, or a part of the first two lines.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    opening = _opening(kind)
+    content = _bytes_of(path)
+    if opening.startswith(content):
+        return False
+    rest = content.removeprefix(opening)
+    return len(rest) == len(content) or b"\n" in rest or _record(rest) is not None
+
+
+def _hold(file: FileIO, path: Path) -> None:
+    """Locks the file itself too: another process may have its locks in another cache."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_same = os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        is_same = False
+    except OSError:  # some network file systems have no locks
+        return
+    if not is_same:  # the other process removed its empty file meanwhile
+        raise _busy(path)
+
+
+def _repair_end(file: FileIO, content: bytes) -> None:
+    """Completes a last line that lacks only its end; removes any other torn line."""
+    start = content.rfind(b"\n") + 1
+    if _record(content[start:]) is None:
+        file.truncate(start)
+    elif content[start:]:
+        file.write(b"\n")
+    file.seek(0, os.SEEK_END)
 
 
 def write(path: Path, kind: str, records: Iterable[Record]) -> None:
@@ -110,9 +154,9 @@ def write(path: Path, kind: str, records: Iterable[Record]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    lines = [_line(*record) for record in (("ledger", {"kind": kind, "schema": SCHEMA}), *records)]
+    lines = [_line(*record) for record in records]
     with written_whole(path) as partial:
-        partial.write_bytes(b"".join(lines))
+        partial.write_bytes(b"".join([_opening(kind), *lines]))
 
 
 def read(path: Path, kind: str) -> Content:
@@ -173,20 +217,31 @@ def _only_writer(path: Path, cache: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise InputError(f"{path}: another process appends to it: wait until it ends") from None
+            raise _busy(path) from None
     try:
         yield
     finally:
         lock.release()
 
 
-def _lines(path: Path) -> list[Any]:
-    """Returns the first line's content, then a record or None for each other line."""
+def _busy(path: Path) -> InputError:
+    return InputError(f"{path}: another process appends to it: wait until it ends")
+
+
+def _bytes_of(path: Path) -> bytes:
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    first, *lines = text.split(b"\n")
+    if len(content) > MOST_BYTES:
+        raise InputError(f"{path}: is larger than {MOST_BYTES >> 20} MiB, the limit of a ledger")
+    return content
+
+
+def _lines(path: Path) -> list[Any]:
+    """Returns the first line's content, then a record or None for each other line."""
+    first, *lines = _bytes_of(path).split(b"\n")
     opening = _record(first)
     if opening is None or opening[0] != "ledger" or not isinstance(opening[1], dict):
         raise InputError(f"{path}: is damaged or not a ledger")
@@ -196,16 +251,22 @@ def _lines(path: Path) -> list[Any]:
 
 
 def _record(line: bytes) -> Record | None:
+    if len(line) > LONGEST_LINE:
+        return None
     try:
         content = json.loads(line, parse_constant=_refuse)
         ((name, value),) = content.items()
+        return name, _with_numbers(value, DEEPEST)
     except (ValueError, AttributeError, RecursionError):
         return None
-    return name, _with_numbers(value)
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _opening(kind: str) -> bytes:
+    return _line("ledger", {"kind": kind, "schema": SCHEMA})
 
 
 def _line(name: str, content: object) -> bytes:
@@ -228,13 +289,17 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _with_numbers(value: Any) -> Any:
+def _with_numbers(value: Any, levels: int) -> Any:
     """Restores numbers that are not finite; they occur only in lists of numbers."""
+    if not levels:
+        raise ValueError("the JSON is nested too deeply")
     if isinstance(value, dict):
-        return {key: _with_numbers(item) for key, item in value.items()}
+        return {key: _with_numbers(item, levels - 1) for key, item in value.items()}
     if isinstance(value, list):
         return [
-            _NOT_FINITE.get(item, item) if isinstance(item, str) else _with_numbers(item)
+            _NOT_FINITE.get(item, item)
+            if isinstance(item, str)
+            else _with_numbers(item, levels - 1)
             for item in value
         ]
     return value

@@ -5,6 +5,7 @@ Verdicts are not stored: `python -m bench verdict FILE` recomputes them from the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -26,14 +27,16 @@ _LEAST, _MOST = 1e-12, 1e12  # range of seconds, MiB, margins
 Keep = Callable[[Results], None]
 
 
-def check_new(path: Path) -> None:
+def check_new(path: Path, kind: str = KIND) -> None:
     """Rejects an existing results file, and an unwritable folder.
+
+    A file left by a process that was killed before its first record counts as new.
 
     Raises:
         InputError: the file exists, or its folder cannot be created or written.
     """
     try:
-        there = path.exists()
+        there = path.exists() and not (path.is_file() and not ledger.is_begun(path, kind))
         if not there:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=path.parent):
@@ -42,6 +45,28 @@ def check_new(path: Path) -> None:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
     if there:
         raise InputError(f"{path}: exists, results are never overwritten; choose another --results")
+
+
+def is_begun(path: Path) -> bool:
+    """Returns whether a file holds more than the torn beginning of a killed process.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return ledger.is_begun(path, KIND)
+
+
+def unfinished(path: Path) -> Results | None:
+    """Returns the results of an interrupted comparison; None for a new file.
+
+    Raises:
+        InputError: the file is something else, or complete, or as `check_new`.
+    """
+    with contextlib.suppress(InputError):
+        if ledger.kind_of(path) == KIND and not (found := read(path)).complete:
+            return found
+    check_new(path)
+    return None
 
 
 def write(path: Path, results: Results) -> None:
@@ -69,7 +94,8 @@ def keeping(path: Path, cache: Path, before: Results | None = None) -> Iterator[
         InputError: another process appends to the file, it has changed, or it cannot be written.
     """
     with ledger.appending(path, KIND, cache) as file:
-        if before is not None and _content(read(path)) != _content(before):
+        now = read(path) if ledger.is_begun(path, KIND) else None
+        if _content(now) != _content(before):
             raise InputError(f"{path}: has changed since it was read")
         kept = before
 
@@ -111,9 +137,9 @@ def read(path: Path) -> Results:
     )
 
 
-def _content(results: Results) -> object:
+def _content(results: Results | None) -> object:
     """Returns results as in a ledger, without a torn line."""
-    return ledger.plain(replace(results, torn=False))
+    return None if results is None else ledger.plain(replace(results, torn=False))
 
 
 def _header(results: Results) -> dict[str, object]:

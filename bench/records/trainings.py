@@ -7,11 +7,13 @@ have one set of the baseline or reference, and one of each candidate.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bench.records import ledger
 from bench.records.sides import Side
@@ -20,6 +22,7 @@ from lenet5.recipe import Recipe, check_engine
 
 KIND = "trainings"
 _SEED = "seed"
+_MOST_IMAGES = 10**6
 FOLDER = Path(__file__).parents[1] / "references"
 
 
@@ -108,7 +111,15 @@ class Trainings:
         return replace(self, seeds=tuple(sorted((*self.seeds, trained), key=lambda t: t.seed)))
 
 
-Keep = Callable[[Sequence[Trainings]], None]
+class Keep(Protocol):
+    """Appends what is new in growing sets, and at the end a mark that they are complete."""
+
+    def __call__(self, sets: Sequence[Trainings], *, complete: bool = False) -> None:
+        """Appends to the ledger.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
 
 
 @dataclass(frozen=True)
@@ -187,24 +198,31 @@ def write_trainings(
 
 
 @contextmanager
-def keeping(path: Path, cache: Path, comparison: Comparison | None = None) -> Iterator[Keep]:
+def keeping(
+    path: Path,
+    cache: Path,
+    comparison: Comparison | None = None,
+    before: Sequence[Trainings] | None = None,
+) -> Iterator[Keep]:
     """Opens a ledger; the yielded function appends the new part of growing sets.
 
     Args:
         path: path of the ledger.
         cache: folder of locks.
         comparison: terms of the verdicts; None for a reference.
+        before: sets already in the file of a comparison; a reference reads its own.
 
     Raises:
-        InputError: another process appends to the file, or it cannot be written.
+        InputError: another process appends to the file, it has changed, or it cannot be written.
     """
-    is_there = path.exists()
     with ledger.appending(path, KIND, cache) as file:
-        before = read_trainings(path) if is_there else []
-        header = _header(before, comparison) if before else None
-        kept = {(place, t.seed) for place, item in enumerate(before) for t in item.seeds}
+        there = read_trainings(path) if ledger.is_begun(path, KIND) else []
+        if comparison is not None and there != [*(before or ())]:
+            raise InputError(f"{path}: has changed since it was read")
+        header = _header(there, comparison) if there else None
+        kept = {(place, t.seed) for place, item in enumerate(there) for t in item.seeds}
 
-        def keep(sets: Sequence[Trainings]) -> None:
+        def keep(sets: Sequence[Trainings], *, complete: bool = False) -> None:
             nonlocal header
             if (now := _header(sets, comparison)) != header:
                 file.append(ledger.HEADER, now)
@@ -214,8 +232,24 @@ def keeping(path: Path, cache: Path, comparison: Comparison | None = None) -> It
                     if (place, trained.seed) not in kept:
                         file.append(*_seed(place, trained))
                         kept.add((place, trained.seed))
+            if complete:
+                file.append(ledger.END, {})
 
         yield keep
+
+
+def unfinished(path: Path) -> tuple[list[Trainings], Comparison] | None:
+    """Returns the sets and the terms of an interrupted comparison; None for any other file."""
+    with suppress(InputError):
+        sets, comparison, is_complete = _read(path)
+        if comparison is not None and not is_complete:
+            return sets, comparison
+    return None
+
+
+def is_begun(path: Path) -> bool:
+    """Returns whether a reference has more than the torn beginning of a killed process."""
+    return path.exists() and ledger.is_begun(path, KIND)
 
 
 def read_trainings(path: Path) -> list[Trainings]:
@@ -233,7 +267,7 @@ def read_comparison(path: Path) -> tuple[list[Trainings], Comparison]:
     Raises:
         InputError: as in `read_trainings`, or the ledger is not of a comparison.
     """
-    sets, comparison = _read(path)
+    sets, comparison, _ = _read(path)
     if comparison is None or len(sets) < 2:
         raise InputError(f"{path}: holds seeds without a comparison")
     return sets, comparison
@@ -253,7 +287,7 @@ def _seed(place: int, trained: Trained) -> ledger.Record:
     return _SEED, {"set": place, **asdict(trained)}
 
 
-def _read(path: Path) -> tuple[list[Trainings], Comparison | None]:
+def _read(path: Path) -> tuple[list[Trainings], Comparison | None, bool]:
     content = ledger.read(path, KIND)
     try:
         sets = [_trainings(item) for item in content.header["sets"]]
@@ -266,7 +300,8 @@ def _read(path: Path) -> tuple[list[Trainings], Comparison | None]:
         for item in sets:
             _check(item)
         terms = content.header.get("comparison")
-        return sets, None if terms is None else ledger.made(Comparison, terms)
+        comparison = None if terms is None else ledger.made(Comparison, terms)
+        return sets, comparison, content.is_complete
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: is damaged: {type(error).__name__} {error}") from None
     except (ValueError, InputError) as error:
@@ -306,9 +341,25 @@ def _trainings(content: dict[str, Any]) -> Trainings:
 
 
 def _check(item: Trainings) -> None:
-    """Rejects impossible values."""
+    """Rejects impossible values, and a seed that would count twice."""
+    seeds = [trained.seed for trained in item.seeds]
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("it has a seed twice")
     for trained in item.seeds:
-        if trained.images < 1:
-            raise ValueError(f"seed {trained.seed} has {trained.images} images")
-        if trained.wrong is not None and not 0 <= trained.wrong <= trained.images:
-            raise ValueError(f"seed {trained.seed} has {trained.wrong} wrong images")
+        check_trained(trained)
+
+
+def check_trained(trained: Trained) -> None:
+    """Rejects impossible values.
+
+    Raises:
+        ValueError: a number is out of range, or a predicted digit is none.
+    """
+    if not 1 <= trained.images <= _MOST_IMAGES:
+        raise ValueError(f"seed {trained.seed} has {trained.images} images")
+    if trained.wrong is not None and not 0 <= trained.wrong <= trained.images:
+        raise ValueError(f"seed {trained.seed} has {trained.wrong} wrong images")
+    if not math.isfinite(trained.train_seconds):
+        raise ValueError(f"seed {trained.seed} took {trained.train_seconds} s")
+    if not re.fullmatch("[0-9]*", trained.digits):
+        raise ValueError(f"seed {trained.seed} has digits that are none")

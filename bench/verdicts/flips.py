@@ -55,11 +55,13 @@ def find_flips(
     Returns:
         The flips; None if no seed has answers of both sides.
     """
-    theirs = {trained.seed: trained.digits for trained in baseline if trained.digits}
+    theirs = {
+        trained.seed: trained.digits for trained in baseline if len(trained.digits) == len(labels)
+    }
     pairs = [
         (_right(trained.digits, labels), _right(theirs[trained.seed], labels))
         for trained in candidate
-        if trained.digits and trained.seed in theirs
+        if len(trained.digits) == len(labels) and trained.seed in theirs
     ]
     if not pairs:
         return None

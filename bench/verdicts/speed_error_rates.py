@@ -80,12 +80,17 @@ def read_bank(folder: Path) -> list[Results]:
     Raises:
         InputError: The bank has no runs, or their conditions differ.
     """
-    runs = [results.read(path) for path in sorted(folder.glob("*.jsonl"))]
+    runs = [results.read(path) for path in files(folder)]
     if not runs:
         raise InputError(f"{folder.name} was not measured here: python -m bench calibrate")
     for run in runs[1:]:
         check_belongs(run, runs[0], folder)
     return runs
+
+
+def files(folder: Path) -> list[Path]:
+    """Returns the runs of a bank, without those killed before their first record."""
+    return [path for path in sorted(folder.glob("*.jsonl")) if results.is_begun(path)]
 
 
 def check_belongs(run: Results, other: Results, folder: Path) -> None:

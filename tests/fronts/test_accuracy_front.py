@@ -143,7 +143,9 @@ def test_a_candidate_that_crashes_twice_fails_and_trains_no_more(
     broken = f"{stub} TF_STUB_FAULT=train_-_crash"
     done = run("--seeds", "10", "--baseline", stub, "--candidate", broken)
     assert done.ret == 1
-    done.stdout.fnmatch_lines(["*: fails: seed * killed by SIGSEGV"])
+    done.stdout.fnmatch_lines(
+        ["*: fails: seed * killed by SIGSEGV; it last printed: Fatal: the sky*"]
+    )
     (path,) = (pytester.path / "reports").glob("accuracy-*.jsonl")
     baseline, candidate = read_trainings(path)
     assert len(baseline.seeds) == 10

@@ -6,8 +6,10 @@ control the simulation:
 TF_STUB_RATIO  factor on the default times; default: 1
 TF_STUB_FAULT  `<command> <workload or -> <fault>`; faults: crash, hang, raise, rubbish, nan, half,
                busy (uses 0.2 s of CPU and reports its wall time), late (busy, and another 0.1 s
-               of CPU before the answer);
+               of CPU before the answer), slow (computes without end), stop (stops itself), kill,
+               exit, memory, and the answers of `RUBBISH`;
                `_-_` replaces ` - `, since requirement strings have no spaces
+TF_STUB_PAUSE  seconds before each answer; default: 0
 TF_STUB_EPOCHS number of epochs of the trainings with the fault; default: all trainings
 TF_STUB_LOSS   errors of its trainings above the default 150 of 10,000 images; default: 0
 """
@@ -17,6 +19,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import signal
 import socket
 import sys
@@ -27,6 +30,21 @@ from typing import Any
 
 SECONDS_PER_STEP = 0.01
 LOSSES = [2.3 - 0.01 * step for step in range(20)]
+RUBBISH: dict[str, bytes] = {
+    "rubbish": b"rubbish\n",
+    "list": b"[1, 2]\n",
+    "number": b"7\n",
+    "null": b"null\n",
+    "fewer": b"{}\n",
+    "text": b'{"value": "soon"}\n',
+    "negative": b'{"value": -1.0, "start": 0, "end": 1, "cpu_seconds": 0, "loss": 0, '
+    b'"idle_cpu_seconds": 0, "check": ["x"]}\n',
+    "endless": b'{"value": 1e400, "start": 0, "end": 1, "cpu_seconds": 0, "loss": 0, '
+    b'"idle_cpu_seconds": 0, "check": 7}\n',
+    "binary": bytes(range(128, 256)) + b"\n",
+    "error": b'{"error": ["no", "text"]}\n',
+}
+"""Answers that no command expects."""
 
 
 def stub_python(folder: Path) -> Path:
@@ -59,6 +77,7 @@ def main() -> None:
     command_with_fault, workload, what = [*order, *3 * [""]][:3]
     ratio = float(os.environ.get("TF_STUB_RATIO", "1"))
     only = os.environ.get("TF_STUB_EPOCHS", "")
+    pause = float(os.environ.get("TF_STUB_PAUSE", "0"))
     print("a stray print", flush=True)
     channel = socket.socket(fileno=int(sys.argv[1]))
     with channel.makefile("r") as lines:
@@ -69,9 +88,15 @@ def main() -> None:
             meant = workload in ("-", command.get("workload")) and only in ("", epochs)
             if command["do"] == command_with_fault and meant:
                 fault = what
+            time.sleep(pause)
+            if fault == "flood":
+                while True:
+                    channel.sendall(b"x" * 2**20)
+            if fault == "part":
+                channel.sendall(b'{"value": 0.0')
+                signal.pause()
             answer = _answer(command, ratio, fault)
-            text = "rubbish" if fault == "rubbish" else json.dumps(answer)
-            channel.sendall(text.encode() + b"\n")
+            channel.sendall(RUBBISH.get(fault) or json.dumps(answer).encode() + b"\n")
 
 
 def _answer(command: dict[str, Any], ratio: float, fault: str) -> dict[str, Any]:
@@ -80,6 +105,19 @@ def _answer(command: dict[str, Any], ratio: float, fault: str) -> dict[str, Any]
         os.kill(os.getpid(), signal.SIGSEGV)
     if fault == "hang":
         signal.pause()
+    if fault == "slow":
+        _burn(3600)
+    if fault in ("stop", "kill"):
+        os.kill(os.getpid(), signal.SIGSTOP if fault == "stop" else signal.SIGKILL)
+    if fault == "exit":
+        print("out of ideas", file=sys.stderr, flush=True)
+        sys.exit(3)
+    if fault == "memory":
+        resource.setrlimit(resource.RLIMIT_AS, (2**28, 2**28))
+        try:
+            bytearray(2**30)
+        except MemoryError as error:
+            return {"error": f"{type(error).__name__}", "idle_cpu_seconds": 0.0}
     if fault == "raise":
         return {"error": "ValueError: no such op", "idle_cpu_seconds": 0.0}
     value = ratio * SECONDS_PER_STEP * command.get("steps", 1)

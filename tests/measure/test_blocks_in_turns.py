@@ -275,7 +275,12 @@ def test_an_environment_whose_worker_never_starts_is_missing(run: Run, side: str
         ("slice - crash", "killed by SIGSEGV"),
         ("slice - hang", "timed out after 0.3 s"),
         ("slice - raise", "ValueError: no such op"),
-        ("slice - rubbish", "sent an invalid answer"),
+        ("slice - rubbish", "sent an invalid answer: not JSON"),
+        ("slice - fewer", "sent an invalid answer: Object missing required field `value`"),
+        ("prepare - list", "sent an invalid answer: a JSON object is expected, not list"),
+        ("slice - kill", "killed by SIGKILL"),
+        ("slice - stop", "timed out after 0.3 s, stopped by a signal"),
+        ("slice - slow", "timed out after 0.3 s, still computing"),
         ("prepare - nan", "computes nan instead of 2.3"),
         ("prepare - half", "gives 10 check figures instead of 20"),
     ],
@@ -287,7 +292,9 @@ def test_a_candidate_with_faults_in_two_blocks_fails(run: Run, fault: str, findi
     assert finding in decision.finding
 
 
-@pytest.mark.parametrize("fault", ["start - crash", "slice - hang", "prepare - nan"])
+@pytest.mark.parametrize(
+    "fault", ["start - crash", "slice - hang", "prepare - nan", "slice - text", "start - null"]
+)
 def test_a_baseline_with_faults_is_inconclusive(run: Run, fault: str) -> None:
     found = run({}, baseline={"TF_STUB_FAULT": fault})
     assert only(found).verdict is Verdict.INCONCLUSIVE
@@ -311,6 +318,7 @@ def test_a_crash_in_one_workload_keeps_the_samples_of_others(run: Run) -> None:
         ("crash", "killed by SIGSEGV"),
         ("hang", "timed out after 0.3 s"),
         ("raise", "ValueError: no such op"),
+        ("text", "sent an invalid answer: Expected `float`, got `str`"),
     ],
 )
 def test_a_fault_during_turns_is_attributed_to_its_side(run: Run, fault: str, finding: str) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.measure import processes, worker_files
+from bench.measure import endings, processes, worker_files
 from bench.measure.processes import Interpreter, Worker, WorkerError, time_import
 from bench.measure.worker_files import prepare_folder
 from lenet5.data import Dataset
-from tests.measure.stub_worker import stub_python
+from lenet5.errors import InputError
+from tests.measure.stub_worker import RUBBISH, stub_python
 from tests.test_imports import imports_of
 
 
@@ -44,6 +45,15 @@ def is_running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def assert_ends(pid: int) -> None:
+    for _ in range(100):
+        if not is_running(pid) or _is_zombie(pid):
+            return
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("the process outlived its parent")
 
 
 def with_fault(python: Path, folder: Path, fault: str) -> Worker:
@@ -76,7 +86,18 @@ def test_a_closed_worker_leaves_no_process(python: Path, folder: Path) -> None:
         ("slice - crash", "killed by SIGSEGV", True),
         ("slice - hang", "timed out after 0.5 s", True),
         ("slice - raise", "ValueError: no such op", False),
-        ("slice - rubbish", "sent an invalid answer", True),
+        ("slice - stop", "timed out after 0.5 s, stopped by a signal", True),
+        ("slice - slow", "timed out after 0.5 s, still computing", True),
+        ("slice - part", "timed out after 0.5 s, after a part of an answer", True),
+        ("slice - kill", "killed by SIGKILL", True),
+        ("slice - exit", "ended with status 3", True),
+        ("slice - memory", "MemoryError", False),
+        ("slice - rubbish", "sent an invalid answer: not JSON", True),
+        ("slice - binary", "sent an invalid answer: not JSON", True),
+        ("slice - list", "sent an invalid answer: a JSON object is expected, not list", True),
+        ("slice - null", "sent an invalid answer: a JSON object is expected, not NoneType", True),
+        ("slice - negative", "sent an invalid answer: a measurement of -1", True),
+        ("slice - endless", "sent an invalid answer: a measurement of inf", True),
     ],
 )
 def test_a_fault_is_reported_in_one_line(
@@ -89,6 +110,63 @@ def test_a_fault_is_reported_in_one_line(
         assert (caught.value.reason, caught.value.gone) == (reason, gone)
         assert "a stray print" in caught.value.output
         assert is_running(worker.pid) is not gone
+
+
+@pytest.mark.parametrize("do", ["start", "prepare", "slice", "first_step", "memory", "growth"])
+@pytest.mark.parametrize("fault", RUBBISH)
+def test_an_answer_of_another_form_is_an_error_of_the_worker(
+    python: Path, folder: Path, do: str, fault: str
+) -> None:
+    with with_fault(python, folder, f"{do} - {fault}") as worker:
+        with pytest.raises(WorkerError, match=r"^sent an invalid answer: "):
+            worker.ask(10, do)
+        assert not is_running(worker.pid)
+
+
+def test_an_endless_answer_is_cut_off(
+    python: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_LONGEST_ANSWER", 2**21)
+    with with_fault(python, folder, "slice - flood") as worker:
+        worker.ask(10, "start")
+        with pytest.raises(WorkerError, match="more than 2 MiB without an end of line"):
+            worker.ask(10, "slice", workload="w", steps=1)
+        assert not is_running(worker.pid)
+
+
+def test_only_the_end_of_a_large_binary_output_is_read(folder: Path) -> None:
+    log = folder / "log"
+    log.write_bytes(b"\xff\x00" * 2**20 + b"x" * 10_000 + b"\n\x1b[31mlast\x07\n")
+    *before, last = endings.tail(log).split("\n")
+    assert last == "[31mlast"
+    assert sum(map(len, before)) <= 5_000
+    assert endings.tail(folder / "none") == ""
+
+
+def test_a_kill_for_lack_of_memory_is_named(
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "vmstat").write_text("nr_free_pages 7\noom_kill 12\n")
+    assert endings.kills_for_memory(tmp_path) == 12
+    assert endings.kills_for_memory(tmp_path / "none") == 0
+    worker.ask(10, "start")
+    monkeypatch.setattr(processes, "kills_for_memory", lambda: 10**9)
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(
+        WorkerError, match=r"^killed by SIGKILL while the system ran out of memory$"
+    ):
+        worker.ask(10, "slice", workload="w", steps=1)
+
+
+def test_a_full_disk_is_not_an_error_of_the_worker(python: Path, folder: Path) -> None:
+    """Otherwise the candidate would fail for it."""
+    for start in (
+        lambda: Worker(Interpreter(python, {}), folder / "none"),
+        lambda: time_import(Interpreter(python, {}), folder / "none", (), 30),
+    ):
+        with pytest.raises(InputError, match="cannot be written: No such file"):
+            start()
 
 
 def test_the_last_output_of_a_crashed_worker_is_kept(python: Path, folder: Path) -> None:
@@ -194,6 +272,34 @@ def test_a_failing_or_hanging_import_is_reported(tmp_path: Path, folder: Path) -
         time_import(Interpreter(hangs, {}), folder, (), 0.2)
 
 
+@pytest.mark.parametrize("is_linux", [sys.platform == "linux", False])
+def test_a_process_with_a_lifeline_ends_with_its_parent(is_linux: bool) -> None:
+    """Linux kills it; elsewhere it notices the end of a pipe. It computes meanwhile."""
+    parent = (
+        "import subprocess, sys, time\n"
+        "from bench.environments.lifeline import lifeline\n"
+        f"code = lifeline(is_linux={is_linux}) + 'print(1, flush=True)\\nwhile True: pass'\n"
+        "child = subprocess.Popen([sys.executable, '-I', '-c', code], stdout=subprocess.PIPE,\n"
+        f"    stdin={'subprocess.DEVNULL' if is_linux else 'subprocess.PIPE'})\n"
+        "child.stdout.readline(); print(child.pid, flush=True); time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, cwd=worker_files._ROOT
+    ) as started:
+        assert started.stdout is not None
+        pid = int(started.stdout.readline())
+        assert is_running(pid)
+        started.kill()
+    assert_ends(pid)
+
+
+def test_a_timed_import_has_a_lifeline(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_IMPORT", "raise SystemExit(7 if 'prctl' in CODE else 0)")
+    monkeypatch.setattr(processes, "lifeline", lambda: "CODE = 'prctl'\n")
+    with pytest.raises(WorkerError, match="ended with status 7"):
+        time_import(Interpreter(Path(sys.executable), {}), folder, (), 30)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux to kill it with its parent")
 def test_a_worker_dies_with_its_parent(folder: Path) -> None:
     """This includes a worker in a slice, when it does not read its channel."""
@@ -218,12 +324,7 @@ def test_a_worker_dies_with_its_parent(folder: Path) -> None:
         time.sleep(0.3)
         assert is_running(pid)
         started.kill()
-    for _ in range(100):
-        if not is_running(pid) or _is_zombie(pid):
-            return
-        time.sleep(0.05)
-    os.kill(pid, signal.SIGKILL)
-    pytest.fail("the worker outlived its parent")
+    assert_ends(pid)
 
 
 def _isolated(code: str, *arguments: object) -> list[str]:

@@ -1,0 +1,77 @@
+"""How a process ended, or why it does not answer, in words."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+
+_OUTPUT_LINES = 10
+_OUTPUT_BYTES = 2**14  # read from the end of a log, which may be large
+_LONGEST = 500  # characters of a line
+_WATCHED_SECONDS = 0.1
+_COMPUTING_SHARE = 0.2  # of the watched time, for a process that computes and does not wait
+
+
+def ended(code: int) -> str:
+    """Returns the end of a process in words, from its status as in `Popen.returncode`."""
+    return f"killed by {_signal_name(-code)}" if code < 0 else f"ended with status {code}"
+
+
+def kills_for_memory(root: Path = Path("/")) -> int:
+    """Returns the processes that Linux has killed for lack of memory; 0 without a report.
+
+    Args:
+        root: parent folder of `proc`.
+    """
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        words = (root / "proc" / "vmstat").read_text().split()
+        return int(words[words.index("oom_kill") + 1])
+    return 0
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def state_of(pid: int) -> str:
+    """Returns whether a process without an answer is stopped or computes; empty if it waits."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_STOPPED:
+            return ", stopped by a signal"
+        before = process.cpu_times()
+        time.sleep(_WATCHED_SECONDS)
+        used = sum(process.cpu_times()[:2]) - sum(before[:2])
+    except psutil.Error:
+        return ""
+    return ", still computing" if used > _COMPUTING_SHARE * _WATCHED_SECONDS else ""
+
+
+def tail(log: Path) -> str:
+    """Returns the last printed lines; the log may be large, binary, or removed."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - _OUTPUT_BYTES, 0))
+            text = file.read(_OUTPUT_BYTES).decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+    lines = ["".join(filter(_is_shown, line)) for line in text.splitlines()]
+    return "\n".join(line[-_LONGEST:] for line in lines[-_OUTPUT_LINES:])
+
+
+def _is_shown(character: str) -> bool:
+    return character.isprintable() or character == "\t"
+
+
+def in_one_line(text: str) -> str:
+    """Returns a text without line breaks and control characters, at most 500 characters long."""
+    shown = "".join(filter(_is_shown, " ".join(text.split())))
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
