@@ -11,7 +11,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 from tqdm import tqdm
 
-from lenet5 import __version__, data, run_directory, runtime
+from lenet5 import __version__, checkpoint, data, run_directory, runtime
+from lenet5.checkpoint import Interrupted
 from lenet5.errors import InputError
+from lenet5.history import TrainingInterrupted
 from lenet5.images import read_image
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES, MAX_SEED, Recipe
 from lenet5.recipes import RECIPES, find_recipe
@@ -48,10 +50,13 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
         _tell(f"error: {error}")
         return 2
     except KeyboardInterrupt as interruption:
-        kept = getattr(interruption, "directory", None)
         if sys.stderr.isatty():
             print(file=sys.stderr)  # after the terminal's ^C
-        _tell("interrupted" + (f"; finished epochs are in {kept}" if kept else ""))
+        kept = getattr(interruption, "directory", None)
+        saved = isinstance(interruption, TrainingInterrupted) and interruption.history.epochs
+        where = f"; finished epochs are in {kept}" if saved else ""
+        how = f"; {run_directory.how_to_resume(kept)} continues" if kept else ""
+        _tell(f"interrupted{where}{how}")
         return 130
     except OSError as error:  # standard output: full disk or broken pipe
         with contextlib.suppress(OSError):  # prevents a second error at exit
@@ -111,13 +116,15 @@ def _tell(line: str) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
+    if options.resume is not None:
+        return _resume(options)
     overrides = {} if options.epochs is None else {"epochs": options.epochs}
     run = Run(
-        find_recipe(options.recipe).with_overrides(overrides),
+        find_recipe(options.recipe or "fast").with_overrides(overrides),
         overrides,
-        options.seed,
-        options.dataset,
-        options.engine,
+        options.seed or 0,
+        options.dataset or "mnist",
+        options.engine or DEFAULT_ENGINE,
     )
     engine = "" if run.engine == DEFAULT_ENGINE else f"-{run.engine}"
     name = f"{run.dataset}-{run.recipe.name}{engine}-seed{run.seed}"
@@ -125,19 +132,72 @@ def _train(options: argparse.Namespace) -> int:
     runtime.check_settings()
     _check_mnist_dir(run.dataset, options)
     with run_directory.reserved(directory, force=options.force):
-        return _train_into(directory, run, options)
+        place = run_directory.place_to_write(directory)
+        interrupted = Interrupted(run, {"threads": options.threads or 1})
+        if place != directory:
+            run_directory.clear(place)
+        with _resumable(place / run_directory.CHECKPOINT, interrupted):
+            return _train_into(directory, place, interrupted, options)
 
 
-def _train_into(directory: Path, run: Run, options: argparse.Namespace) -> int:
-    runtime.start_tensorflow(options.threads)
+def _resume(options: argparse.Namespace) -> int:
+    """Continues an interrupted run; its checkpoint stays until the run is complete."""
+    fixed = ("recipe", "seed", "engine", "epochs", "dataset", "out", "force")
+    for name in fixed:
+        if getattr(options, name) is not (False if name == "force" else None):
+            raise InputError(f"--resume continues the run as it was begun: leave out --{name}")
+    directory = checkpoint.run_directory_of(options.resume)
+    if not directory.is_dir():
+        raise InputError(f"{directory}: no such run directory")
+    if checkpoint.find(directory) is None:
+        complete = (directory / run_directory.METRICS).is_file()
+        state = "the run is complete" if complete else "contains no interrupted run"
+        raise InputError(f"{directory}: {state}, there is nothing to resume")
+    runtime.check_settings()
+    with run_directory.reserved(directory, force=True):
+        path = checkpoint.find(directory)
+        if path is None:
+            raise InputError(f"{directory}: another process has completed the run")
+        interrupted = checkpoint.read(path)
+        threads = options.threads or interrupted.threads
+        checkpoint.check_environment(interrupted, {"threads": threads})
+        _check_mnist_dir(interrupted.run.dataset, options)
+        run_directory.remove_partial_files(path.parent)
+        try:
+            return _train_into(directory, path.parent, interrupted, options)
+        except TrainingInterrupted:
+            raise
+        except KeyboardInterrupt as interruption:  # before the first new epoch
+            raise _Interrupted(directory) from interruption
+
+
+@contextlib.contextmanager
+def _resumable(path: Path, interrupted: Interrupted) -> Iterator[None]:
+    """Writes a new run's first checkpoint; removes it if the run ends without a result."""
+    checkpoint.write(path, interrupted)
+    try:
+        yield
+    except TrainingInterrupted:
+        raise
+    except BaseException:
+        checkpoint.discard(path, unless_epochs=True)
+        raise
+
+
+def _train_into(
+    directory: Path, place: Path, interrupted: Interrupted, options: argparse.Namespace
+) -> int:
+    run, threads = interrupted.run, options.threads or interrupted.threads
+    runtime.start_tensorflow(threads)
     from lenet5.history import DivergenceError
     from lenet5.run import train_run
 
     dataset = _load(run.dataset, options)
+    done = 0 if interrupted.checkpoint is None else len(interrupted.checkpoint.epochs)
     print(
         f"recipe {run.recipe.name}, engine {run.engine}, seed {run.seed}, "
         f"{len(dataset.training.labels):,} training images of {run.dataset}, "
-        f"threads {options.threads}, CPU only",
+        f"threads {threads}, CPU only" + (f"; continues after epoch {done}" if done else ""),
         flush=True,
     )
     bar = _ProgressBar(run.recipe.epochs)
@@ -149,8 +209,12 @@ def _train_into(directory: Path, run: Run, options: argparse.Namespace) -> int:
             on_progress=bar.update,
             on_epoch=bar.write_epoch,
             on_evaluation=lambda evaluation: _print_accuracy(evaluation, bar),
+            on_problem=lambda line: _tell(f"note: {line}"),
+            place=place,
+            resume=interrupted,
         )
     except DivergenceError as error:
+        checkpoint.discard(place / run_directory.CHECKPOINT, unless_epochs=False)
         _tell(f"training diverged: {error}")
         return 1
     finally:
@@ -215,7 +279,12 @@ def _dataset_of(saved: SavedModel, options: argparse.Namespace) -> str:
 def _compare_with_stored(directory: Path, evaluation: Evaluation) -> None:
     stored = directory / run_directory.METRICS
     if not stored.is_file():
-        _tell(f"note: {directory} was interrupted and has no stored test score")
+        how = f"; {run_directory.how_to_resume(directory)} continues it"
+        resumable = (directory / run_directory.CHECKPOINT).is_file()
+        _tell(
+            f"note: {directory} was interrupted and has no stored test score"
+            + (how if resumable else "")
+        )
     elif run_directory.read_json(stored).get("test_errors") != evaluation.errors:
         _tell(
             f"note: {stored} has another count of wrong images: TensorFlow or the machine differs"
@@ -310,6 +379,18 @@ class _ProgressBar:
             self._bar.close()
 
 
+class _Interrupted(KeyboardInterrupt):
+    """Ctrl-C in a resumed run without new results.
+
+    Attributes:
+        directory: run directory.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self.directory = directory
+
+
 class _Parser(argparse.ArgumentParser):
     """Argument parser that reports an error in one line."""
 
@@ -329,19 +410,22 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
 
     model = "run directory, folder with one .keras file, or .keras file"
     train = command("train", _train, "train a recipe, score the test images, write a run directory")
-    train.add_argument("--recipe", default="fast", metavar="NAME", help="default: fast")
-    train.add_argument(
-        "--seed", default=0, type=_whole(0, MAX_SEED), help=f"0 to {MAX_SEED}, default: 0"
-    )
+    train.add_argument("--recipe", metavar="NAME", help="default: fast")
+    train.add_argument("--seed", type=_whole(0, MAX_SEED), help=f"0 to {MAX_SEED}, default: 0")
     train.add_argument(
         "--engine",
-        default=DEFAULT_ENGINE,
         choices=ENGINES,
         help=f"keras: compile and fit; graph: a loop inside the graph; default: {DEFAULT_ENGINE}",
     )
     train.add_argument("--epochs", type=_whole(1, 1000), help="instead of the recipe's")
     train.add_argument("--out", type=_path, metavar="DIR", help="run directory to write")
     train.add_argument("--force", action="store_true", help="overwrite an existing run")
+    train.add_argument(
+        "--resume",
+        type=_path,
+        metavar="DIR",
+        help="continue the interrupted run of a run directory",
+    )
     evaluate = command("evaluate", _evaluate, "score a saved model on the test images")
     evaluate.add_argument("path", type=_path, metavar="PATH", help=model)
     evaluate.add_argument(
@@ -353,11 +437,10 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     prepare = command("data", _data, "prepare and verify the data, print their location")
     command("recipes", _recipes, "print the recipes as a table")
 
-    for added in (train, prepare):
-        added.add_argument(
-            "--dataset", default="mnist", choices=data.DATASETS, help="default: mnist"
-        )
-    for added in (train, evaluate, predict):
+    train.add_argument("--dataset", choices=data.DATASETS, help="default: mnist")
+    prepare.add_argument("--dataset", default="mnist", choices=data.DATASETS, help="default: mnist")
+    train.add_argument("--threads", type=_whole(1, 256), help="default: 1")
+    for added in (evaluate, predict):
         added.add_argument("--threads", default=1, type=_whole(1, 256), help="default: 1")
     for added in (train, evaluate, prepare):
         added.add_argument(

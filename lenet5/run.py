@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lenet5 import run_directory
+from lenet5 import checkpoint, run_directory
+from lenet5.checkpoint import Interrupted
 from lenet5.data import Dataset
+from lenet5.errors import InputError
 from lenet5.evaluation import Evaluation, evaluate
-from lenet5.history import Epoch, History, Progress, TrainingInterrupted
+from lenet5.history import Checkpoint, Epoch, History, Progress, TrainingInterrupted
 from lenet5.plots import save_plots
 from lenet5.run_directory import Run
 from lenet5.runtime import keras_version, save_model, threads_in_use
@@ -28,11 +30,15 @@ def train_run(
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     on_evaluation: Callable[[Evaluation], None] = lambda _: None,
+    on_problem: Callable[[str], None] = lambda _: None,
+    place: Path | None = None,
+    resume: Interrupted | None = None,
 ) -> tuple[Evaluation, History]:
     """Trains, scores the test images once, and fills a directory made by `create`.
 
-    The new run replaces an older run only when it is complete. An interrupted run is saved without
-    test scores; next to an older run, in the subfolder `unfinished`.
+    The new run replaces an older run only when it is complete. A checkpoint is written after every
+    epoch. An interrupted run is saved without test scores; next to an older run, in the subfolder
+    `unfinished`.
 
     Args:
         run: run to train.
@@ -41,16 +47,34 @@ def train_run(
         on_progress: called several times per second during training.
         on_epoch: called after each epoch.
         on_evaluation: called with the test scores before any file is written.
+        on_problem: called with a line if a checkpoint cannot be written.
+        place: folder to write to until the run is complete; None: of `place_to_write`.
+        resume: content of the run's checkpoint file, to continue from.
 
     Returns:
         The evaluation on the test images and the history.
 
     Raises:
-        InputError: a file could not be written.
+        InputError: a file could not be written, or the checkpoint is of another environment.
         DivergenceError: the loss became NaN or infinite.
         TrainingInterrupted: Ctrl-C; the results of the finished epochs are saved.
     """
-    place = run_directory.place_to_write(directory)
+    place = place or run_directory.place_to_write(directory)
+    environment = run_directory.describe_environment(threads_in_use(), keras_version())
+    if resume is not None:
+        checkpoint.check_environment(resume, environment)
+
+    def keep(state: Checkpoint) -> None:
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            path = place / run_directory.CHECKPOINT
+            checkpoint.write(path, Interrupted(run, environment, state))
+        except (
+            InputError,
+            OSError,
+        ) as error:  # training goes on: the disk may have room at its end
+            on_problem(f"no checkpoint of epoch {len(state.epochs)}: {error}")
+
     try:
         model, history = train(
             run.recipe,
@@ -60,24 +84,31 @@ def train_run(
             engine=run.engine,
             on_progress=on_progress,
             on_epoch=on_epoch,
+            on_checkpoint=keep,
+            resume=None if resume is None else resume.checkpoint,
         )
         try:
             evaluation = evaluate(model, dataset.test)
             on_evaluation(evaluation)  # before writing: a full disk must not lose the result
-            _write_training(run, place, model, history)
+            _write_training(run, place, environment, model, history)
             _write_scores(run, place, dataset, evaluation, history)
         except KeyboardInterrupt:
             raise TrainingInterrupted(model, replace(history, interrupted=True)) from None
     except TrainingInterrupted as interruption:
-        _write_training(run, place, interruption.model, interruption.history)
+        _write_training(run, place, environment, interruption.model, interruption.history)
         interruption.directory = place
         raise
     run_directory.publish(place, directory)
     return evaluation, history
 
 
-def _write_training(run: Run, place: Path, model: tf.keras.Model, history: History) -> None:
-    environment = run_directory.describe_environment(threads_in_use(), keras_version())
+def _write_training(
+    run: Run,
+    place: Path,
+    environment: Mapping[str, Any],
+    model: tf.keras.Model,
+    history: History,
+) -> None:
     run_directory.clear(place)
     run_directory.write_json(place / run_directory.RECIPE, run_directory.run_content(run))
     run_directory.write_json(place / run_directory.ENVIRONMENT, environment)

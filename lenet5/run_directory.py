@@ -6,6 +6,7 @@ history.json      every epoch's losses and accuracies
 model.keras       the model with the weights of its best epoch
 plots/            curves.png, confusion_matrix.png, roc.png, errors.png
 metrics.json      scores of the test images; written last, missing in an interrupted run
+checkpoint.npz    state after the last finished epoch; removed when the run is complete
 unfinished/       a newer run in the same form, until it is complete and replaces this one
 """
 
@@ -17,6 +18,8 @@ import json
 import os
 import platform
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,11 +33,11 @@ import numpy as np
 from lenet5 import __version__, control_groups
 from lenet5.data import DATASETS
 from lenet5.errors import InputError
+from lenet5.history import Epoch, History
 from lenet5.recipe import DEFAULT_ENGINE, Recipe, check_engine, check_seed
 
 if TYPE_CHECKING:
     from lenet5.evaluation import Evaluation
-    from lenet5.history import History
 
 RECIPE = "recipe.json"
 ENVIRONMENT = "environment.json"
@@ -42,6 +45,7 @@ HISTORY = "history.json"
 MODEL = "model.keras"
 METRICS = "metrics.json"
 PLOTS = "plots"
+CHECKPOINT = "checkpoint.npz"
 UNFINISHED = "unfinished"
 EARLIER_ENGINE = "products"  # older runs without an entry: convolutions as matrix products
 
@@ -118,13 +122,25 @@ def create(directory: Path, *, force: bool) -> None:
     """
     with writing(directory):
         if directory.exists() and any(directory.iterdir()):
-            if not (directory / RECIPE).is_file():
+            checkpoints = (directory / CHECKPOINT, directory / UNFINISHED / CHECKPOINT)
+            interrupted = any(path.is_file() for path in checkpoints)
+            if not interrupted and not (directory / RECIPE).is_file():
                 raise InputError(f"{directory}: exists and is not a run, choose another --out")
+            if interrupted and not force:
+                raise InputError(
+                    f"{directory}: it contains an interrupted run; "
+                    f"{how_to_resume(directory)} continues it, --force starts anew"
+                )
             if not force:
                 raise InputError(f"{directory}: it contains a run already; --force overwrites it")
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
+
+
+def how_to_resume(directory: Path) -> str:
+    """Returns the command that continues the interrupted run of a directory."""
+    return f"lenet5 train --resume {shlex.quote(str(directory))}"
 
 
 def place_to_write(directory: Path) -> Path:
@@ -136,25 +152,46 @@ def place_to_write(directory: Path) -> Path:
 
 
 def clear(place: Path) -> None:
-    """Creates a folder for writing; removes a run's files from it, and no others."""
+    """Creates a folder for writing; removes a run's files from it, and no others.
+
+    A checkpoint stays: it is needed until the new files are complete.
+    """
     with writing(place):
         place.mkdir(parents=True, exist_ok=True)
         for name in _files():
             (place / name).unlink(missing_ok=True)
+        remove_partial_files(place)
+
+
+def remove_partial_files(place: Path) -> None:
+    """Removes the temporary files of a process that was killed while writing a run."""
+    for path in (*place.glob(".*.partial*"), *(place / PLOTS).glob(".*.partial*")):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def publish(place: Path, directory: Path) -> None:
-    """Moves a complete run from its place of writing over the older run in its directory."""
-    if place == directory:
-        return
+    """Moves a complete run from its place of writing over the older run in its directory.
+
+    The checkpoint goes last: until then, the same run can be completed again.
+    """
+    if place != directory:
+        _move(place, directory)
+    for folder in (directory, place):
+        with contextlib.suppress(OSError):
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+    if place != directory:
+        with contextlib.suppress(OSError):  # a user's own files are in there
+            (place / PLOTS).rmdir()
+            place.rmdir()
+
+
+def _move(place: Path, directory: Path) -> None:
     with writing(directory):
         (directory / METRICS).unlink(missing_ok=True)  # a mixture of two runs must look incomplete
         (directory / PLOTS).mkdir(exist_ok=True)
         for name in _files():
             os.replace(place / name, directory / name)
-    with contextlib.suppress(OSError):  # a user's own files are in there
-        (place / PLOTS).rmdir()
-        place.rmdir()
 
 
 @contextlib.contextmanager
@@ -200,9 +237,15 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: the file is missing, unreadable or not a JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return read_content(path.read_bytes(), path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
+
+
+def read_content(text: bytes, path: Path) -> dict[str, Any]:
+    """Returns the JSON object of a file's content; raises InputError if it is none."""
+    try:
+        content = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError):
         raise InputError(f"{path}: damaged, not JSON") from None
     if not isinstance(content, dict):
@@ -216,20 +259,29 @@ def read_history(directory: Path) -> History:
     Raises:
         InputError: the file is missing or damaged, or no epoch was finished.
     """
-    from lenet5.history import Epoch, History
-
     path = directory / HISTORY
     content = read_json(path)
     try:
-        epochs = tuple(Epoch(**epoch) for epoch in content["epochs"])
+        epochs = checked_epochs(content["epochs"])
         history = History(**{**content, "epochs": epochs})
-        best = history.best_epoch
-        figures = [value for epoch in epochs for value in vars(epoch).values()]
-        if not (1 <= best <= len(epochs) and all(isinstance(v, int | float) for v in figures)):
-            raise ValueError("no epoch was finished, or one has no figures")
+        if not 1 <= history.best_epoch <= len(epochs):
+            raise ValueError("no epoch was finished")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged: {error}") from None
     return history
+
+
+def checked_epochs(content: Any) -> tuple[Epoch, ...]:
+    """Returns the epochs of a history's JSON content.
+
+    Raises:
+        TypeError: the content has another form.
+        ValueError: an epoch has no figures.
+    """
+    epochs = tuple(Epoch(**epoch) for epoch in content)
+    if not all(isinstance(v, int | float) for epoch in epochs for v in vars(epoch).values()):
+        raise ValueError("an epoch has no figures")
+    return epochs
 
 
 def run_content(run: Run) -> dict[str, Any]:
@@ -252,7 +304,11 @@ def read_run(directory: Path) -> Run:
     path = directory / RECIPE
     if not path.is_file():
         raise InputError(f"{directory}: not a run directory, it has no {RECIPE}")
-    content = read_json(path)
+    return run_of(read_json(path), path)
+
+
+def run_of(content: Mapping[str, Any], path: Path) -> Run:
+    """Returns the run of `run_content` from a file; raises InputError if it is damaged."""
     try:
         recipe = Recipe.from_dict(content["recipe"])
         engine = content.get("engine", EARLIER_ENGINE)
@@ -292,6 +348,10 @@ def find_model(path: Path) -> SavedModel:
         InputError: there is no model or more than one, or the run directory is damaged.
     """
     try:
+        if (path / CHECKPOINT).is_file() and not (path / MODEL).is_file():
+            raise InputError(
+                f"{path}: an interrupted run without a model; {how_to_resume(path)} continues it"
+            )
         if (path / RECIPE).is_file():
             return _model_of_run(path)
         if path.name == MODEL and (path.parent / RECIPE).is_file():

@@ -50,7 +50,13 @@ WHOLE_RUN = sorted(
     ["recipe.json", "environment.json", "history.json", "model.keras", "metrics.json"]
     + [f"plots/{name}" for name in PLOT_FILES]
 )
-INTERRUPTED_RUN = ["environment.json", "history.json", "model.keras", "recipe.json"]
+INTERRUPTED_RUN = [
+    "checkpoint.npz",
+    "environment.json",
+    "history.json",
+    "model.keras",
+    "recipe.json",
+]
 
 
 @contextlib.contextmanager

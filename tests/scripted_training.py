@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lenet5.evaluation import Evaluation
-from lenet5.history import Epoch, History, Progress
+from lenet5.history import Checkpoint, Epoch, History, Progress
 from lenet5.model import build_for
 from lenet5.plots import PLOT_FILES
 from lenet5.recipe import ENGINES
@@ -28,7 +28,14 @@ def install(monkeypatch: pytest.MonkeyPatch, labels: np.ndarray) -> None:
     probabilities[np.arange(len(labels)), (labels + (np.arange(len(labels)) < 3)) % 10] = 0.91
 
     def script(
-        recipe: Any, training: Any, *_: object, engine: str, on_progress: Any, on_epoch: Any
+        recipe: Any,
+        training: Any,
+        *_: object,
+        engine: str,
+        on_progress: Any,
+        on_epoch: Any,
+        on_checkpoint: Any,
+        **_options: Any,
     ) -> Any:
         assert engine in ENGINES
         images = len(training.labels)
@@ -37,7 +44,9 @@ def install(monkeypatch: pytest.MonkeyPatch, labels: np.ndarray) -> None:
             for done in (images // 2, images):
                 on_progress(Progress(epoch.epoch, 2, done, images, epoch.training_loss, accuracy))
             on_epoch(epoch)
-        return build_for(recipe, seed=0), HISTORY
+        model = build_for(recipe, seed=0)
+        on_checkpoint(Checkpoint(EPOCHS, 4.5, tuple(model.get_weights()), variables=()))
+        return model, HISTORY
 
     def draw(folder: Path, *_: object) -> None:
         folder.mkdir(exist_ok=True)

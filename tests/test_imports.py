@@ -28,7 +28,7 @@ ORDER = (
         "keras_engine",
         "training",
     ),
-    *("saved_model", "loading", "evaluation", "plots", "run_directory", "run", "cli"),
+    *("saved_model", "loading", "evaluation", "plots", "run_directory", "checkpoint", "run", "cli"),
 )
 # In `bench`, only worker modules, which run inside a measurement, and the breakages of TensorFlow
 # may import it.

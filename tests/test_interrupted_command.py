@@ -42,7 +42,10 @@ def test_ctrl_c_keeps_the_finished_epochs(
     monkeypatch.setattr("lenet5.cli._ProgressBar.write_epoch", lambda *_: None)
     answer = train("--epochs", 3, "--engine", engine)
     assert answer.status == 130
-    assert answer.err == "lenet5: interrupted; finished epochs are in run\n"
+    assert (
+        answer.err
+        == "lenet5: interrupted; finished epochs are in run; lenet5 train --resume run continues\n"
+    )
     assert sorted(contents(tmp_path / "run")) == INTERRUPTED_RUN
     history = json.loads((tmp_path / "run/history.json").read_text())
     assert history["interrupted"] is True
@@ -51,7 +54,10 @@ def test_ctrl_c_keeps_the_finished_epochs(
     again = lenet5("evaluate", "run", "--threads", threads_in_use())
     assert again.status == 0
     assert again.out.startswith("test accuracy ")
-    assert again.err == "lenet5: note: run was interrupted and has no stored test score\n"
+    assert again.err == (
+        "lenet5: note: run was interrupted and has no stored test score; "
+        "lenet5 train --resume run continues it\n"
+    )
 
 
 @pytest.mark.usefixtures("scripted")
@@ -64,6 +70,7 @@ def test_ctrl_c_before_the_first_epoch_keeps_no_model(
     monkeypatch.setattr("lenet5.run.train", interrupted)
     assert train().status == 130
     assert sorted(contents(tmp_path / "run")) == [
+        "checkpoint.npz",
         "environment.json",
         "history.json",
         "recipe.json",
@@ -88,7 +95,10 @@ def test_ctrl_c_after_training_keeps_the_model_and_an_older_run(
         patch.setattr(f"lenet5.run.{moment}", interrupt)
         answer = train("--seed", 2, "--force")
     assert answer.status == 130
-    assert answer.err == "lenet5: interrupted; finished epochs are in run/unfinished\n"
+    assert answer.err == (
+        "lenet5: interrupted; finished epochs are in run/unfinished; "
+        "lenet5 train --resume run/unfinished continues\n"
+    )
     left = contents(tmp_path / "run")
     assert {name: left[name] for name in WHOLE_RUN} == first
     assert sorted(contents(tmp_path / "run/unfinished")) == INTERRUPTED_RUN
@@ -120,7 +130,10 @@ def test_sigterm_keeps_the_finished_epochs(engine: str, tmp_path: Path) -> None:
     command.terminate()
     _, said = command.communicate(timeout=60)
     assert command.returncode == 130
-    assert said == "lenet5: interrupted; finished epochs are in run\n"
+    assert (
+        said
+        == "lenet5: interrupted; finished epochs are in run; lenet5 train --resume run continues\n"
+    )
     assert sorted(contents(tmp_path / "run")) == INTERRUPTED_RUN
     history = json.loads((tmp_path / "run/history.json").read_text())
     assert len(history["epochs"]) >= 2
