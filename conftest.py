@@ -23,6 +23,7 @@ from bench.report.tables import Table
 from bench.report.throughput import session_throughput
 from lenet5 import data, run_directory, runtime
 from lenet5.cli import default_data_dir, default_mnist_dir
+from lenet5.environment import describe_environment
 from lenet5.errors import InputError
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_engine, check_seed
 from lenet5.recipes import RECIPES, find_recipe
@@ -130,7 +131,7 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
         runtime.start_tensorflow(config.option.threads)
     except InputError as error:
         raise pytest.UsageError(str(error)) from None
-    config.stash[ENVIRONMENT] = run_directory.describe_environment(
+    config.stash[ENVIRONMENT] = describe_environment(
         runtime.threads_in_use(), runtime.keras_version()
     )
 

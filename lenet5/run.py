@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lenet5 import checkpoint, run_directory
 from lenet5.checkpoint import Interrupted
 from lenet5.data import Dataset
+from lenet5.environment import describe_environment
 from lenet5.errors import InputError
 from lenet5.evaluation import Evaluation, evaluate
 from lenet5.history import Checkpoint, Epoch, History, Progress, TrainingInterrupted
@@ -60,7 +61,7 @@ def train_run(
         TrainingInterrupted: Ctrl-C; the results of the finished epochs are saved.
     """
     place = place or run_directory.place_to_write(directory)
-    environment = run_directory.describe_environment(threads_in_use(), keras_version())
+    environment = describe_environment(threads_in_use(), keras_version())
     if resume is not None:
         checkpoint.check_environment(resume, environment)
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from lenet5.run_directory import usable_cores
+from lenet5.environment import usable_cores
 
 ROOT = Path(__file__).parents[1]
 FEWEST_SHARED = 200  # fewer tests take less time than a second start of TensorFlow

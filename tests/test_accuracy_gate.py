@@ -20,6 +20,7 @@ from bench.verdicts.reference import hold_against
 from bench.worker.training import curves_of
 from lenet5 import run_directory
 from lenet5.data import Dataset
+from lenet5.environment import describe_environment
 from lenet5.errors import InputError
 from lenet5.evaluation import Evaluation, evaluate
 from lenet5.history import DivergenceError, History
@@ -218,7 +219,7 @@ def test_stored_metrics_match_the_saved_model(gated: Gate) -> None:
         pytest.fail(f"the run was not finished: {error}", pytrace=False)
     own = metrics["test_errors"], metrics["test_images"]
     assert own[1] == model.evaluation.images
-    here = run_directory.describe_environment(environment["threads"], environment["keras"])
+    here = describe_environment(environment["threads"], environment["keras"])
     few = 0 if here["cpu"] == environment["cpu"] else 5
     assert abs(own[0] - model.evaluation.errors) <= few
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lenet5.control_groups import memory_limit, quota_cores, throttled_periods
-from lenet5.run_directory import usable_cores
+from lenet5.environment import usable_cores
 
 GIB = 2**30
 UNLIMITED = "9223372036854771712\n"  # value in version 1 with pages of 4 KiB

@@ -19,6 +19,7 @@ import tensorflow as tf
 from lenet5 import checkpoint, run_directory
 from lenet5.checkpoint import Interrupted
 from lenet5.data import Subset
+from lenet5.environment import describe_environment
 from lenet5.errors import InputError
 from lenet5.history import Checkpoint, Epoch, History, Progress
 from lenet5.recipe import ENGINES, Recipe
@@ -292,7 +293,7 @@ def test_another_environment_is_refused(
     assert answer.status == 2
     from lenet5.runtime import keras_version
 
-    here = run_directory.describe_environment(threads_in_use(), keras_version())
+    here = describe_environment(threads_in_use(), keras_version())
     reason = f"the run was begun with {said.format(**here)}: results would differ"
     assert answer.err == f"lenet5: error: {reason}\n"
     assert contents(tmp_path) == before

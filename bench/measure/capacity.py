@@ -6,8 +6,8 @@ from pathlib import Path
 
 from bench.measure import machine
 from lenet5.control_groups import ROOT, memory_limit
+from lenet5.environment import usable_cores
 from lenet5.errors import InputError
-from lenet5.run_directory import usable_cores
 
 MOST_PROCESSES = 256
 # Peak memory with TensorFlow 2.21.0 and Keras 3.15.1: recipe fast 1,211 to 1,221 MiB with engine

@@ -18,7 +18,7 @@ import psutil
 from bench.measure.processes import running_on
 from bench.records.blocks import Witness
 from lenet5.control_groups import throttled_periods
-from lenet5.run_directory import cpu_model, usable_cores
+from lenet5.environment import cpu_model, usable_cores
 
 # Limits of a quiet block: of the maximum of steal, others and throttled periods, and of the median
 # of the control.
