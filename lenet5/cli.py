@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lenet5 import __version__, data, run_directory, runtime
+from lenet5.distributions import check_distributions
 from lenet5.errors import InputError
 from lenet5.images import read_image
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES, MAX_SEED, Recipe
@@ -123,6 +124,7 @@ def _train(options: argparse.Namespace) -> int:
     name = f"{run.dataset}-{run.recipe.name}{engine}-seed{run.seed}"
     directory = options.out or Path("runs") / name
     runtime.check_settings()
+    check_distributions()
     _check_mnist_dir(run.dataset, options)
     with run_directory.reserved(directory, force=options.force):
         return _train_into(directory, run, options)
@@ -167,6 +169,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     saved = run_directory.find_model(options.path)
     dataset = _dataset_of(saved, options)
     runtime.check_settings()
+    check_distributions()
     _check_mnist_dir(dataset, options)
     runtime.start_tensorflow(options.threads)
     from lenet5.evaluation import evaluate
@@ -188,6 +191,7 @@ def _predict(options: argparse.Namespace) -> int:
     saved = run_directory.find_model(options.path)
     images = np.stack([read_image(image) for image in options.images])
     runtime.check_settings()
+    check_distributions()
     runtime.start_tensorflow(options.threads)
     from lenet5.loading import load_model
 

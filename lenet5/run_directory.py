@@ -29,6 +29,7 @@ import numpy as np
 
 from lenet5 import __version__, control_groups
 from lenet5.data import DATASETS
+from lenet5.distributions import tensorflow_package
 from lenet5.errors import InputError
 from lenet5.recipe import DEFAULT_ENGINE, Recipe, check_engine, check_seed
 
@@ -368,6 +369,7 @@ def describe_environment(threads: int, keras_version: str) -> dict[str, Any]:
     """
     return {
         "tensorflow": getattr(sys.modules.get("tensorflow"), "__version__", None),
+        "tensorflow_package": tensorflow_package(),
         "keras": keras_version,
         "numpy": np.__version__,
         "python": platform.python_version(),

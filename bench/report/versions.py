@@ -16,6 +16,7 @@ OTHER_KERAS = "other versions of Keras"
 CPUS_ONLY = ("Devices", "CPUs only: GPUs are hidden from TensorFlow")
 _LABELS = {
     "tensorflow": "TensorFlow",
+    "tensorflow_package": "TensorFlow's package",
     "tensorflow_git": "TensorFlow's git version",
     "build": "Build information",
     "keras": "Keras",
