@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bench.environments.builds import Built
-from bench.environments.variables import clean_variables
+from bench.environments.variables import clean_variables, isolation
 from lenet5.run_directory import writing
 
 _BOOT = (
@@ -309,7 +309,7 @@ def _spawn(
 
 
 def _isolated(interpreter: Interpreter) -> list[str]:
-    return [str(interpreter.python), "-I", "-c"]
+    return [str(interpreter.python), *isolation(interpreter.settings), "-c"]
 
 
 def _signal_name(number: int) -> str:

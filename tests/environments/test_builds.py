@@ -20,6 +20,7 @@ from bench.environments import builds
 from bench.environments.builds import Built
 from bench.environments.commands import uv_text
 from bench.environments.labels import labels
+from bench.environments.request import quoted
 from tests.environments.building import (
     Completed,
     Recorder,
@@ -114,6 +115,18 @@ def test_an_environment_is_built_once_and_reused(
     assert build_here(f"./{wheel.name} TF_A=1", tmp_path, said.append).lock == built.lock
     assert recorder.kinds() == ["compile", "python"]
     assert len(said) == 1
+
+
+def test_paths_with_blanks_quotes_and_backslashes_are_built(tmp_path: Path) -> None:
+    """The wheel, the cache and the interpreter of the built environment."""
+    folder = tmp_path / "a b" / "it's" / 'say "so"' / "back\\slash" / "Grüße" / "100 % #1 $HOME"
+    wheel = write_wheel(folder)
+    built = build_here(quoted(str(wheel)), folder)
+    assert built.lock == (f"tensorflow==2.21.0 @ sha256:{builds._sha256(wheel)}",)
+    assert build_here(quoted(str(wheel)), folder) == built
+    again = build_here(quoted(f"python:{built.python}"), folder)
+    assert again.python == built.python
+    assert again.versions == built.versions
 
 
 def test_a_damaged_environment_is_built_again(tmp_path: Path) -> None:
