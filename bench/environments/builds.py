@@ -33,6 +33,7 @@ from bench.environments import commands
 from bench.environments.commands import EnvironmentProblem, uv_text
 from bench.environments.interpreters import import_tensorflow, packages_in
 from bench.environments.labels import tensorflow_version
+from bench.environments.overlaps import check_overlaps
 from bench.environments.request import Request, absolute
 from lenet5.errors import InputError
 from lenet5.locks import locked
@@ -148,8 +149,10 @@ def _from_cache(
             f"earlier build, resolved on {_resolved_on(remembered)}"
         )
         say(f"{request.text}: {note}")
+        check_overlaps(before[1], request.requirements)
         return *before, note
     lock = tuple(sorted(pins))
+    check_overlaps(lock, request.requirements)
     folder = cache / "environments" / _digest(lock)
     for parent in (folder, remembered.parent):
         parent.mkdir(parents=True, exist_ok=True)

@@ -15,11 +15,12 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 # A vendor's prefix and build suffixes are optional; `tensorflow-datasets` does not match.
-_TENSORFLOW = re.compile(
-    r"([a-z0-9]+-)?(tensorflow|tf-nightly)"
+TENSORFLOW_BUILD = (
+    r"(tensorflow|tf-nightly)"
     r"(-(aarch64|avx512|aws|cpu|directml|enhanced|gpu|intel|macos|rocm|tpu))*"
 )
-_KERAS = {
+_TENSORFLOW = re.compile(rf"([a-z0-9]+-)?{TENSORFLOW_BUILD}")
+KERAS = {
     "keras": re.compile(r"(keras|keras-nightly)"),
     "tf_keras": re.compile(r"(tf-keras|tf-keras-nightly)"),
 }
@@ -60,9 +61,9 @@ def modules_of(
     package = str(versions.get("keras_package") or "keras")
     if not keras:
         is_legacy = settings.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true")
-        if is_legacy and _distribution(packages, _KERAS["tf_keras"]):
+        if is_legacy and _distribution(packages, KERAS["tf_keras"]):
             package = "tf_keras"
-        keras = _locked(packages, _KERAS[package])
+        keras = _locked(packages, KERAS[package])
     return Modules(
         _canonical(tensorflow or _locked(packages, _TENSORFLOW)), _canonical(keras), package
     )
@@ -174,7 +175,7 @@ def _facets(
         facets = {"name": f"({name})", "wheel": packages[name].partition(" ")[2]}
     shown = dict(settings)
     if modules.keras:
-        name = _distribution(packages, _KERAS[modules.keras_package], modules.keras)
+        name = _distribution(packages, KERAS[modules.keras_package], modules.keras)
         wheel = packages[name].partition(" ")[2] if name else ""
         facets["keras"] = f"+ {_keras_name(modules)} {wheel}".rstrip()
         if modules.keras_package == "tf_keras":
