@@ -31,8 +31,9 @@ from packaging.utils import parse_wheel_filename
 
 from bench.environments import commands
 from bench.environments.commands import EnvironmentProblem, uv_text
+from bench.environments.dates import date_in_version, date_of_wheel
 from bench.environments.interpreters import import_tensorflow, packages_in
-from bench.environments.labels import tensorflow_version
+from bench.environments.labels import is_tensorflow, tensorflow_version
 from bench.environments.overlaps import check_overlaps
 from bench.environments.request import Request, absolute
 from lenet5.errors import InputError
@@ -123,7 +124,17 @@ def build(request: Request, cache: Path, *, say: Callable[[str], None]) -> Built
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         raise EnvironmentProblem(f"{request.text}: {place}{error.strerror or error}") from None
-    return Built(request, python, lock, version, versions, note)
+    return Built(request, python, lock, version, {**versions, **_nightly(request)}, note)
+
+
+def _nightly(request: Request) -> dict[str, str]:
+    """Returns the date of a local wheel of TensorFlow whose development version has no date."""
+    for wheel in (Path(path) for path in request.requirements if path.endswith(".whl")):
+        name, version, *_ = parse_wheel_filename(wheel.name)
+        is_undated = version.is_devrelease and not date_in_version(str(version))
+        if is_tensorflow(name) and is_undated and (built := date_of_wheel(wheel)):
+            return {"tensorflow_built": built.isoformat()}
+    return {}
 
 
 def _from_cache(

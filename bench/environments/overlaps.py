@@ -42,8 +42,8 @@ def check_overlaps(lock: Sequence[str], requirements: Sequence[str]) -> None:
         full = [name for name in found if _PART.fullmatch(name) or packages[name] not in parts]
         if len(full) > 1:
             both = " and ".join(f"{name}=={packages[name]}" for name in full)
-            unasked = [name for name in full if name not in asked] or full
+            unasked = [f", such as without:{name}" for name in full if name not in asked]
             raise EnvironmentProblem(
-                f"{both} both install the package {package}, one over the other: leave one out, "
-                f"such as without:{unasked[0]}"
+                f"{both} both install the package {package}, one over the other: leave one out"
+                f"{unasked[0] if unasked else ''}"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import sysconfig
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.measure.processes import interpreter_of, time_import
-from tests.environments.building import build_here, problem
+from tests.environments.building import Recorder, build_here, problem
 from tests.environments.wheels import write_wheel
 
 SOURCE = "from tensorflow import keras\n__version__ = '2.99.0'\n"
@@ -39,6 +40,33 @@ def unpacked(folder: Path) -> Path:
     about.joinpath("METADATA").write_text("Name: tf-nightly\nVersion: 2.99.0\n")
     about.joinpath("RECORD").write_text("tensorflow/__init__.py,,\n")
     return folder
+
+
+def test_an_existing_interpreter_reports_its_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = build_here(str(write_wheel(tmp_path)), tmp_path).python
+    recorder = Recorder(monkeypatch)
+    built = build_here(f"python:{python} TF_A=1", tmp_path)
+    assert built.lock == ("tensorflow==2.21.0",)
+    assert built.python == python
+    assert built.python_version == platform.python_version()
+    assert recorder.kinds() == ["python", "python"]
+
+
+def test_an_invalid_interpreter_is_reported(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\necho 1\necho no such option >&2\nexit 2\n")
+    assert problem(f"python:{script}", tmp_path) == "cannot be run: Permission denied"
+    script.chmod(0o755)
+    expected = "is not Python 3.10 or newer: no such option"
+    assert problem(f"python:{script}", tmp_path) == expected
+    script.write_text("""#!/bin/sh\necho '["3.9.18", [["tensorflow", "2.15.1"]]]'\n""")
+    assert problem(f"python:{script}", tmp_path) == "is not Python 3.10 or newer: it is 3.9.18"
+    missing = "cannot be run: No such file or directory"
+    assert problem(f"python:{tmp_path}/missing", tmp_path) == missing
+    folder = "is a folder, name the interpreter in it: bin/python"
+    assert problem(f"python:{tmp_path}", tmp_path) == folder
 
 
 def test_a_dot_measures_the_tensorflow_of_pythonpath(

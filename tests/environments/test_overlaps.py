@@ -32,7 +32,7 @@ from tests.environments.wheels import write_wheel
             ["tf-keras==2.21.0", "tf-keras-nightly==2.22.0.dev1"],
             ["tf-keras", "tf-keras-nightly"],
             "tf-keras==2.21.0 and tf-keras-nightly==2.22.0.dev1 both install the package tf_keras, "
-            "one over the other: leave one out, such as without:tf-keras",
+            "one over the other: leave one out",
         ),
         *(
             (

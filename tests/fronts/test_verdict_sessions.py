@@ -320,6 +320,9 @@ def test_numerics_report_a_worker_that_cannot_start_as_missing(
     broken = f"{stub} TF_STUB_FAULT=start_-_raise"
     assert command.main(["numerics", "--environment", broken]) == 7
     assert f"NOT THERE: {broken}: ValueError: no such op" in capsys.readouterr().out
+    assert command.main(["numerics", "--environment", "python:/missing"]) == 7
+    told = "NOT THERE: python:/missing: cannot be run: No such file or directory\n"
+    assert capsys.readouterr().out.endswith(told)
 
 
 def test_output_works_on_an_ascii_terminal(tmp_path: Path) -> None:
