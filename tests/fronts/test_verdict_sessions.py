@@ -19,6 +19,7 @@ from bench import plugin
 from bench.records import results
 from lenet5 import data
 from tests import synthetic
+from tests.commands import of_checkout
 
 LOOP = "train_step[loop,b128]"
 SLOWED = "TF_STUB_RATIO=1.5"
@@ -330,8 +331,7 @@ def test_output_works_on_an_ascii_terminal(tmp_path: Path) -> None:
     results.write(path, synthetic.results({LOOP: [0.5] * 4}))
     done = subprocess.run(
         [sys.executable, "-m", "bench", "show", str(path)],
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        cwd=Path(plugin.__file__).parents[1],
+        env={**of_checkout(), "PYTHONIOENCODING": "ascii"},
         capture_output=True,
         check=True,
     )
