@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib.metadata import distributions
 from importlib.util import find_spec
 
@@ -34,7 +35,8 @@ def distributions_of(package: str) -> list[str]:
     for each in distributions():
         listed = "\n" + (each.read_text("RECORD") or "")
         if f"\n{file}," in listed and os.path.realpath(str(each.locate_file(file))) == place:
-            found.add(f"{each.metadata['Name']} {each.version}")
+            name = re.sub("[-_.]+", "-", each.metadata["Name"]).lower()
+            found.add(f"{name} {each.version}")
     return sorted(found)
 
 

@@ -37,7 +37,7 @@ def test_a_distribution_is_found_by_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its name does not matter, and a plugin for TensorFlow is none of them."""
-    install(tmp_path, "acme-tf", "7.1", "tensorflow")
+    install(tmp_path, "Acme_TF", "7.1", "tensorflow")
     install(tmp_path, "tensorflow-io", "1.0", "tensorflow_io")
     put_first(monkeypatch, tmp_path, "tensorflow")
     assert distributions_of("tensorflow") == ["acme-tf 7.1"]

@@ -33,7 +33,7 @@ _NONE = "contains no TensorFlow"
 _FAILS = "TensorFlow cannot be imported there"
 # A failed import may print its reason in the middle of many lines.
 _IMPORT = f"""
-import importlib, json, os, sys
+import importlib, json, os, re, sys
 from importlib.metadata import distributions
 from importlib.util import find_spec
 {inspect.getsource(distributions.place_of)}
