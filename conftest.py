@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from bench.report.tables import Table
 from bench.report.throughput import session_throughput
 from lenet5 import data, run_directory, runtime
 from lenet5.cli import default_data_dir, default_mnist_dir
+from lenet5.distributions import check_distributions, tensorflow_package
 from lenet5.environment import describe_environment
 from lenet5.errors import InputError
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_engine, check_seed
@@ -30,6 +31,9 @@ from lenet5.recipes import RECIPES, find_recipe
 
 WITHOUT_TENSORFLOW = ("environments", "fronts", "measure", "records", "report", "verdicts")
 """Test folders without TensorFlow: a session of these alone does not start it."""
+
+UNUSABLE = pytest.StashKey[str]()
+"""Reason for the failed start of TensorFlow; absent otherwise."""
 
 # tests/report/test_session.py runs small sessions with pytester.
 pytest_plugins = ["pytester", "bench.plugin", "tests.second_process"]
@@ -128,12 +132,24 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     if EXPERIMENT in config.stash or ENVIRONMENT in config.stash or is_without:
         return
     try:
+        check_distributions()
         runtime.start_tensorflow(config.option.threads)
     except InputError as error:
-        raise pytest.UsageError(str(error)) from None
+        config.stash[UNUSABLE] = str(error)
+        raise pytest.Collector.CollectError(str(error)) from None  # shown without a traceback
     config.stash[ENVIRONMENT] = describe_environment(
         runtime.threads_in_use(), runtime.keras_version()
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, None, None]:
+    """Ends a session without a usable TensorFlow as one with wrong options, before any test."""
+    try:
+        return (yield)
+    finally:
+        if reason := session.config.stash.get(UNUSABLE, None):
+            raise pytest.UsageError(reason) from None
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -147,7 +163,8 @@ def pytest_report_header(config: pytest.Config) -> str:
     """Returns the effective settings."""
     return (
         f"lenet5: threads {config.option.threads}, CPU only, "
-        f"data {default_data_dir(os.environ)}, MNIST folder {config.option.mnist_dir or 'none'}"
+        f"data {default_data_dir(os.environ)}, MNIST folder {config.option.mnist_dir or 'none'}, "
+        f"TensorFlow of this environment: {tensorflow_package()}"
     )
 
 

@@ -61,6 +61,8 @@ from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_seed
 from lenet5.recipes import find_recipe
 from lenet5.run_directory import writing
 
+_REQ = "words of requirements and settings, quoted as in a shell; default: this environment"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command, and returns its exit status."""
@@ -104,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         "calibrate",
         help=f"measure blocks of known truth: {speed_error_rates.WORKLOAD} against itself",
     )
-    calibrate.add_argument("--environment", default=".", metavar="REQ", help="default: this one")
+    calibrate.add_argument("--environment", default=".", metavar="REQ", help=_REQ)
     calibrate.add_argument(
         "--runs",
         type=int,
@@ -124,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     trained.add_argument(
         "--first-seed", type=int, default=0, metavar="N", help="first seed; default: 0"
     )
-    trained.add_argument("--environment", default=".", metavar="REQ", help="default: this one")
+    trained.add_argument("--environment", default=".", metavar="REQ", help=_REQ)
     trained.add_argument(
         "--processes",
         type=int,
@@ -154,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         "numerics", help="compare TensorFlow's results with NumPy in float64"
     )
     numerics.add_argument(
-        "--environment", action="append", metavar="REQ", help="repeatable; default: this one"
+        "--environment", action="append", metavar="REQ", help=f"repeatable; {_REQ}"
     )
     numerics.set_defaults(run=_numerics)
     return parser

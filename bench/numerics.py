@@ -53,10 +53,11 @@ def _quantities(answer: _Answer) -> Quantities | str:
 
 
 def _outcome(request: str, answer: _Answer, truth: Quantities) -> Outcome:
-    if isinstance(answer, Exception):
-        is_there = isinstance(answer, WorkerError) and answer.has_started
-        told = answer.told if isinstance(answer, WorkerError) else str(answer)
-        return Outcome(Verdict.FAIL, f"{request}: {told}", is_there=is_there)
+    if isinstance(answer, EnvironmentProblem):  # names the request itself
+        return Outcome(Verdict.FAIL, str(answer), is_there=False)
+    if isinstance(answer, WorkerError):
+        told = f"{request}: {answer.told}"
+        return Outcome(Verdict.FAIL, told, is_there=answer.has_started)
     wrong = beyond(deviations(by_name(answer), truth), TOLERANCES)
     verdict = Verdict.FAIL if wrong else Verdict.PASS
     return Outcome(verdict, f"{request}: {'; '.join(wrong) or 'within the tolerances'}")

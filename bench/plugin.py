@@ -86,7 +86,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds the options of comparisons, without defaults, so that given options are recognised."""
     group = parser.getgroup("comparison", "LeNet-5: comparing environments")
     add = group.addoption
-    add("--baseline", metavar="REQ", help='such as "tensorflow-cpu==2.20.0 keras==3.11.2"')
+    add(
+        "--baseline",
+        metavar="REQ",
+        help='such as "tensorflow-cpu==2.20.0 keras==3.11.2"; quotes as in a shell: '
+        "\"'./my builds/tensorflow-2.22.0-py3-none-any.whl'\"",
+    )
     add(
         "--candidate",
         metavar="REQ",

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from lenet5 import __version__, checkpoint, data, run_directory, runtime
 from lenet5.checkpoint import Interrupted
+from lenet5.distributions import check_distributions
 from lenet5.errors import InputError
 from lenet5.history import TrainingInterrupted
 from lenet5.images import read_image
@@ -130,6 +131,7 @@ def _train(options: argparse.Namespace) -> int:
     name = f"{run.dataset}-{run.recipe.name}{engine}-seed{run.seed}"
     directory = options.out or Path("runs") / name
     runtime.check_settings()
+    check_distributions()
     _check_mnist_dir(run.dataset, options)
     with run_directory.reserved(directory, force=options.force):
         place = run_directory.place_to_write(directory)
@@ -154,6 +156,7 @@ def _resume(options: argparse.Namespace) -> int:
         state = "the run is complete" if complete else "contains no interrupted run"
         raise InputError(f"{directory}: {state}, there is nothing to resume")
     runtime.check_settings()
+    check_distributions()
     with run_directory.reserved(directory, force=True):
         path = checkpoint.find(directory)
         if path is None:
@@ -231,6 +234,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     saved = run_directory.find_model(options.path)
     dataset = _dataset_of(saved, options)
     runtime.check_settings()
+    check_distributions()
     _check_mnist_dir(dataset, options)
     runtime.start_tensorflow(options.threads)
     from lenet5.evaluation import evaluate
@@ -252,6 +256,7 @@ def _predict(options: argparse.Namespace) -> int:
     saved = run_directory.find_model(options.path)
     images = np.stack([read_image(image) for image in options.images])
     runtime.check_settings()
+    check_distributions()
     runtime.start_tensorflow(options.threads)
     from lenet5.loading import load_model
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lenet5 import __version__, control_groups
+from lenet5.distributions import tensorflow_package
 
 
 def describe_environment(threads: int, keras_version: str) -> dict[str, Any]:
@@ -30,6 +31,7 @@ def describe_environment(threads: int, keras_version: str) -> dict[str, Any]:
     """
     return {
         "tensorflow": getattr(sys.modules.get("tensorflow"), "__version__", None),
+        "tensorflow_package": tensorflow_package(),
         "keras": keras_version,
         "numpy": np.__version__,
         "python": platform.python_version(),

@@ -31,10 +31,18 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
 
+def of_checkout() -> dict[str, str]:
+    """Returns variables for a subprocess that imports from this checkout.
+
+    With `PYTHONSAFEPATH`, which users may set, the current folder is not on the import path.
+    """
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
+
+
 def run_apart(argv: list[str], folder: Path, **options: Any) -> Answer:
     """Runs a program that uses `lenet5` in a subprocess."""
     # Python must buffer its output, unlike in some containers: most write errors occur at exit.
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
+    environment = {**of_checkout(), "PYTHONUNBUFFERED": ""}
     done = subprocess.run(
         argv,
         env=environment,

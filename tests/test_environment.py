@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 from lenet5 import __version__, environment
+from lenet5.distributions import tensorflow_package
 
 
 def test_the_environment_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,6 +28,7 @@ def test_the_environment_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
         "onednn": "0",
     }
     assert described["tensorflow"] == tf.__version__
+    assert described["tensorflow_package"] == tensorflow_package()
     assert described["keras"] == "3.8.0"
     assert described["threads"] == 3
     assert described["operating_system"] == platform.platform()

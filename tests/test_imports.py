@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from conftest import WITHOUT_TENSORFLOW
+from tests.commands import of_checkout
 
 ROOT = Path(__file__).parent.parent
 
 # A module imports only modules to its left; DESIGN's order, extended by helper modules.
 ORDER = (
-    *("errors", "accuracy", "images", "recipe", "recipes", "runtime", "locks", "control_groups"),
-    *("environment",),
+    *("errors", "accuracy", "images", "recipe", "recipes", "runtime", "distributions", "locks"),
+    *("control_groups", "environment"),
     *("data",),
     *(
         "augmentation",
@@ -186,7 +187,11 @@ def test_imports_are_cheap(statement: str) -> None:
     """Invalid arguments are therefore reported at once."""
     code = f"import sys; {statement}; print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env=of_checkout(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == "[]"
 
@@ -225,4 +230,4 @@ def test_tests_without_tensorflow_do_not_import_it() -> None:
     ]
     assert len(names) > 30
     code = f"import sys; import {', '.join(names)}; sys.exit('tensorflow' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", code], env=of_checkout(), check=True)

@@ -20,7 +20,7 @@ from filelock import FileLock
 from lenet5 import data
 from lenet5.data import Dataset, Subset
 from lenet5.errors import InputError
-from tests.commands import largest_file
+from tests.commands import largest_file, of_checkout
 
 LOCK = "mnist-3.0.1-split1.lock"
 
@@ -267,7 +267,7 @@ def test_a_prepared_dataset_loads_without_tensorflow(tmp_path: Path, small: Smal
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=Path(__file__).parent.parent,
+        env=of_checkout(),
         capture_output=True,
         text=True,
         check=True,

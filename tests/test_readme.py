@@ -30,6 +30,7 @@ BENCH_COMMANDS = (
     *("verdict", "show", "report", "calibrate", "reference", "numerics", "error-rates"),
 )
 TOX_OPTIONS = ("-e", "-m")
+UV_OPTIONS = {"--override"}
 REFUSED = {*BENDING.values(), "--dist"}
 """Options of other plugins, which may be missing."""
 
@@ -108,8 +109,11 @@ def test_a_command_exists_with_all_its_options(
     elif program == "pip":
         assert arguments[0] == "install"
         assert not options
+    elif program == "uv":
+        assert arguments[:2] == ["pip", "install"]
+        assert options <= UV_OPTIONS
     else:
-        assert program == "cat", f"nothing checks {program!r}"
+        assert program in ("cat", "echo"), f"nothing checks {program!r}"
 
 
 @pytest.mark.parametrize("name", MANUALS)
@@ -117,7 +121,7 @@ def test_every_named_option_exists(
     name: str, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """This includes sentences and tables, except for refused options of other plugins."""
-    known = _pytest_options(pytestconfig) | REFUSED | _options_in(_help_of("", capsys))
+    known = _pytest_options(pytestconfig) | REFUSED | UV_OPTIONS | _options_in(_help_of("", capsys))
     for command in LENET5_COMMANDS:
         known |= _options_in(_help_of(command, capsys))
     for command in BENCH_COMMANDS:

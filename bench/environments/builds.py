@@ -26,15 +26,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import parse_wheel_filename
 
 from bench.environments import commands
 from bench.environments.commands import EnvironmentProblem, uv_text
-from bench.environments.labels import tensorflow_version
-from bench.environments.lifeline import IS_LINUX, lifeline
+from bench.environments.dates import date_in_version, date_of_wheel
+from bench.environments.interpreters import import_tensorflow, packages_in
+from bench.environments.labels import is_tensorflow, tensorflow_version
+from bench.environments.overlaps import check_overlaps
 from bench.environments.request import Request, absolute
 from bench.environments.scratch import scratch_folder
-from bench.environments.variables import clean_variables
 from lenet5.errors import InputError
 from lenet5.locks import locked
 from lenet5.run_directory import read_json, write_json
@@ -42,9 +43,6 @@ from lenet5.run_directory import read_json, write_json
 _COMPLETE = "complete.json"
 _PYTHON = "bin/python"
 _KEY_VERSION = 2  # an increment rebuilds all environments, after a change of the build
-_IMPORT_SECONDS = 600
-_LEAST_PYTHON = (3, 10)
-_LONGEST_REASON = 300
 # The user's uv.toml may choose indexes and caches, but not what a request resolves to.
 _AS_REQUESTED = (
     *("--no-generate-hashes", "--no-universal", "--deps", "--strip-extras", "--strip-markers"),
@@ -53,33 +51,6 @@ _AS_REQUESTED = (
 _COPIED = ("--link-mode", "copy")
 _NO_HASHES = ("--no-require-hashes", "--no-verify-hashes")
 _NO_NETWORK = re.compile(r"Failed to (fetch|download)|network\s+was\s+disabled")
-_LIST = """
-import json, platform
-from importlib.metadata import distributions
-found = [[item.metadata["Name"], item.version] for item in distributions()]
-print(json.dumps([platform.python_version(), found]))
-"""
-_FAILS = "TensorFlow cannot be imported there"
-# A failed import may print its reason in the middle of many lines.
-_IMPORT = f"""
-import importlib, json, sys
-try:
-    import tensorflow
-    tensorflow.keras.layers
-except Exception as error:
-    if isinstance(error, ModuleNotFoundError) and error.name == "tensorflow":
-        sys.exit("contains no TensorFlow")
-    told = [line for line in str(error).splitlines() if line.strip()]
-    told = [line for line in told if not line.startswith(("Traceback", " "))] or told or [""]
-    sys.exit("{_FAILS}: %s: %s" % (type(error).__name__, told[0]))
-versions = {{"tensorflow": getattr(tensorflow, "__version__", "")}}
-try:
-    package = tensorflow.keras.Model.__module__.partition(".")[0]
-    versions.update(keras=importlib.import_module(package).__version__, keras_package=package)
-except (AttributeError, ImportError):
-    pass  # the lock has to tell it
-print(json.dumps(versions))
-"""
 
 
 @dataclass(frozen=True)
@@ -92,7 +63,7 @@ class Built:
         lock: `name==version` of every distribution, sorted; for a local wheel
             `name==version @ sha256:<hash>`.
         python_version: such as `3.11.7`.
-        versions: `tensorflow`, `keras` and `keras_package`, reported by the imported modules.
+        versions: result of `bench.environments.interpreters.import_tensorflow`.
         note: reason and age of an earlier build in place of today's; usually empty.
     """
 
@@ -129,12 +100,13 @@ def build(request: Request, cache: Path, *, say: Callable[[str], None]) -> Built
         with scratch_folder() as scratch:
             note = ""
             if request.interpreter is not None:
-                python, version, lock = _existing(request.interpreter, scratch)
+                python = request.interpreter
+                version, lock = packages_in(python, request.settings, scratch)
             else:
                 version = platform.python_version()
                 python, lock, note = _from_cache(request, cache.absolute(), scratch, say)
             try:
-                versions = _check_import(python, request.settings, scratch)
+                versions = import_tensorflow(python, request.settings, scratch)
             except EnvironmentProblem:
                 if request.interpreter is not None or not _is_damaged(python, scratch):
                     raise
@@ -142,38 +114,25 @@ def build(request: Request, cache: Path, *, say: Callable[[str], None]) -> Built
                 (python.parents[2] / _COMPLETE).unlink()
                 cached = request, cache.absolute(), scratch, say
                 python, lock, note = _from_cache(*cached, anew=True)
-                versions = _check_import(python, request.settings, scratch)
+                versions = import_tensorflow(python, request.settings, scratch)
             if request.interpreter is None:
-                _note_import(python)
+                _note_import(python, request.settings)
     except (EnvironmentProblem, InputError) as error:
         raise EnvironmentProblem(f"{request.text}: {error}") from None
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         raise EnvironmentProblem(f"{request.text}: {place}{error.strerror or error}") from None
-    return Built(request, python, lock, version, versions, note)
+    return Built(request, python, lock, version, {**versions, **_nightly(request)}, note)
 
 
-def _existing(python: Path, scratch: Path) -> tuple[Path, str, tuple[str, ...]]:
-    """Returns the interpreter, its version and its lock."""
-    if python.is_dir():
-        raise EnvironmentProblem("is a folder, name the interpreter in it: bin/python")
-    try:
-        done = commands.run(
-            [python, "-I", "-c", _LIST], clean_variables(scratch), scratch, _IMPORT_SECONDS
-        )
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot be run: {error.strerror}") from None
-    try:
-        version, found = json.loads(done.stdout.splitlines()[-1])
-        lock: dict[str, str] = {}
-        for name, number in found:
-            if name and number:  # remains of a broken uninstall have neither
-                lock.setdefault(canonicalize_name(name), number)  # Python imports the first
-    except (IndexError, ValueError, TypeError):
-        raise EnvironmentProblem(f"is not Python 3.10 or newer: {_told(done.stderr)}") from None
-    if tuple(map(int, version.split(".")[:2])) < _LEAST_PYTHON:
-        raise EnvironmentProblem(f"is not Python 3.10 or newer: it is {version}")
-    return python, version, tuple(sorted(f"{name}=={number}" for name, number in lock.items()))
+def _nightly(request: Request) -> dict[str, str]:
+    """Returns the date of a local wheel of TensorFlow whose development version has no date."""
+    for wheel in (Path(path) for path in request.requirements if path.endswith(".whl")):
+        name, version, *_ = parse_wheel_filename(wheel.name)
+        is_undated = version.is_devrelease and not date_in_version(str(version))
+        if is_tensorflow(name) and is_undated and (built := date_of_wheel(wheel)):
+            return {"tensorflow_built": built.isoformat()}
+    return {}
 
 
 def _from_cache(
@@ -199,8 +158,10 @@ def _from_cache(
             f"earlier build, resolved on {_resolved_on(remembered)}"
         )
         say(f"{request.text}: {note}")
+        check_overlaps(before[1], request.requirements)
         return *before, note
     lock = tuple(sorted(pins))
+    check_overlaps(lock, request.requirements)
     folder = cache / "environments" / _digest(lock)
     for parent in (folder, remembered.parent):
         parent.mkdir(parents=True, exist_ok=True)
@@ -310,56 +271,30 @@ def _built_before(cache: Path, remembered: Path) -> tuple[Path, tuple[str, ...]]
 
 
 def _is_damaged(python: Path, scratch: Path) -> bool:
-    """Returns whether TensorFlow was imported here before, but fails now without settings too."""
+    """Returns whether TensorFlow was imported here before, but fails now with the same settings."""
+    imported = read_json(python.parents[2] / _COMPLETE).get("imported")
+    if not imported:
+        return False
+    settings = imported if isinstance(imported, dict) else {}  # older caches: True
     try:
-        _check_import(python, {}, scratch)
+        import_tensorflow(python, settings.get("settings", {}), scratch)
     except EnvironmentProblem:
-        return bool(read_json(python.parents[2] / _COMPLETE).get("imported"))
+        return True
     return False
 
 
-def _note_import(python: Path) -> None:
-    """Notes the first successful import: a later failure is damage."""
+def _note_import(python: Path, settings: Mapping[str, str]) -> None:
+    """Notes the first successful import: a later failure with its settings is damage."""
     complete = python.parents[2] / _COMPLETE
     about = read_json(complete)
     if not about.get("imported"):
-        write_json(complete, {**about, "imported": True})
+        write_json(complete, {**about, "imported": {"settings": dict(settings)}})
 
 
 def _resolved_on(remembered: Path) -> str:
     """Returns the date of the last resolution, from the file's time in older caches."""
     date = datetime.fromtimestamp(remembered.stat().st_mtime, timezone.utc).date().isoformat()
     return str(read_json(remembered).get("resolved", date))
-
-
-def _check_import(python: Path, settings: Mapping[str, str], scratch: Path) -> dict[str, str]:
-    """Returns the versions printed by `_IMPORT`; ignores all other output."""
-    variables = {**clean_variables(scratch), **settings}
-    ends_with_us = lifeline() if IS_LINUX else ""  # elsewhere it ends after the import
-    command = (python, "-I", "-c", ends_with_us + _IMPORT)
-    done = commands.run(command, variables, scratch, _IMPORT_SECONDS)
-    reason = ""
-    if done.returncode < 0:  # C++ logs the reason of an abort at the lowest level only
-        reason = f"{_FAILS}: killed by signal {-done.returncode}: "
-        done = commands.run(
-            command, {**variables, "TF_CPP_MIN_LOG_LEVEL": "0"}, scratch, _IMPORT_SECONDS
-        )
-    elif done.returncode and not done.stderr.strip():
-        reason = f"{_FAILS}: exit status {done.returncode}"
-    if reason or done.returncode:
-        raise EnvironmentProblem(reason + _told(done.stderr))
-    for line in reversed(done.stdout.splitlines()):
-        with contextlib.suppress(ValueError):
-            said = json.loads(line)
-            if isinstance(said, dict):
-                return {name: str(version) for name, version in said.items() if version}
-    return {}
-
-
-def _told(output: str) -> str:
-    """Returns the last line, at most `_LONGEST_REASON` characters."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return lines[-1][:_LONGEST_REASON] if lines else ""
 
 
 def _sha256(path: Path) -> str:

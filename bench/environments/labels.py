@@ -14,12 +14,15 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
+from bench.environments.dates import date_in_version
+
 # A vendor's prefix and build suffixes are optional; `tensorflow-datasets` does not match.
-_TENSORFLOW = re.compile(
-    r"([a-z0-9]+-)?(tensorflow|tf-nightly)"
+TENSORFLOW_BUILD = (
+    r"(tensorflow|tf-nightly)"
     r"(-(aarch64|avx512|aws|cpu|directml|enhanced|gpu|intel|macos|rocm|tpu))*"
 )
-_KERAS = {
+_TENSORFLOW = re.compile(rf"([a-z0-9]+-)?{TENSORFLOW_BUILD}")
+KERAS = {
     "keras": re.compile(r"(keras|keras-nightly)"),
     "tf_keras": re.compile(r"(tf-keras|tf-keras-nightly)"),
 }
@@ -34,11 +37,13 @@ class Modules:
         tensorflow: version; empty if unknown.
         keras: version of the Keras behind `tf.keras`; empty if unknown.
         keras_package: `keras`, or `tf_keras`.
+        built: date of a nightly TensorFlow, ISO 8601; empty for others, or if unknown.
     """
 
     tensorflow: str
     keras: str
     keras_package: str
+    built: str = ""
 
 
 def modules_of(
@@ -50,7 +55,7 @@ def modules_of(
         lock: lock of `bench.environments.builds.Built`.
         settings: settings of the environment.
         versions: `tensorflow`, `keras` and `keras_package`, reported by a process; empty without a
-            process.
+            process. `tensorflow_built` is the date of a nightly wheel.
 
     Returns:
         Versions in the form of PEP 440: `2.22.0rc0`, where TensorFlow reports `2.22.0-rc0`.
@@ -60,12 +65,12 @@ def modules_of(
     package = str(versions.get("keras_package") or "keras")
     if not keras:
         is_legacy = settings.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true")
-        if is_legacy and _distribution(packages, _KERAS["tf_keras"]):
+        if is_legacy and _distribution(packages, KERAS["tf_keras"]):
             package = "tf_keras"
-        keras = _locked(packages, _KERAS[package])
-    return Modules(
-        _canonical(tensorflow or _locked(packages, _TENSORFLOW)), _canonical(keras), package
-    )
+        keras = _locked(packages, KERAS[package])
+    tensorflow = _canonical(tensorflow or _locked(packages, _TENSORFLOW))
+    built = str(date_in_version(tensorflow) or versions.get("tensorflow_built") or "")
+    return Modules(tensorflow, _canonical(keras), package, built)
 
 
 def labels(
@@ -94,7 +99,7 @@ def labels(
     pythons = python_versions or [""] * len(locks)
     sides = list(zip(packages, modules, settings, pythons, strict=True))
     unknown = ["unknown TensorFlow" if held else "not built" for held in packages]
-    names = [of.tensorflow or other for of, other in zip(modules, unknown, strict=True)]
+    names = [_dated(of) or other for of, other in zip(modules, unknown, strict=True)]
     names = _told_apart(names, [_facets(*side) for side in sides], _with_keras(modules))
     everything = [{name: f"+ {name} {held[name]}" for name in held} for held in packages]
     unique: list[str] = []
@@ -104,6 +109,11 @@ def labels(
         number = 1 + sum(other.startswith(label) for other in unique)
         unique.append(f"{label} ({number})" if label in unique else label)
     return unique
+
+
+def is_tensorflow(name: str) -> bool:
+    """Returns whether a distribution's name, in its canonical form, is one of TensorFlow's."""
+    return bool(_TENSORFLOW.fullmatch(name))
 
 
 def tensorflow_version(lock: Sequence[str]) -> str:
@@ -126,6 +136,13 @@ def packages_of(lock: Sequence[str]) -> dict[str, str]:
         name: f"{version} (wheel {digest[0][:7]})" if digest else version
         for name, version, *digest in entries
     }
+
+
+def _dated(modules: Modules) -> str:
+    """Returns TensorFlow's version, with the date of a nightly build unless it has it."""
+    if not modules.built or date_in_version(modules.tensorflow):
+        return modules.tensorflow
+    return f"{modules.tensorflow} (built {modules.built})"
 
 
 def _with_keras(modules: Sequence[Modules]) -> list[bool]:
@@ -174,7 +191,7 @@ def _facets(
         facets = {"name": f"({name})", "wheel": packages[name].partition(" ")[2]}
     shown = dict(settings)
     if modules.keras:
-        name = _distribution(packages, _KERAS[modules.keras_package], modules.keras)
+        name = _distribution(packages, KERAS[modules.keras_package], modules.keras)
         wheel = packages[name].partition(" ")[2] if name else ""
         facets["keras"] = f"+ {_keras_name(modules)} {wheel}".rstrip()
         if modules.keras_package == "tf_keras":

@@ -1,20 +1,30 @@
-"""Requests: requirements, wheels and settings of an environment, as words in a line."""
+"""Requests: requirements, wheels and settings of an environment, as words in a line.
+
+Words are separated and quoted as in a shell: `'./my builds/tensorflow-…-any.whl'`.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import sys
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
+from bench.environments.variables import FOLDERS, IMPORT_PATHS, import_paths_of_session
 from lenet5.errors import InputError
 
 SETTING_PREFIXES = ("TF_", "XLA_", "KERAS_")
+_PATHS = (*IMPORT_PATHS, "LD_LIBRARY_PATH")
 _SETTING = re.compile(r"(\w+)=(?!=)(.*)")
+_SPECIAL = re.compile(r"[\s'\"\\]|^$")  # in a word, to `shlex.split`
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # controls, half characters, line and paragraph ends
 
 
 @dataclass(frozen=True)
@@ -22,7 +32,7 @@ class Request:
     """Request for an environment.
 
     Attributes:
-        text: request as given, with single spaces.
+        text: request as given, with single spaces and one form of quotes.
         requirements: PEP 508 requirements, and absolute paths of wheels.
         interpreter: existing interpreter, in place of requirements.
         settings: variables for its processes.
@@ -37,21 +47,23 @@ class Request:
 
 
 def parse_request(text: str) -> Request:
-    """Parses a request: words separated by spaces.
+    """Parses a request: words separated by spaces, and quoted as in a shell if they have some.
 
     A word is a requirement, a wheel's path, `.` (this Python), `python:PATH`, a setting
     `NAME=VALUE`, `override:REQUIREMENT` or `without:NAME`. `without:NAME` excludes a distribution
-    even if packages depend on it.
+    even if packages depend on it. `.` includes this session's `PYTHONPATH` and user's site.
 
     Raises:
         InputError: a word is none of these, or two words conflict.
     """
-    text = " ".join(text.split())
+    words = _words(text)
+    text = " ".join(map(quoted, words))
     requirements: list[str] = []
     overrides: list[str] = []
     interpreters: list[Path] = []
     settings: dict[str, str] = {}
-    for word in text.split():
+    own: dict[str, str] = {}
+    for word in words:
         kind, _, rest = word.partition(":")
         if setting := _SETTING.fullmatch(word):
             name, value = _setting(text, setting[1], setting[2])
@@ -59,6 +71,7 @@ def parse_request(text: str) -> Request:
                 raise InputError(f"{text}: {name} is set twice")
         elif word == ".":
             interpreters.append(Path(sys.executable))
+            own = import_paths_of_session()
         elif kind == "python" and rest:
             interpreters.append(absolute(text, rest))
         elif kind == "override":
@@ -72,22 +85,57 @@ def parse_request(text: str) -> Request:
             requirements.append(_wheel(text, word))
         else:
             requirements.append(_requirement(text, word))
+    _check_together(text, interpreters, requirements, overrides, settings)
+    interpreter = interpreters[0] if interpreters else None
+    return Request(text, tuple(requirements), interpreter, {**own, **settings}, tuple(overrides))
+
+
+def quoted(word: str) -> str:
+    """Returns a word as a request writes it: in quotes if it has blanks, quotes or backslashes."""
+    return shlex.quote(word) if _SPECIAL.search(word) else word
+
+
+def _check_together(
+    text: str,
+    interpreters: Sequence[Path],
+    requirements: Sequence[str],
+    overrides: Sequence[str],
+    settings: Mapping[str, str],
+) -> None:
     if len(interpreters) > 1 or (interpreters and (requirements or overrides)):
         raise InputError(f"{text}: an existing Python accepts only settings beside it")
     if not interpreters and not requirements:
         raise InputError(
             f"{text or 'an empty environment'}: give requirements, a wheel, . or python:PATH"
         )
-    interpreter = interpreters[0] if interpreters else None
-    return Request(text, tuple(requirements), interpreter, settings, tuple(overrides))
+    for name in IMPORT_PATHS:
+        if name in settings and not interpreters:
+            raise InputError(f"{text}: {name} needs an existing Python beside it")
+
+
+def _words(text: str) -> list[str]:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        told = str(error).lower()
+        raise InputError(f"{' '.join(text.split())}: {told}: quote words as in a shell") from None
+    for word in words:
+        if any(unicodedata.category(character) in _UNPRINTABLE for character in word):
+            raise InputError(f"{word!r}: a request has no line breaks or other control characters")
+    return words
 
 
 def _setting(text: str, name: str, value: str) -> tuple[str, str]:
-    if not name.startswith(SETTING_PREFIXES):
+    if not name.startswith(SETTING_PREFIXES) and name not in _PATHS:
         raise InputError(
-            f"{text}: {name}={value} is not a setting, which begins with TF_, XLA_ or KERAS_; "
-            "a version is written with =="
+            f"{text}: {name}={value} is not a setting, which begins with TF_, XLA_ or KERAS_ or is "
+            f"{', '.join(_PATHS[:-1])} or {_PATHS[-1]}; a version is written with =="
         )
+    if name in FOLDERS:  # absolute: measured processes have a working folder of their own
+        folders = (str(absolute(text, folder)) for folder in value.split(os.pathsep) if folder)
+        return name, os.pathsep.join(folders)
+    if name in IMPORT_PATHS and value:
+        return name, str(absolute(text, value))
     if name == "KERAS_BACKEND" and value != "tensorflow":
         raise InputError(f"{text}: {name}={value}: only Keras on TensorFlow is measured")
     return name, value
@@ -103,10 +151,10 @@ def _requirement(text: str, word: str) -> str:
     try:
         Requirement(word)
     except InvalidRequirement:
-        raise InputError(
-            f"{text}: {word or 'nothing'} is not a requirement: write it without blanks, "
-            "such as tensorflow-cpu==2.16.2"
-        ) from None
+        how = "write it without blanks, such as tensorflow-cpu==2.16.2, or in quotes"
+        if ";" in word:
+            how = """write it in quotes, such as 'keras; python_version < "3.12"'"""
+        raise InputError(f"{text}: {word or 'nothing'} is not a requirement: {how}") from None
     return word
 
 

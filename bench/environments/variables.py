@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import site
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+IMPORT_PATHS = ("PYTHONPATH", "PYTHONUSERBASE")
+"""Variables with folders of modules, for existing interpreters only."""
+FOLDERS = ("PYTHONPATH", "LD_LIBRARY_PATH")
+"""Variables with folders, separated by colons."""
+_MEASURED = ("tensorflow", "keras", "tf_keras", "numpy")
 
 
 def clean_variables(home: Path) -> dict[str, str]:
@@ -16,3 +26,30 @@ def clean_variables(home: Path) -> dict[str, str]:
         "KERAS_BACKEND": "tensorflow",
         "TF_CPP_MIN_LOG_LEVEL": "2",
     }
+
+
+def isolation(settings: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns Python's options: no import path of the user's, except one from the settings."""
+    if not any(settings.get(name) for name in IMPORT_PATHS):
+        return ("-I",)
+    return () if settings.get("PYTHONUSERBASE") else ("-s",)
+
+
+def import_paths_of_session() -> dict[str, str]:
+    """Returns this session's `PYTHONPATH` and user's site, as far as they hold measured packages.
+
+    Returns:
+        Values of `IMPORT_PATHS`; folders without TensorFlow, Keras, NumPy and installed
+        distributions, such as a checkout, are left out.
+    """
+    given = "" if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "")
+    folders = [os.path.abspath(folder) for folder in given.split(os.pathsep) if folder]
+    found = {"PYTHONPATH": os.pathsep.join(filter(_has_packages, folders))}
+    if site.ENABLE_USER_SITE and _has_packages(site.getusersitepackages()):
+        found["PYTHONUSERBASE"] = site.getuserbase()
+    return {name: value for name, value in found.items() if value}
+
+
+def _has_packages(folder: str) -> bool:
+    installed = any(Path(folder).glob("*.dist-info"))
+    return installed or any(Path(folder, name, "__init__.py").exists() for name in _MEASURED)

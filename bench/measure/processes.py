@@ -23,7 +23,7 @@ from typing import Any
 from bench.environments.builds import Built
 from bench.environments.lifeline import IS_LINUX, STDIN, lifeline
 from bench.environments.scratch import scratch_folder
-from bench.environments.variables import clean_variables
+from bench.environments.variables import clean_variables, isolation
 from bench.measure import answers
 from bench.measure.endings import ended, in_one_line, kills_for_memory, state_of, tail
 from lenet5.run_directory import writing
@@ -364,7 +364,7 @@ def _spawn(
 
 
 def _isolated(interpreter: Interpreter) -> list[str]:
-    return [str(interpreter.python), "-I", "-c"]
+    return [str(interpreter.python), *isolation(interpreter.settings), "-c"]
 
 
 def interpreter_of(built: Built) -> Interpreter:

@@ -10,7 +10,7 @@ import numpy as np
 from bench.records.trainings import Trainings
 from bench.report.pages import Picture, render
 from bench.report.tables import Table
-from bench.report.versions import CPUS_ONLY, environment_table, facts, moment
+from bench.report.versions import CPUS_ONLY, age_note, environment_table, facts, moment
 from bench.report.words import SEVEREST_FIRST, tally
 from bench.verdicts.accuracy import AccuracyDecision, finding
 from bench.verdicts.flips import Flips, find_flips
@@ -77,8 +77,9 @@ def headline(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecision]) -
 
 
 def notes(sets: Sequence[Trainings]) -> list[str]:
-    """Returns the notes of the builds, for example about an earlier build."""
-    return [f"{item.side.label}: {item.side.note}." for item in sets if item.side.note]
+    """Returns the notes of the builds: about an earlier build, and the age of a nightly one."""
+    found = [f"{item.side.label}: {item.side.note}." for item in sets if item.side.note]
+    return [*found, *filter(None, (age_note(item.side, item.started) for item in sets))]
 
 
 def how_measured(baseline: Trainings, *, paired: bool) -> list[tuple[str, str]]:

@@ -67,7 +67,10 @@ PLOTS = {
 """Captions of the files in a run's `plots` folder, in the report's order."""
 
 _CURVES = "Every epoch compared with the reference of recipe and engine"
-_FIRST_FACTS = ("tensorflow", "keras", "numpy", "python", "cpu", "threads", "usable_cores")
+_FIRST_FACTS = (
+    *("tensorflow", "tensorflow_package", "keras", "numpy", "python"),
+    *("cpu", "threads", "usable_cores"),
+)
 # Reading or formatting a missing, truncated or foreign file raises one of these.
 _DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import date
 
 from packaging.version import InvalidVersion, Version
 
@@ -16,6 +17,8 @@ OTHER_KERAS = "other versions of Keras"
 CPUS_ONLY = ("Devices", "CPUs only: GPUs are hidden from TensorFlow")
 _LABELS = {
     "tensorflow": "TensorFlow",
+    "tensorflow_package": "TensorFlow's package",
+    "tensorflow_built": "TensorFlow's build date",
     "tensorflow_git": "TensorFlow's git version",
     "build": "Build information",
     "keras": "Keras",
@@ -60,6 +63,24 @@ def environment_table(baseline: Side, candidate: Side) -> Table:
         packages = lock_differences(baseline, candidate)
         rows += [(f"Packages that differ:{'' if packages else ' none'}",), *packages]
     return Table(("", baseline.label, candidate.label), rows, left=None)
+
+
+def age_note(side: Side, measured: str) -> str:
+    """Returns a sentence on date and age of a nightly TensorFlow; empty for others.
+
+    Args:
+        side: the environment.
+        measured: start of the measurement, ISO 8601.
+    """
+    built = side.modules.built
+    try:
+        days = (date.fromisoformat(measured[:10]) - date.fromisoformat(built)).days
+    except ValueError:  # not nightly, or of unknown date
+        return ""
+    return (
+        f"{side.label}: the nightly build of {built} was {days:,} day{'' if days == 1 else 's'} "
+        "old when it was measured."
+    )
 
 
 def version_rows(baseline: Side, candidate: Side) -> list[tuple[str, str, str]]:

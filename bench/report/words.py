@@ -9,7 +9,7 @@ from statistics import median
 from typing import NamedTuple
 
 from bench.records.blocks import BASELINE, Block, Results
-from bench.report.versions import CPUS_ONLY, facts, moment, version_order
+from bench.report.versions import CPUS_ONLY, age_note, facts, moment, version_order
 from bench.verdicts.faults import missing
 from bench.verdicts.outcomes import NOT_THERE
 from bench.verdicts.sequential import Change, Verdict
@@ -213,6 +213,7 @@ def notes(results: Results) -> list[str]:
     sides += [(side.label, side) for side in results.candidates]
     found += [f"{who} is not there: {side.problem}" for who, side in sides if side.problem]
     found += [f"{who}: {side.note}." for who, side in sides if side.note]
+    found += filter(None, (age_note(side, results.started) for _, side in sides))
     return found + _idle_notes(results) + _unlike_notes(results)
 
 

@@ -20,6 +20,7 @@ from bench.environments import builds
 from bench.environments.builds import Built
 from bench.environments.commands import uv_text
 from bench.environments.labels import labels
+from bench.environments.request import quoted
 from tests.environments.building import (
     Completed,
     Recorder,
@@ -114,6 +115,18 @@ def test_an_environment_is_built_once_and_reused(
     assert build_here(f"./{wheel.name} TF_A=1", tmp_path, said.append).lock == built.lock
     assert recorder.kinds() == ["compile", "python"]
     assert len(said) == 1
+
+
+def test_paths_with_blanks_quotes_and_backslashes_are_built(tmp_path: Path) -> None:
+    """The wheel, the cache and the interpreter of the built environment."""
+    folder = tmp_path / "a b" / "it's" / 'say "so"' / "back\\slash" / "Grüße" / "100 % #1 $HOME"
+    wheel = write_wheel(folder)
+    built = build_here(quoted(str(wheel)), folder)
+    assert built.lock == (f"tensorflow==2.21.0 @ sha256:{builds._sha256(wheel)}",)
+    assert build_here(quoted(str(wheel)), folder) == built
+    again = build_here(quoted(f"python:{built.python}"), folder)
+    assert again.python == built.python
+    assert again.versions == built.versions
 
 
 def test_a_damaged_environment_is_built_again(tmp_path: Path) -> None:
@@ -309,6 +322,19 @@ def test_the_users_uv_settings_do_not_change_a_build(
     assert "helper==2" in build_here(str(wheel), tmp_path).lock
 
 
+def test_the_date_of_a_nightly_wheel_is_that_of_its_files(tmp_path: Path) -> None:
+    """Its version may have none."""
+    wheel = write_wheel(tmp_path, distribution="tf-nightly", version="2.23.0.dev0")
+    today = datetime.now(timezone.utc).date()  # the archive has local time
+    for _ in range(2):  # the second time from the cache
+        versions = build_here(str(wheel), tmp_path).versions
+        built = datetime.fromisoformat(versions["tensorflow_built"]).date()
+        assert abs((built - today).days) <= 1
+    for version in ("2.22.0", "2.22.0rc0", "2.23.0.dev20261026"):
+        wheel = write_wheel(tmp_path, distribution="tf-nightly", version=version)
+        assert "tensorflow_built" not in build_here(str(wheel), tmp_path).versions
+
+
 # Without network
 
 
@@ -373,33 +399,3 @@ def test_a_missing_network_is_recognised(
 ) -> None:
     Recorder(monkeypatch, {"compile": failed(message)})
     assert "without network" in problem("tensorflow-cpu==2.13.0", tmp_path)
-
-
-# Existing interpreters
-
-
-def test_an_existing_interpreter_reports_its_packages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    python = build_here(str(write_wheel(tmp_path)), tmp_path).python
-    recorder = Recorder(monkeypatch)
-    built = build_here(f"python:{python} TF_A=1", tmp_path)
-    assert built.lock == ("tensorflow==2.21.0",)
-    assert built.python == python
-    assert built.python_version == platform.python_version()
-    assert recorder.kinds() == ["python", "python"]
-
-
-def test_an_invalid_interpreter_is_reported(tmp_path: Path) -> None:
-    script = tmp_path / "script"
-    script.write_text("#!/bin/sh\necho 1\necho no such option >&2\nexit 2\n")
-    assert problem(f"python:{script}", tmp_path) == "cannot be run: Permission denied"
-    script.chmod(0o755)
-    expected = "is not Python 3.10 or newer: no such option"
-    assert problem(f"python:{script}", tmp_path) == expected
-    script.write_text("""#!/bin/sh\necho '["3.9.18", [["tensorflow", "2.15.1"]]]'\n""")
-    assert problem(f"python:{script}", tmp_path) == "is not Python 3.10 or newer: it is 3.9.18"
-    missing = "cannot be run: No such file or directory"
-    assert problem(f"python:{tmp_path}/missing", tmp_path) == missing
-    folder = "is a folder, name the interpreter in it: bin/python"
-    assert problem(f"python:{tmp_path}", tmp_path) == folder

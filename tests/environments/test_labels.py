@@ -202,6 +202,26 @@ def test_the_label_of_a_release_candidate_shows_its_keras() -> None:
     assert labels([NEW, lock], [{}, {}], (), [released, CANDIDATE]) == expected
 
 
+@pytest.mark.parametrize(
+    ("version", "more", "label", "built"),
+    [
+        ("2.23.0-dev20261026", {}, "2.23.0.dev20261026", "2026-10-26"),
+        ("2.23.0.dev2026102704", {}, "2.23.0.dev2026102704", "2026-10-27"),
+        ("2.23.0.dev20261026+mine", {}, "2.23.0.dev20261026+mine", "2026-10-26"),
+        ("2.23.0-dev0", {"tensorflow_built": "2026-09-05"}, "2.23.0.dev0 (built 2026-09-05)", ""),
+        ("2.23.0.dev20269999", {}, "2.23.0.dev20269999", ""),
+        ("2.23.0-dev0", {}, "2.23.0.dev0", ""),
+        ("2.21.0", {}, "2.21.0", ""),
+    ],
+)
+def test_the_label_of_a_nightly_build_shows_its_date(
+    version: str, more: Mapping[str, str], label: str, built: str
+) -> None:
+    versions = {"tensorflow": version, **more}
+    assert labels([NIGHTLY], [{}], (), [versions]) == [label]
+    assert modules_of(NIGHTLY, {}, versions).built == (built or more.get("tensorflow_built", ""))
+
+
 def test_an_unknown_build_is_labelled_by_its_imported_version() -> None:
     lock = ("acme-tf==7.1", "keras==3.15.1")
     assert labels([lock], [{}]) == ["unknown TensorFlow"]

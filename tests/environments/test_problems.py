@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.environments import builds
+from bench.environments import interpreters
 from bench.records.sides import named_sides
 from tests.environments.building import (
     Recorder,
@@ -81,7 +81,7 @@ def test_a_failed_import_is_reported(source: str, reason: str, tmp_path: Path) -
 
 
 def test_an_import_timeout_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builds, "_IMPORT_SECONDS", 0.01)
+    monkeypatch.setattr(interpreters, "_IMPORT_SECONDS", 0.01)
     wheel = write_wheel(tmp_path, "import time\ntime.sleep(60)\n")
     assert problem(str(wheel), tmp_path).endswith("python timed out after 0.01 s")
 
@@ -125,6 +125,7 @@ def test_versions_come_from_the_imported_modules(
     wheel = write_wheel(tmp_path, TENSORFLOW, distribution=distribution, version="9.9")
     built = build_here(f"{wheel}{setting}", tmp_path)
     told = {"tensorflow": "2.22.0-rc0", "keras": keras, "keras_package": package}
+    told["tensorflow_package"] = f"{distribution} 9.9"
     assert built.versions == told
     (side,) = named_sides([built.request], [built])
     assert side.label == "2.22.0rc0"
@@ -133,6 +134,6 @@ def test_versions_come_from_the_imported_modules(
 
 def test_a_tensorflow_without_versions_is_labelled_by_its_lock(tmp_path: Path) -> None:
     built = build_here(str(write_wheel(tmp_path, distribution="tf-nightly-cpu")), tmp_path)
-    assert built.versions == {}
+    assert built.versions == {"tensorflow_package": "tf-nightly-cpu 2.21.0"}
     (side,) = named_sides([built.request], [built])
     assert side.label == "2.21.0"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
+import site
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bench.environments.builds import default_cache
-from bench.environments.request import parse_request
+from bench.environments.request import parse_request, quoted
 from lenet5.errors import InputError
 from tests.environments.wheels import write_wheel
 
@@ -20,7 +23,14 @@ from tests.environments.wheels import write_wheel
         ("tensorflow-cpu==2.16.2 keras==3.0.5", ("tensorflow-cpu==2.16.2", "keras==3.0.5"), {}, ()),
         ("  tf-nightly\t", ("tf-nightly",), {}, ()),
         ("tensorflow-cpu>=2.22.0rc0,<3", ("tensorflow-cpu>=2.22.0rc0,<3",), {}, ()),
-        ('keras;python_version<"4"', ('keras;python_version<"4"',), {}, ()),
+        ("'keras; python_version < \"4\"'", ('keras; python_version < "4"',), {}, ()),
+        ("tf-nightly 'numpy >= 1'", ("tf-nightly", "numpy >= 1"), {}, ()),
+        (
+            "tf-nightly 'XLA_FLAGS=--a=b --c=d' LD_LIBRARY_PATH=/opt/a:/opt/b",
+            ("tf-nightly",),
+            {"XLA_FLAGS": "--a=b --c=d", "LD_LIBRARY_PATH": "/opt/a:/opt/b"},
+            (),
+        ),
         (
             "tensorflow==2.21.0 TF_ENABLE_ONEDNN_OPTS=0 XLA_FLAGS=--a=b KERAS_BACKEND=tensorflow",
             ("tensorflow==2.21.0",),
@@ -45,6 +55,72 @@ def test_a_request_is_parsed(
     assert request.settings == settings
     assert request.overrides == overrides
     assert request.interpreter is None
+
+
+ODD_NAMES = ("a b", "it's", 'say "so"', "back\\slash", "Grüße", "100 % #1 $HOME", " b ")
+
+
+def with_backslashes(word: str) -> str:
+    return re.sub(r"(\W)", r"\\\1", word)
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+@pytest.mark.parametrize(
+    "quote", [quoted, shlex.quote, lambda word: re.sub(r"(\W)", r"\\\1", word)]
+)
+def test_a_path_with_blanks_quotes_or_backslashes_is_quoted_as_in_a_shell(
+    name: str, quote: Callable[[str], str], tmp_path: Path
+) -> None:
+    """All spellings give the same request, and its text gives the request again."""
+    wheel = write_wheel(tmp_path / name)
+    python = tmp_path / name / "bin" / "python"
+    for word, setting in (
+        (f"python:{python}", f"LD_LIBRARY_PATH={wheel.parent}"),
+        (wheel, "TF_A="),
+    ):
+        key, _, value = setting.partition("=")
+        request = parse_request(f"  {quote(str(word))}   {key}={quote(value) if value else ''}")
+        assert request.text == f"{quoted(str(word))} {quoted(setting)}"
+        assert parse_request(request.text) == request
+        assert request.interpreter in (None, python)
+        assert request.requirements in ((), (str(wheel),))
+        assert list(request.settings.values()) in ([""], [str(wheel.parent)])
+
+
+def test_folders_in_settings_become_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    request = parse_request("python:/x PYTHONPATH=a::./b PYTHONUSERBASE=c LD_LIBRARY_PATH=d")
+    assert request.settings == {
+        "PYTHONPATH": f"{tmp_path}/a:{tmp_path}/b",
+        "PYTHONUSERBASE": f"{tmp_path}/c",
+        "LD_LIBRARY_PATH": f"{tmp_path}/d",
+    }
+
+
+def test_a_dot_includes_the_import_path_of_this_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders without packages, such as a checkout, are left out; words of the request prevail."""
+    for folder in ("one/tensorflow", "two/keras-3.15.1.dist-info", "checkout/lenet5", "user/numpy"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "one:checkout::missing:two")
+    assert parse_request(".").settings == {"PYTHONPATH": f"{tmp_path}/one:{tmp_path}/two"}
+    assert parse_request("python:/x").settings == {}
+    assert parse_request(". PYTHONPATH=").settings == {"PYTHONPATH": ""}
+    monkeypatch.setenv("PYTHONPATH", "checkout")
+    monkeypatch.setattr(site, "ENABLE_USER_SITE", True)
+    monkeypatch.setattr(site, "getusersitepackages", lambda: str(tmp_path / "user"))
+    monkeypatch.setattr(site, "getuserbase", lambda: "/home/someone/.local")
+    assert parse_request(". TF_A=1").settings == {
+        "PYTHONUSERBASE": "/home/someone/.local",
+        "TF_A": "1",
+    }
+    monkeypatch.setattr(site, "ENABLE_USER_SITE", False)
+    assert parse_request(".").settings == {}
 
 
 def test_a_dot_is_the_current_environment() -> None:
@@ -91,12 +167,22 @@ def test_a_wheel_becomes_an_absolute_path(tmp_path: Path, monkeypatch: pytest.Mo
         ("/x/tensorflow.tar.gz", "only wheels (.whl) are accepted"),
         ("./missing-1-py3-none-any.whl", "missing-1-py3-none-any.whl: the wheel does not exist"),
         ("keras >= 3", "keras >= 3: >= is not a requirement: write it without blanks, such as"),
+        (
+            'keras;python_version<"4"',
+            "keras;python_version<4 is not a requirement: write it in",
+        ),
+        ("tf-nightly ''", "tf-nightly '': nothing is not a requirement"),
+        ("./it's-1-py3-none-any.whl", "any.whl: no closing quotation: quote words as in a shell"),
+        ("tf-nightly \\", "tf-nightly \\: no escaped character: quote words as in a shell"),
+        ("'./a\nb.whl'", "'./a\\nb.whl': a request has no line breaks or other control characters"),
+        ("tf-nightly PYTHONPATH=/x", "PYTHONPATH needs an existing Python beside it"),
         ("override:", "override:: nothing is not a requirement"),
         ("python:", "python:: python: is not a requirement"),
         ("without:keras==3", "without:keras==3: expected a name only, such as without:keras"),
         (
             "tensorflow=2.16",
-            "tensorflow=2.16 is not a setting, which begins with TF_, XLA_ or KERAS_;",
+            "tensorflow=2.16 is not a setting, which begins with TF_, XLA_ or KERAS_ or is "
+            "PYTHONPATH, PYTHONUSERBASE or LD_LIBRARY_PATH; a version is written with ==",
         ),
         (". PATH=/x", "PATH=/x is not a setting"),
         (". LD_PRELOAD=x", "LD_PRELOAD=x is not a setting"),

@@ -6,8 +6,6 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-KERAS = "tensorflow/keras.py"
-
 
 def write_wheel(
     folder: Path,
@@ -17,8 +15,9 @@ def write_wheel(
     version: str = "2.21.0",
     tag: str = "py3-none-any",
     requires: Sequence[str] = (),
+    package: str = "tensorflow",
 ) -> Path:
-    """Writes a small wheel, with a package `tensorflow` unless `source` is empty."""
+    """Writes a small wheel, with one package unless `source` is empty."""
     stem = f"{distribution.replace('-', '_')}-{version}"
     about = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
     about += "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
@@ -27,10 +26,10 @@ def write_wheel(
         f"{stem}.dist-info/WHEEL": (
             f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n"
         ),
-        f"{stem}.dist-info/RECORD": "",
     }
     if source:
-        files |= {"tensorflow/__init__.py": source, KERAS: "layers = None\n"}
+        files |= {f"{package}/__init__.py": source, f"{package}/keras.py": "layers = None\n"}
+    files[f"{stem}.dist-info/RECORD"] = "".join(f"{name},,\n" for name in files)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{stem}-{tag}.whl"
     with zipfile.ZipFile(path, "w") as archive:

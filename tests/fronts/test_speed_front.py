@@ -14,10 +14,10 @@ import pytest
 from bench import __main__ as command
 from bench.records import blocks, results
 from tests import synthetic
+from tests.commands import of_checkout
 
 LOOP = "train_step[loop,b128]"
 
-ROOT = Path(__file__).parents[2]
 Run = Callable[..., pytest.RunResult]
 
 pytestmark = pytest.mark.usefixtures("black_images", "short_blocks")
@@ -314,7 +314,7 @@ def test_a_closed_output_pipe_is_not_an_error(tmp_path: Path) -> None:
         [sys.executable, "-m", "bench", "show", str(path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        cwd=ROOT,
+        env=of_checkout(),
     )
     assert shown.stdout is not None
     shown.stdout.close()

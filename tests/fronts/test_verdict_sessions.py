@@ -19,6 +19,7 @@ from bench import plugin
 from bench.records import results
 from lenet5 import data
 from tests import synthetic
+from tests.commands import of_checkout
 
 LOOP = "train_step[loop,b128]"
 SLOWED = "TF_STUB_RATIO=1.5"
@@ -320,6 +321,9 @@ def test_numerics_report_a_worker_that_cannot_start_as_missing(
     broken = f"{stub} TF_STUB_FAULT=start_-_raise"
     assert command.main(["numerics", "--environment", broken]) == 7
     assert f"NOT THERE: {broken}: ValueError: no such op" in capsys.readouterr().out
+    assert command.main(["numerics", "--environment", "python:/missing"]) == 7
+    told = "NOT THERE: python:/missing: cannot be run: No such file or directory\n"
+    assert capsys.readouterr().out.endswith(told)
 
 
 def test_output_works_on_an_ascii_terminal(tmp_path: Path) -> None:
@@ -327,8 +331,7 @@ def test_output_works_on_an_ascii_terminal(tmp_path: Path) -> None:
     results.write(path, synthetic.results({LOOP: [0.5] * 4}))
     done = subprocess.run(
         [sys.executable, "-m", "bench", "show", str(path)],
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        cwd=Path(plugin.__file__).parents[1],
+        env={**of_checkout(), "PYTHONIOENCODING": "ascii"},
         capture_output=True,
         check=True,
     )

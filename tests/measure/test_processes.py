@@ -17,6 +17,7 @@ from bench.measure.processes import Interpreter, Worker, WorkerError, time_impor
 from bench.measure.worker_files import prepare_folder
 from lenet5.data import Dataset
 from lenet5.errors import InputError
+from tests.commands import of_checkout
 from tests.measure.stub_worker import RUBBISH, stub_python
 from tests.test_imports import imports_of
 
@@ -317,7 +318,7 @@ def test_a_worker_dies_with_its_parent(folder: Path) -> None:
         "worker.send('start'); print(worker.pid, flush=True); import time; time.sleep(600)\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, cwd=worker_files._ROOT
+        [sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, env=of_checkout()
     ) as started:
         assert started.stdout is not None
         pid = int(started.stdout.readline())

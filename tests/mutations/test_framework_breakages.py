@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,9 +17,8 @@ from bench.mutations.framework.breakage import (
     keras_module,
     with_attributes,
 )
+from tests.commands import of_checkout
 from tests.mutations.probes import PROBES
-
-ROOT = Path(__file__).parents[2]
 
 KINDS = (
     *("optimiser", "schedule", "gradient", "layer", "dropout", "initialiser", "loss", "metric"),
@@ -79,6 +77,10 @@ def test_replaced_attributes_are_restored_even_after_an_error() -> None:
 def test_the_catalogue_is_importable_without_tensorflow(module: str) -> None:
     code = f"import sys, bench.mutations.{module}; print('tensorflow' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env=of_checkout(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout == "False\n"

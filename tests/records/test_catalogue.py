@@ -23,7 +23,7 @@ from bench.records.catalogue import (
     select,
 )
 from lenet5.errors import InputError
-from tests.commands import ROOT
+from tests.commands import of_checkout
 
 GATED = [
     "train_step[loop,b32]",
@@ -176,5 +176,6 @@ def test_each_workload_is_fully_specified(spec: Spec) -> None:
 
 def test_selection_does_not_import_tensorflow() -> None:
     code = "import sys, bench.records.catalogue; print('tensorflow' in sys.modules)"
-    done = run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    done = run(command, env=of_checkout(), capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

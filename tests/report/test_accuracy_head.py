@@ -98,3 +98,13 @@ def test_an_earlier_build_in_place_of_todays_is_told() -> None:
     assert notes(sets) == ["other: the index could not be reached."]
     page = accuracy_html(sets, decide_all(sets, PAIRED), TEST, paired=True)
     assert "other: the index could not be reached." in page
+
+
+def test_the_age_of_a_nightly_build_is_told(sets: list[Trainings]) -> None:
+    side = Side("tf-nightly", "2.23.0.dev20261026", {"tensorflow": "2.23.0-dev20261026"})
+    sets[1] = replace(sets[1], side=side, started="2026-11-27T12:00:00+00:00")
+    told = (
+        "2.23.0.dev20261026: the nightly build of 2026-10-26 was 32 days old when it was measured."
+    )
+    assert notes(sets) == [told]
+    assert told in accuracy_html(sets, decide_all(sets, PAIRED), TEST, paired=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.records.sides import Side, in_one_line
-from bench.report.comparison import table_text
+from bench.report.comparison import summary_text, table_text
 from bench.report.versions import (
     OTHER_KERAS,
     SAME_KERAS,
@@ -94,14 +94,10 @@ def test_one_side_with_gpu_support_is_noted(
     baseline = replace(results.baseline, versions={**RELEASED, "build": FOR_CPUS}, lock=RELEASE)
     candidate = Side("", "other", {"build": build} if build else {}, lock)
     found = notes(replace(results, baseline=baseline, candidates=(candidate,)))
-    assert (
-        found
-        == [
-            "other: one side has TensorFlow for CPUs only, the other the larger one for GPUs too, "
-            "which takes more memory."
-        ]
-        * told
-    )
+    assert [note for note in found if "GPUs" in note] == [
+        "other: one side has TensorFlow for CPUs only, the other the larger one for GPUs too, "
+        "which takes more memory."
+    ] * told
 
 
 def test_the_table_of_versions_has_the_imported_versions() -> None:
@@ -121,6 +117,25 @@ def test_an_earlier_build_in_place_of_todays_is_told() -> None:
     results = replace(results, candidates=(side,))
     assert told in notes(results)
     assert told in table_text(results, decide(results))
+
+
+@pytest.mark.parametrize(
+    ("versions", "days"),
+    [
+        ({"tensorflow": "2.23.0-dev20261026"}, "2026-10-26 was 27 days"),
+        ({"tensorflow": "2.23.0-dev20261121"}, "2026-11-21 was 1 day"),
+        ({"tensorflow": "2.23.0-dev0", "tensorflow_built": "2026-11-22"}, "2026-11-22 was 0 days"),
+        ({"tensorflow": "2.22.0-rc0"}, ""),
+    ],
+)
+def test_the_age_of_a_nightly_build_is_told(versions: Mapping[str, str], days: str) -> None:
+    results = synthetic.results({LOOP: [0.0] * 4})
+    side = replace(results.candidates[0], versions=versions)
+    results = replace(results, candidates=(side,))
+    told = f"{side.label}: the nightly build of {days} old when it was measured."
+    assert [note for note in notes(results) if "nightly" in note] == [told] * bool(days)
+    summary = summary_text(results, decide(results), false_alarms="none")
+    assert (told in " ".join(summary.split())) == bool(days)
 
 
 def test_a_problem_of_several_lines_keeps_its_layout() -> None:
