@@ -56,6 +56,7 @@ from bench.verdicts.speed import decide
 from lenet5 import data
 from lenet5.cli import default_data_dir, default_mnist_dir
 from lenet5.errors import InputError
+from lenet5.printable import printable
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_seed
 from lenet5.recipes import find_recipe
 from lenet5.run_directory import writing
@@ -380,7 +381,7 @@ def _leave_pipe() -> None:
 
 
 def _refuse(message: str, status: Exit) -> Exit:
-    print(f"bench: error: {message}", file=sys.stderr)
+    print(f"bench: error: {printable(message)}", file=sys.stderr)
     return status
 
 

@@ -28,6 +28,7 @@ from bench.verdicts.sequential import Verdict
 from lenet5 import data
 from lenet5.cli import default_data_dir
 from lenet5.errors import InputError
+from lenet5.printable import printable
 
 FOLDER = Path(__file__).parent
 ON_REQUEST = {
@@ -302,11 +303,12 @@ def _uncaptured(config: pytest.Config) -> Iterator[None]:
 def judge(outcome: Outcome, record: Callable[[str, object], None]) -> None:
     """Passes or fails a test by its outcome, and records the outcome as properties."""
     record(VERDICT, outcome.word)
-    record("finding", outcome.finding)
+    finding = printable(outcome.finding)
+    record("finding", finding)
     for name, figure in outcome.figures.items():
         record(name, figure)
     if outcome.is_failed_report:
-        pytest.fail(outcome.finding, pytrace=False)
+        pytest.fail(finding, pytrace=False)
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, Any] | None:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from lenet5 import __version__, data, run_directory, runtime
 from lenet5.errors import InputError
 from lenet5.images import read_image
+from lenet5.printable import printable
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES, MAX_SEED, Recipe
 from lenet5.recipes import RECIPES, find_recipe
 from lenet5.run_directory import Run, SavedModel
@@ -107,7 +108,7 @@ def _prepare_streams() -> None:
 
 
 def _tell(line: str) -> None:
-    print(f"lenet5: {line}", file=sys.stderr, flush=True)
+    print(f"lenet5: {printable(line)}", file=sys.stderr, flush=True)
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -36,6 +36,7 @@ from bench.environments.request import Request, absolute
 from bench.environments.variables import clean_variables
 from lenet5.errors import InputError
 from lenet5.locks import locked
+from lenet5.printable import all_printable
 from lenet5.run_directory import read_json, write_json
 
 _COMPLETE = "complete.json"
@@ -165,12 +166,12 @@ def _existing(python: Path, scratch: Path) -> tuple[Path, str, tuple[str, ...]]:
     except OSError as error:
         raise EnvironmentProblem(f"cannot be run: {error.strerror}") from None
     try:
-        version, found = json.loads(done.stdout.splitlines()[-1])
+        version, found = all_printable(json.loads(done.stdout.splitlines()[-1]))
         lock: dict[str, str] = {}
         for name, number in found:
             if name and number:  # remains of a broken uninstall have neither
                 lock.setdefault(canonicalize_name(name), number)  # Python imports the first
-    except (IndexError, ValueError, TypeError):
+    except (IndexError, ValueError, TypeError, RecursionError):
         raise EnvironmentProblem(f"is not Python 3.10 or newer: {_told(done.stderr)}") from None
     if tuple(map(int, version.split(".")[:2])) < _LEAST_PYTHON:
         raise EnvironmentProblem(f"is not Python 3.10 or newer: it is {version}")
@@ -349,8 +350,8 @@ def _check_import(python: Path, settings: Mapping[str, str], scratch: Path) -> d
     if reason or done.returncode:
         raise EnvironmentProblem(reason + _told(done.stderr))
     for line in reversed(done.stdout.splitlines()):
-        with contextlib.suppress(ValueError):
-            said = json.loads(line)
+        with contextlib.suppress(ValueError, RecursionError):
+            said = all_printable(json.loads(line))
             if isinstance(said, dict):
                 return {name: str(version) for name, version in said.items() if version}
     return {}

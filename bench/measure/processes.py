@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from bench.environments.builds import Built
 from bench.environments.variables import clean_variables
+from lenet5.printable import all_printable, printable
 from lenet5.run_directory import writing
 
 _BOOT = (
@@ -27,6 +28,8 @@ _BOOT = (
 _HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _IMPORT = "import tensorflow as tf; tf.keras.layers"
 _OUTPUT_LINES = 10
+_OUTPUT_BYTES = 2**16  # an environment may print without end
+_LARGEST_ANSWER = 2**26  # bytes; a whole training answers in less than 2**20
 
 
 class WorkerError(Exception):
@@ -154,6 +157,9 @@ class Worker:
             if not received:
                 raise WorkerError(self._ended(), self.output())
             self._buffer += received
+            if len(self._buffer) > _LARGEST_ANSWER:
+                self._kill()
+                raise WorkerError(f"sent more than {_LARGEST_ANSWER:,} bytes", self.output())
         line, _, self._buffer = self._buffer.partition(b"\n")
         return self._checked(line)
 
@@ -201,13 +207,13 @@ class Worker:
 
     def _checked(self, line: bytes) -> dict[str, Any]:
         try:
-            answer = json.loads(line)
+            answer = all_printable(json.loads(line))
             error = answer.get("error")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             self._kill()
             raise WorkerError("sent an invalid answer", self.output()) from None
         if error is not None:
-            raise WorkerError(error, self.output(), gone=False)
+            raise WorkerError(str(error), self.output(), gone=False)
         return dict(answer)
 
     def _ended(self) -> str:
@@ -320,8 +326,10 @@ def _signal_name(number: int) -> str:
 
 
 def _tail(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join(lines[-_OUTPUT_LINES:])
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _OUTPUT_BYTES))
+        lines = file.read().decode("utf-8", errors="replace").splitlines()
+    return printable("\n".join(lines[-_OUTPUT_LINES:]))
 
 
 def interpreter_of(built: Built) -> Interpreter:

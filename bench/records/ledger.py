@@ -21,6 +21,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from lenet5.errors import InputError
+from lenet5.printable import all_printable
 from lenet5.run_directory import writing, written_whole
 
 SCHEMA = 3
@@ -197,11 +198,11 @@ def _lines(path: Path) -> list[Any]:
 
 def _record(line: bytes) -> Record | None:
     try:
-        content = json.loads(line, parse_constant=_refuse)
+        content = all_printable(json.loads(line, parse_constant=_refuse))
         ((name, value),) = content.items()
+        return name, _with_numbers(value)
     except (ValueError, AttributeError, RecursionError):
         return None
-    return name, _with_numbers(value)
 
 
 def _refuse(constant: str) -> None:

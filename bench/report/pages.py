@@ -1,4 +1,4 @@
-"""HTML from the templates in this folder, which escape all values."""
+"""HTML from the templates in this folder, which escape all values, and Markdown."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from bench.verdicts.outcomes import NOT_THERE
 from bench.verdicts.sequential import Verdict
+from lenet5.printable import printable
 
 LONG = 100  # characters; longer machine properties are folded
 
@@ -34,7 +36,10 @@ def page_html(title: str, head: str) -> str:
 
 def markdown(title: str, text: str) -> str:
     """Returns a page in GitHub's Markdown: a heading, then a text as a terminal shows it."""
-    heading = re.sub(r"[\\`*_\[\]<>&~#|!]", r"\\\g<0>", " ".join(title.split()))
+    text = printable(text)
+    # The last two parts: GitHub makes links of bare addresses too.
+    marks = r"[\\`*_\[\]<>&~#|!@$]|:(?=//)|(?<=www)\."
+    heading = re.sub(marks, r"\\\g<0>", printable(" ".join(title.split())), flags=re.IGNORECASE)
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(longest + 1, 3)  # no run of backticks in a label ends the block
     return f"## {heading}\n\n{fence}text\n{text}\n{fence}\n"
@@ -56,12 +61,18 @@ def _verdict_in(cell: str) -> str:
     return next(named, "").lower().replace(" ", "-")
 
 
+def _shown(value: object) -> object:
+    """Makes a value printable before it is escaped; HTML of a macro is so already."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
     undefined=StrictUndefined,
+    finalize=_shown,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters.update(base64=_base64, verdict_in=_verdict_in)
+_TEMPLATES.filters.update(base64=_base64, verdict_in=_verdict_in, printable=printable)
 _TEMPLATES.globals["LONG"] = LONG
