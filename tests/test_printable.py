@@ -11,7 +11,7 @@ from lenet5.printable import all_printable, printable, without_credentials
     ("text", "shown"),
     [
         ("2.21.0 + Keras 3.15.1", "2.21.0 + Keras 3.15.1"),
-        ("größer × 2 – 日本", "größer × 2 – 日本"),
+        ("größer, 日本 ↓", "größer, 日本 ↓"),
         ("one\n\ttwo", "one\n\ttwo"),
         ("\x1b[2J\x07", r"\x1b[2J\x07"),
         ("a\rb\x08\x7f\x9b", r"a\rb\x08\x7f\x9b"),

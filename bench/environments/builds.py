@@ -32,6 +32,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from bench.environments import commands
 from bench.environments.commands import EnvironmentProblem, uv_text
 from bench.environments.labels import tensorflow_version
+from bench.environments.ownership import make_private
 from bench.environments.request import Request, absolute
 from bench.environments.variables import clean_variables
 from lenet5.errors import InputError
@@ -50,6 +51,7 @@ _AS_REQUESTED = (
     *("--no-generate-hashes", "--no-universal", "--deps", "--strip-extras", "--strip-markers"),
     *("--resolution", "highest", "--prerelease", "if-necessary-or-explicit"),
 )
+_WHEELS_ONLY = "--no-build"  # a source archive would run its code with the user's variables
 _COPIED = ("--link-mode", "copy")
 _NO_HASHES = ("--no-require-hashes", "--no-verify-hashes")
 _NO_NETWORK = re.compile(r"Failed to (fetch|download)|network\s+was\s+disabled")
@@ -134,6 +136,7 @@ def build(request: Request, cache: Path, *, say: Callable[[str], None]) -> Built
                 python, version, lock = _existing(request.interpreter, scratch)
             else:
                 version = platform.python_version()
+                make_private(cache.absolute())
                 python, lock, note = _from_cache(request, cache.absolute(), scratch, say)
             try:
                 versions = _check_import(python, request.settings, scratch)
@@ -244,7 +247,7 @@ def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict
     done = commands.uv(
         scratch,
         *("pip", "compile", wanted, "--python", sys.executable, "--no-header", "--no-annotate"),
-        *_AS_REQUESTED,
+        *(*_AS_REQUESTED, _WHEELS_ONLY),
         *(("--override", overrides) if request.overrides else ()),  # uv warns about an empty file
     )
     if done.returncode:
@@ -254,6 +257,9 @@ def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict
         raise EnvironmentProblem(f"cannot be resolved\n{reason}")
     found = [line.strip() for line in done.stdout.splitlines()]
     found = [line for line in found if line and not line.startswith(("#", "-"))]
+    for name, _, url in (line.partition(" @ ") for line in found):
+        if url and name not in local:
+            raise EnvironmentProblem(f"{name} is required from a URL: give its version or wheel")
     return {local.get(line.partition(" @ ")[0], line): line for line in found}
 
 
@@ -278,7 +284,7 @@ def _install(folder: Path, pins: Iterable[str], scratch: Path, options: Sequence
             "--no-deps",
             "--compile-bytecode",
             *_NO_HASHES,
-            *_COPIED,
+            *(*_COPIED, _WHEELS_ONLY),
             *options,
             "-r",
             pinned,
@@ -299,7 +305,7 @@ def _complete(folder: Path) -> tuple[Path, tuple[str, ...]] | None:
     """Returns the interpreter and the lock of a complete environment; None without one."""
     with contextlib.suppress(InputError, KeyError, TypeError):
         about = read_json(folder / _COMPLETE)
-        python = folder / about["home"] / _PYTHON
+        python = folder / _name(about["home"]) / _PYTHON
         if python.exists():
             return python, tuple(about["lock"])
     return None
@@ -307,8 +313,19 @@ def _complete(folder: Path) -> tuple[Path, tuple[str, ...]] | None:
 
 def _built_before(cache: Path, remembered: Path) -> tuple[Path, tuple[str, ...]] | None:
     with contextlib.suppress(InputError, KeyError, TypeError):
-        return _complete(cache / "environments" / read_json(remembered)["key"])
+        return _complete(cache / "environments" / _name(read_json(remembered)["key"]))
     return None
+
+
+def _name(stored: str) -> str:
+    """Returns a stored folder name, which leads nowhere else.
+
+    Raises:
+        TypeError: it is a path, or no text.
+    """
+    if not re.fullmatch(r"[0-9a-f]+", stored):
+        raise TypeError
+    return stored
 
 
 def _is_damaged(python: Path, scratch: Path) -> bool:

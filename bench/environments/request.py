@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import email
 import re
 import sys
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +15,11 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from lenet5.errors import InputError
+from lenet5.printable import printable, without_credentials
 
 SETTING_PREFIXES = ("TF_", "XLA_", "KERAS_")
+_METADATA = r"[^/]+\.dist-info/METADATA"
+_LARGEST_METADATA = 2**22  # bytes; TensorFlow's has 2**14
 _SETTING = re.compile(r"(\w+)=(?!=)(.*)")
 
 
@@ -44,9 +50,10 @@ def parse_request(text: str) -> Request:
     even if packages depend on it.
 
     Raises:
-        InputError: a word is none of these, or two words conflict.
+        InputError: a word is none of these, two words conflict, or a text has an invisible
+            character or a password.
     """
-    text = " ".join(text.split())
+    text = _shown_everywhere(text)
     requirements: list[str] = []
     overrides: list[str] = []
     interpreters: list[Path] = []
@@ -80,6 +87,16 @@ def parse_request(text: str) -> Request:
         )
     interpreter = interpreters[0] if interpreters else None
     return Request(text, tuple(requirements), interpreter, settings, tuple(overrides))
+
+
+def _shown_everywhere(text: str) -> str:
+    """Returns the text with single spaces; rejects a text that no report should show."""
+    text = " ".join(text.split())
+    if not text.isprintable():
+        raise InputError(f"{printable(text)}: contains an invisible character")
+    if (shown := without_credentials(text)) != text:
+        raise InputError(f"{shown}: a user or password would stand in every report")
+    return text
 
 
 def _setting(text: str, name: str, value: str) -> tuple[str, str]:
@@ -120,7 +137,31 @@ def _wheel(text: str, word: str) -> str:
         raise InputError(
             f"{text}: {path.name} is not a wheel's name: keep its original name"
         ) from None
+    _check_requirements_of(text, path)
     return str(path)
+
+
+def _check_requirements_of(text: str, wheel: Path) -> None:
+    """Rejects a wheel that requires a package from a URL, before uv would fetch that."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            (name,) = (n for n in archive.namelist() if re.fullmatch(_METADATA, n))
+            if archive.getinfo(name).file_size > _LARGEST_METADATA:
+                raise InputError(f"{text}: {wheel.name}: METADATA is too large")
+            lines = email.message_from_bytes(archive.read(name)).get_all("Requires-Dist", [])
+        urls = [line.partition("@")[0].strip() for line in lines if _has_url(line)]
+    except (ValueError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        raise InputError(f"{text}: {wheel.name} is not a whole wheel") from None
+    if urls:
+        told = f"requires {urls[0]} from a URL: give its wheel beside it, and require its version"
+        raise InputError(f"{text}: {wheel.name} {told}")
+
+
+def _has_url(line: str) -> bool:
+    try:
+        return Requirement(line).url is not None
+    except InvalidRequirement:  # uv repairs some of them; its answer is checked too
+        return False
 
 
 def absolute(text: str, path: str) -> Path:

@@ -45,11 +45,13 @@ def answering(folder: Path, code: str) -> Worker:
 def test_an_invalid_answer_is_an_error_of_the_worker(
     answer: str, reason: str, folder: Path
 ) -> None:
-    with answering(
-        folder, f"channel.sendall(({answer}).encode() + b'\\n'); channel.recv(1)"
-    ) as worker:
-        with pytest.raises(WorkerError) as caught:
-            worker.receive(60)
+    with (
+        answering(
+            folder, f"channel.sendall(({answer}).encode() + b'\\n'); channel.recv(1)"
+        ) as worker,
+        pytest.raises(WorkerError) as caught,
+    ):
+        worker.receive(60)
     assert caught.value.reason == reason
 
 
