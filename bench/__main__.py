@@ -46,7 +46,7 @@ from bench.report.comparison import (
     summary_text,
     table_text,
 )
-from bench.report.pages import page_html
+from bench.report.pages import page_html, plain_note, write_plain
 from bench.report.tables import error_rates_table, reference_table
 from bench.verdicts import accuracy_error_rates, speed_error_rates
 from bench.verdicts.accuracy import decide_all
@@ -59,7 +59,9 @@ from lenet5.errors import InputError
 from lenet5.printable import printable
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_seed
 from lenet5.recipes import find_recipe
-from lenet5.run_directory import writing
+from lenet5.run_directory import writing, written_whole
+
+_TITLE = "LeNet-5 in TensorFlow: training speed"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,7 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, told in (
         ("verdict", _verdict, "findings of results files; their exit status"),
         ("show", _show, "the table of results files"),
-        ("report", _report, "writes report.html, summary.md, results.jsonl and plots"),
+        (
+            "report",
+            _report,
+            "writes report.html, report-plain, summary.md, results.jsonl and plots",
+        ),
     ):
         command = commands.add_parser(name, help=told)
         command.add_argument("files", type=Path, nargs="+", metavar="FILE.jsonl")
@@ -206,13 +212,16 @@ def _report(options: argparse.Namespace) -> int:
     alarms = speed_error_rates.false_alarms(found, default_cache(os.environ))
     with writing(options.out):
         options.out.mkdir(parents=True, exist_ok=True)
-        head = comparison_html(found, decisions, false_alarms=alarms)
-        page = page_html("LeNet-5 in TensorFlow: training speed", head)
-        (options.out / "report.html").write_text(page, encoding="utf-8")
-        summary = summary_text(found, decisions, false_alarms=alarms)
-        (options.out / "summary.md").write_text(summary, encoding="utf-8")
-        for name, png in comparison_pictures(found, decisions).items():
-            (options.out / f"{name}.png").write_bytes(png)
+    head = comparison_html(found, decisions, false_alarms=alarms)
+    page = page_html(_TITLE, head, plain_note(options.out / "report.html"))
+    summary = summary_text(found, decisions, false_alarms=alarms)
+    pictures = comparison_pictures(found, decisions)
+    texts = {"report.html": page.encode(), "summary.md": summary.encode()}
+    for name, content in {**texts, **pictures}.items():
+        # As a whole: a link of this name is replaced, its target is not.
+        with written_whole(options.out / name) as partial:
+            partial.write_bytes(content)
+    write_plain(options.out / "report.html", _TITLE, head)
     results.write(kept, condensed(found))
     print(options.out)
     return Exit.PASSED

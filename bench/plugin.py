@@ -22,6 +22,7 @@ from bench.accuracy import AccuracyExperiment
 from bench.bending import BENDING, SKIPPING, SPREADING, refuse_bending
 from bench.environments.builds import default_cache
 from bench.outputs import Output
+from bench.report.pages import clear_plain
 from bench.speed import SpeedExperiment
 from bench.verdicts.outcomes import NOT_THERE, Exit, Outcome, exit_code
 from bench.verdicts.sequential import Verdict
@@ -337,6 +338,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         path = getattr(option, name, None)
         if path and Path(path).is_file() and not Path(path).is_symlink():
             Path(path).unlink(missing_ok=True)
+    if path := getattr(option, "htmlpath", None):
+        try:
+            clear_plain(Path(path))
+        except InputError as error:
+            raise pytest.UsageError(str(error)) from None
 
 
 @pytest.hookimpl(tryfirst=True)

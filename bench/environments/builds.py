@@ -257,9 +257,9 @@ def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict
         raise EnvironmentProblem(f"cannot be resolved\n{reason}")
     found = [line.strip() for line in done.stdout.splitlines()]
     found = [line for line in found if line and not line.startswith(("#", "-"))]
-    for name, _, url in (line.partition(" @ ") for line in found):
-        if url and name not in local:
-            raise EnvironmentProblem(f"{name} is required from a URL: give its version or wheel")
+    for package, _, url in (line.partition(" @ ") for line in found):
+        if url and package not in local:
+            raise EnvironmentProblem(f"{package} is required from a URL: give its version or wheel")
     return {local.get(line.partition(" @ ")[0], line): line for line in found}
 
 

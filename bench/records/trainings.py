@@ -7,6 +7,7 @@ have one set of the baseline or reference, and one of each candidate.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -170,7 +171,14 @@ def read_reference(recipe: str, engine: str, *, else_give: str = "--accuracy-mar
 
 
 def reference_path(recipe: str, engine: str, folder: Path = FOLDER) -> Path:
-    """Returns the path of the reference of a recipe and an engine."""
+    """Returns the path of the reference of a recipe and an engine.
+
+    Raises:
+        InputError: a name, read from a run's file, would lead out of the folder.
+    """
+    for name in (recipe, engine):
+        if not re.fullmatch(r"[\w.+-]{1,60}", name):
+            raise InputError(f"{name[:80]!r} is not a name of a recipe or an engine")
     return folder / f"{recipe}-{engine}.jsonl"
 
 

@@ -42,22 +42,22 @@ HOSTILE = f"{MARKUP} {CONTROLS}"
 _EXECUTED = {"script", "iframe", "object", "embed", "svg", "base", "link", "meta", "form"}
 
 
-def hostile() -> Results:
+def hostile(text: str = HOSTILE) -> Results:
     """Results with hostile text in every name."""
     found = synthetic.results({LOOP: synthetic.exactly(0.0, 0.002, 4)})
-    side = Side(HOSTILE, HOSTILE, {"tensorflow": HOSTILE}, (f"{HOSTILE}==1",), {"TF_X": HOSTILE})
-    failure = Failure(CANDIDATE, LOOP, HOSTILE, HOSTILE)
-    blocks = [replace(b, failures=(failure,), disturbed=(HOSTILE,)) for b in found.blocks]
+    side = Side(text, text, {"tensorflow": text}, (f"{text}==1",), {"TF_X": text})
+    failure = Failure(CANDIDATE, LOOP, text, text)
+    blocks = [replace(b, failures=(failure,), disturbed=(text,)) for b in found.blocks]
     return replace(
         found,
-        baseline=replace(side, problem=HOSTILE, lock=()),
-        candidates=(side, replace(side, note=HOSTILE)),
-        blocks=tuple(replace(b, samples={HOSTILE: b.samples[LOOP]}) for b in blocks),
-        workloads={HOSTILE: found.workloads[LOOP]},
-        machine={HOSTILE: HOSTILE},
-        options={HOSTILE: HOSTILE},
-        started=HOSTILE,
-        code=HOSTILE,
+        baseline=replace(side, problem=text, lock=()),
+        candidates=(side, replace(side, note=text)),
+        blocks=tuple(replace(b, samples={text: b.samples[LOOP]}) for b in blocks),
+        workloads={text: found.workloads[LOOP]},
+        machine={text: text},
+        options={text: text},
+        started=text,
+        code=text,
     )
 
 
@@ -176,6 +176,6 @@ def test_a_finding_in_the_terminal_and_xml_is_visible(
     result = pytester.runpytest_inprocess("--junitxml=junit.xml", "-p", "no:benchmark")
     check_visible("\n".join(result.outlines).replace("\x1b", "") if result.ret == 1 else "\0")
     properties = ET.parse(pytester.path / "junit.xml").iter("property")  # noqa: S314 - our own file
-    assert {item.get("name"): item.get("value") for item in properties}["finding"].startswith(
+    assert str({item.get("name"): item.get("value") for item in properties}["finding"]).startswith(
         "</style>"
     )
