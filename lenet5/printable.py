@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 _KEPT = "\n\t"
+# Lines of a log that servers obey: GitHub's `::name::`, and `##[name]` or `##vso[...]` of others.
+_COMMANDS = re.compile(r"(?m)^(?P<before>[ \t]*):(?=:)|#(?=#(\[|vso\[|teamcity\[))")
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/?#'\"]*@")
 
 
@@ -13,14 +15,20 @@ def printable(text: str) -> str:
     r"""Returns a text with every invisible character but a blank, `\n` and `\t` as an escape.
 
     Control characters colour, move and rename a terminal; direction marks reorder letters; no file
-    in UTF-8 holds half a surrogate pair. `\x1b` then stands for an escape character.
+    in UTF-8 holds half a surrogate pair. `\x1b` then stands for an escape character. The first sign
+    of a command to a CI server is escaped too.
     """
+    text = _COMMANDS.sub(_escaped, text)
     if text.isprintable():
         return text
     return "".join(
         sign if sign.isprintable() or sign in _KEPT else sign.encode("unicode_escape").decode()
         for sign in text
     )
+
+
+def _escaped(command: re.Match[str]) -> str:
+    return rf"{command['before']}\x3a" if command["before"] is not None else r"\x23"
 
 
 def all_printable(value: Any) -> Any:

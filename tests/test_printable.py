@@ -18,6 +18,13 @@ from lenet5.printable import all_printable, printable, without_credentials
         ("a\u202eb\u200bc\u2028", r"a\u202eb\u200bc\u2028"),
         ("\ud800", r"\ud800"),
         ("\0", r"\x00"),
+        ("one\n  ::set-output name=a::b", "one\n  \\x3a:set-output name=a::b"),
+        ("::error::x", r"\x3a:error::x"),
+        (
+            "a ##[group]b ##vso[task]c ##teamcity[x]",
+            r"a \x23#[group]b \x23#vso[task]c \x23#teamcity[x]",
+        ),
+        ("## heading, tests/a.py::test_b", "## heading, tests/a.py::test_b"),
     ],
 )
 def test_an_invisible_character_becomes_an_escape(text: str, shown: str) -> None:

@@ -97,3 +97,12 @@ def test_models_are_loaded_in_safe_mode_at_one_place() -> None:
     ((place, call),) = [each for each in loads if not each[0].startswith("bench/mutations")]
     assert place == "lenet5/loading.py"
     assert "safe_mode=True" in ast.unparse(call)
+
+
+def test_the_audit_is_strict_and_ignores_nothing() -> None:
+    """Without `--strict`, a package that cannot be looked up passes."""
+    text = (ROOT / "tox.ini").read_text(encoding="utf-8")
+    audit = text.partition("[testenv:audit]")[2].partition("\n[testenv")[0]
+    assert "pip-audit --strict " in audit
+    commands = [line for line in audit.splitlines() if not line.lstrip().startswith("#")]
+    assert not [line for line in commands if "--ignore-vuln" in line]
