@@ -379,7 +379,7 @@ def _mnist() -> data.Dataset:
 def _print_all(lines: Iterable[str]) -> None:
     """Prints lines, and ignores a closed pipe: it must not change the exit status."""
     try:
-        print("\n".join(lines), flush=True)
+        print(printable("\n".join(lines)), flush=True)
     except BrokenPipeError:  # `... | head`
         _leave_pipe()
 

@@ -378,8 +378,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if experiment is None or OUTCOMES not in config.stash:
         return
     terminalreporter.section("comparison")
-    terminalreporter.write_line(experiment.text())
-    terminalreporter.write_line(f"records: {experiment.results_path}")
+    terminalreporter.write_line(printable(experiment.text()))
+    terminalreporter.write_line(printable(f"records: {experiment.results_path}"))
 
 
 def comparison_head(config: pytest.Config) -> str:

@@ -27,6 +27,11 @@ def printable(text: str) -> str:
     )
 
 
+def in_one_line(text: str) -> str:
+    r"""Returns `printable` text without line breaks: `\n` stands for one."""
+    return printable(text.replace("\n", "\\n"))
+
+
 def _escaped(command: re.Match[str]) -> str:
     return rf"{command['before']}\x3a" if command["before"] is not None else r"\x23"
 

@@ -16,6 +16,7 @@ from bench.report.tables import Table
 from bench.report.versions import environment_table, facts, version_order
 from bench.verdicts.faults import missing
 from bench.verdicts.speed import Decision
+from lenet5.printable import printable
 
 WIDTH = 110
 MOST_OPEN = 3  # above this number of candidates, passing ones are folded
@@ -83,7 +84,7 @@ def table_text(results: Results, decisions: Sequence[Decision]) -> str:
     for failure in words.failures(results):
         output = textwrap.indent(failure.output, "    ").splitlines()
         lines += ["", *_wrapped([failure.words]), *output]
-    return "\n".join(lines)
+    return printable("\n".join(lines))  # a wrapped line may begin like a command to a CI server
 
 
 def summary_text(results: Results, decisions: Sequence[Decision], *, false_alarms: str) -> str:
