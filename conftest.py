@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Generator
 from html import escape
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bench.report.pages import UNLISTED, plain_note, ran_tests, write_plain
 from bench.report.session import (
     ENVIRONMENT,
     FINDINGS,
@@ -28,6 +30,8 @@ from lenet5.environment import describe_environment
 from lenet5.errors import InputError
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_engine, check_seed
 from lenet5.recipes import RECIPES, find_recipe
+
+TITLE = "LeNet-5 in TensorFlow: accuracy and training speed"
 
 WITHOUT_TENSORFLOW = ("environments", "fronts", "measure", "records", "report", "verdicts")
 """Test folders without TensorFlow: a session of these alone does not start it."""
@@ -237,29 +241,21 @@ def pytest_metadata(metadata: dict[str, Any]) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_html_report_title(report: Any) -> None:
     """Sets the title of the report."""
-    report.title = "LeNet-5 in TensorFlow: accuracy and training speed"
+    report.title = TITLE
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> None:
     """Adds accuracy, environment, plots and throughput above the table of tests."""
-    stash = session.config.stash
     from bench.plugin import comparison_head  # pytest imports its plugins first
 
-    if head := comparison_head(session.config):
-        prefix.append(head)
-        return
-    findings: list[str | Table] = stash.get(FINDINGS, [])
-    gated: list[Gated] = stash.get(GATED, [])
-    prefix.append(
-        head_html(
-            stash.get(ENVIRONMENT, {}),
-            gated,
-            session_throughput(session.config),
-            findings=findings,
-            test_counts=_test_counts(session.config),
-        )
-    )
+    head = comparison_head(session.config) or _session_head(session.config)
+    path = Path(os.path.expandvars(session.config.option.htmlpath)).expanduser()
+    prefix += [plain_note(path), head]
+    try:
+        write_plain(path, TITLE, head, ran_tests(_stats(session.config)))
+    except InputError as error:
+        print(f"ERROR: {error}", file=sys.stderr)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -283,11 +279,23 @@ def _escaped(value: object) -> object:
     return escape(str(value))
 
 
-def _test_counts(config: pytest.Config) -> dict[str, int]:
+def _session_head(config: pytest.Config) -> str:
+    stash = config.stash
+    findings: list[str | Table] = stash.get(FINDINGS, [])
+    gated: list[Gated] = stash.get(GATED, [])
+    return head_html(
+        stash.get(ENVIRONMENT, {}),
+        gated,
+        session_throughput(config),
+        findings=findings,
+        test_counts={
+            outcome: len(reports)
+            for outcome, reports in _stats(config).items()
+            if outcome not in UNLISTED
+        },
+    )
+
+
+def _stats(config: pytest.Config) -> dict[str, list[Any]]:
     terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
-    stats = terminal.stats if terminal else {}
-    return {
-        outcome: len(reports)
-        for outcome, reports in stats.items()
-        if outcome not in ("", "warnings", "deselected")  # "": passed set-ups and tear-downs
-    }
+    return terminal.stats if terminal else {}

@@ -47,7 +47,7 @@ from bench.report.comparison import (
     summary_text,
     table_text,
 )
-from bench.report.pages import page_html
+from bench.report.pages import page_html, plain_note, write_plain
 from bench.report.tables import error_rates_table, reference_table
 from bench.verdicts import accuracy_error_rates, speed_error_rates
 from bench.verdicts.accuracy import decide_all
@@ -57,9 +57,12 @@ from bench.verdicts.speed import decide
 from lenet5 import data
 from lenet5.cli import default_data_dir, default_mnist_dir
 from lenet5.errors import InputError
+from lenet5.printable import printable
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_seed
 from lenet5.recipes import find_recipe
-from lenet5.run_directory import writing
+from lenet5.run_directory import writing, written_whole
+
+_TITLE = "LeNet-5 in TensorFlow: training speed"
 
 _REQ = "words of requirements and settings, quoted as in a shell; default: this environment"
 
@@ -95,7 +98,11 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, told in (
         ("verdict", _verdict, "findings of results files; their exit status"),
         ("show", _show, "the table of results files"),
-        ("report", _report, "writes report.html, summary.md, results.jsonl and plots"),
+        (
+            "report",
+            _report,
+            "writes report.html, report-plain, summary.md, results.jsonl and plots",
+        ),
     ):
         command = commands.add_parser(name, help=told)
         command.add_argument("files", type=Path, nargs="+", metavar="FILE.jsonl")
@@ -208,13 +215,16 @@ def _report(options: argparse.Namespace) -> int:
     alarms = speed_error_rates.false_alarms(found, default_cache(os.environ))
     with writing(options.out):
         options.out.mkdir(parents=True, exist_ok=True)
-        head = comparison_html(found, decisions, false_alarms=alarms)
-        page = page_html("LeNet-5 in TensorFlow: training speed", head)
-        (options.out / "report.html").write_text(page, encoding="utf-8")
-        summary = summary_text(found, decisions, false_alarms=alarms)
-        (options.out / "summary.md").write_text(summary, encoding="utf-8")
-        for name, png in comparison_pictures(found, decisions).items():
-            (options.out / f"{name}.png").write_bytes(png)
+    head = comparison_html(found, decisions, false_alarms=alarms)
+    page = page_html(_TITLE, head, plain_note(options.out / "report.html"))
+    summary = summary_text(found, decisions, false_alarms=alarms)
+    pictures = comparison_pictures(found, decisions)
+    texts = {"report.html": page.encode(), "summary.md": summary.encode()}
+    for name, content in {**texts, **pictures}.items():
+        # As a whole: a link of this name is replaced, its target is not.
+        with written_whole(options.out / name) as partial:
+            partial.write_bytes(content)
+    write_plain(options.out / "report.html", _TITLE, head)
     results.write(kept, condensed(found))
     print(options.out)
     return Exit.PASSED
@@ -372,7 +382,7 @@ def _mnist() -> data.Dataset:
 def _print_all(lines: Iterable[str]) -> None:
     """Prints lines, and ignores a closed pipe: it must not change the exit status."""
     try:
-        print("\n".join(lines), flush=True)
+        print(printable("\n".join(lines)), flush=True)
     except BrokenPipeError:  # `... | head`
         _leave_pipe()
 
@@ -383,7 +393,7 @@ def _leave_pipe() -> None:
 
 
 def _refuse(message: str, status: Exit) -> Exit:
-    print(f"bench: error: {message}", file=sys.stderr)
+    print(f"bench: error: {printable(message)}", file=sys.stderr)
     return status
 
 

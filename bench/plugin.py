@@ -22,12 +22,14 @@ from bench.accuracy import AccuracyExperiment
 from bench.bending import BENDING, SKIPPING, SPREADING, refuse_bending
 from bench.environments.builds import default_cache
 from bench.outputs import Output
+from bench.report.pages import clear_plain
 from bench.speed import SpeedExperiment
 from bench.verdicts.outcomes import NOT_THERE, Exit, Outcome, exit_code
 from bench.verdicts.sequential import Verdict
 from lenet5 import data
 from lenet5.cli import default_data_dir
 from lenet5.errors import InputError
+from lenet5.printable import printable
 
 FOLDER = Path(__file__).parent
 ON_REQUEST = {
@@ -307,11 +309,12 @@ def _uncaptured(config: pytest.Config) -> Iterator[None]:
 def judge(outcome: Outcome, record: Callable[[str, object], None]) -> None:
     """Passes or fails a test by its outcome, and records the outcome as properties."""
     record(VERDICT, outcome.word)
-    record("finding", outcome.finding)
+    finding = printable(outcome.finding)
+    record("finding", finding)
     for name, figure in outcome.figures.items():
         record(name, figure)
     if outcome.is_failed_report:
-        pytest.fail(outcome.finding, pytrace=False)
+        pytest.fail(finding, pytrace=False)
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, Any] | None:
@@ -340,6 +343,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         path = getattr(option, name, None)
         if path and Path(path).is_file() and not Path(path).is_symlink():
             Path(path).unlink(missing_ok=True)
+    if path := getattr(option, "htmlpath", None):
+        try:
+            clear_plain(Path(path))
+        except InputError as error:
+            raise pytest.UsageError(str(error)) from None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -375,8 +383,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if experiment is None or OUTCOMES not in config.stash:
         return
     terminalreporter.section("comparison")
-    terminalreporter.write_line(experiment.text())
-    terminalreporter.write_line(f"records: {experiment.results_path}")
+    terminalreporter.write_line(printable(experiment.text()))
+    terminalreporter.write_line(printable(f"records: {experiment.results_path}"))
 
 
 def comparison_head(config: pytest.Config) -> str:

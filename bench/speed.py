@@ -41,6 +41,7 @@ from bench.verdicts.sequential import Verdict
 from bench.verdicts.speed import decide
 from lenet5.data import Dataset, Subset
 from lenet5.errors import InputError
+from lenet5.printable import printable
 from lenet5.run_directory import writing
 
 _BAR = "{desc} |{bar}| {n:.0f} of at most {total:.0f} s"
@@ -198,7 +199,7 @@ def outcomes_of(found: Results, stopped: str = "") -> dict[tuple[int, str], Outc
 
 def say(text: str) -> None:
     """Prints a line above a progress bar."""
-    tqdm.write(text)
+    tqdm.write(printable(text))
     sys.stdout.flush()
 
 

@@ -25,6 +25,7 @@ from lenet5.distributions import check_distributions
 from lenet5.errors import InputError
 from lenet5.history import TrainingInterrupted
 from lenet5.images import read_image
+from lenet5.printable import in_one_line
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES, MAX_SEED, Recipe
 from lenet5.recipes import RECIPES, find_recipe
 from lenet5.run_directory import Run, SavedModel
@@ -113,7 +114,7 @@ def _prepare_streams() -> None:
 
 
 def _tell(line: str) -> None:
-    print(f"lenet5: {line}", file=sys.stderr, flush=True)
+    print(f"lenet5: {in_one_line(line)}", file=sys.stderr, flush=True)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -264,7 +265,8 @@ def _predict(options: argparse.Namespace) -> int:
     answers = np.asarray(model.predict(data.normalise(images), verbose=0), dtype=np.float32)
     for image, probabilities in zip(options.images, answers, strict=True):
         listed = " ".join(f"{digit}:{p:.3f}" for digit, p in enumerate(probabilities))
-        print(f"{image}: {probabilities.argmax()} ({100 * probabilities.max():.1f} %)  {listed}")
+        said = f"{probabilities.argmax()} ({100 * probabilities.max():.1f} %)  {listed}"
+        print(f"{in_one_line(str(image))}: {said}")
     if saved.run is None:
         _tell_unknown(saved, "its pixels were scaled to [0, 1]")
     return 0

@@ -212,6 +212,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     with writing(path):
         try:
+            partial.unlink(missing_ok=True)  # a link of this name would lead elsewhere
             yield partial
             os.replace(partial, path)
         finally:

@@ -10,24 +10,35 @@ therefore has only content known to be harmless, written anew:
 its loss matters only in training steps.
 - Members of the archive: config.json, metadata.json, model.weights.h5. At least Keras 2.12 to 3.4
 unpickle a model.weights.npz, and unpack all other members to disk.
+- Weights: numbers of limited size within their own file. HDF5 reads other files through links and
+through external or virtual data, and a short file may announce any amount of zeros.
+- Sizes of layers: limited, since Keras creates a layer before it reads the weights.
 - HDF5, written by Keras 2.12 under the name `.keras`: Keras 2 reads it without a safe mode.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import zipfile
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from lenet5.errors import InputError
 from lenet5.runtime import keras_version
 
+if TYPE_CHECKING:
+    import h5py
+
 LARGEST_FILE = 2**30  # bytes, unpacked; LeNet-5 with two averages per weight has half a million
+LARGEST_CONFIG = 2**20  # bytes; LeNet-5's has 2**13
+LARGEST_SIDE = 2**13  # units, filters or pixels of a layer; LeNet-5's largest is 120
+MOST_CALLS = 2_000  # of layers; LeNet-5 has 12
+MOST_OBJECTS = 20_000  # groups and arrays of weights; LeNet-5 has 50
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -63,6 +74,14 @@ _ACTIVATIONS = frozenset(
         *("soft_shrink", "hard_shrink", "tanh_shrink", "threshold", "squareplus", "sparse_plus"),
     ]
 )
+_SIZES = frozenset(
+    [
+        *("units", "filters", "kernel_size", "depth_multiplier", "groups", "dilation_rate"),
+        *("pool_size", "size", "padding", "cropping", "strides", "target_shape", "output_padding"),
+        *("height", "width", "shape", "batch_shape", "batch_input_shape", "input_shape"),
+    ]
+)
+_HDF5_FILTERS = {1, 2, 3}  # deflate, shuffle and check sums; others are libraries of anybody
 _OF_TRAINING = ("compile_config", "activity_regularizer")
 _TENSORFLOWS_NAMES = {"softmax_v2": "softmax", "log_softmax_v2": "log_softmax"}
 
@@ -110,18 +129,24 @@ def checked_copy(path: Path, folder: Path) -> CheckedModel:
 
 
 def _copy_of_archive(file: IO[bytes], folder: Path) -> CheckedModel:
+    import h5py  # part of every TensorFlow; slow to import
+
     with zipfile.ZipFile(file) as archive:
         _check_size(sum(member.file_size for member in archive.infolist()))
         if archive.testzip() is not None:
             raise zipfile.BadZipFile
-        config = json.loads(archive.read(_CONFIG))
-        metadata = json.loads(archive.read(_METADATA))
+        config, metadata = (_parsed(archive, name) for name in (_CONFIG, _METADATA))
         with zipfile.ZipFile(folder / "model.keras", "w") as copy:
             copy.writestr(_CONFIG, json.dumps(_checked(config)))
             copy.writestr(_METADATA, json.dumps(metadata))
             if _WEIGHTS in archive.namelist():
-                with archive.open(_WEIGHTS) as weights, copy.open(_WEIGHTS, "w") as target:
+                extracted = folder / _WEIGHTS
+                with archive.open(_WEIGHTS) as weights, extracted.open("wb") as target:
                     shutil.copyfileobj(weights, target)
+                with h5py.File(extracted, "r") as numbers:
+                    _check_weights(numbers)
+                copy.write(extracted, _WEIGHTS)
+                extracted.unlink()
     return CheckedModel(folder / "model.keras", _version(metadata["keras_version"]))
 
 
@@ -136,15 +161,53 @@ def _copy_of_hdf5(file: IO[bytes], folder: Path) -> CheckedModel:
     with h5py.File(path, "r+") as copy:
         if "model_config" not in copy.attrs:
             raise InputError("HDF5 with weights alone, without the model's layers")
-        config = _checked(json.loads(copy.attrs["model_config"]))
+        _check_weights(copy)
+        text = copy.attrs["model_config"]
+        _check_size(len(text), LARGEST_CONFIG)
+        config = _checked(json.loads(text))
         copy.attrs["model_config"] = json.dumps(config)
         copy.attrs.pop("training_config", None)  # like compile_config
         written_by = copy.attrs.get("keras_version")
     return CheckedModel(path, _version(written_by))
 
 
-def _check_size(size: int) -> None:
-    if size > LARGEST_FILE:
+def _parsed(archive: zipfile.ZipFile, name: str) -> Any:
+    _check_size(archive.getinfo(name).file_size, LARGEST_CONFIG)
+    return json.loads(archive.read(name))
+
+
+def _check_weights(file: h5py.File) -> None:
+    """Rejects HDF5 with anything but numbers of its own, read without a library of others."""
+    import h5py
+
+    groups, objects, size = [file], 0, 0
+    while groups:
+        group = groups.pop()
+        for name in group:
+            objects += 1  # a group may contain itself
+            if objects > MOST_OBJECTS:
+                raise InputError(f"more than {MOST_OBJECTS:,} arrays: too large for a LeNet-5")
+            if type(group.get(name, getlink=True)) is not h5py.HardLink:
+                raise InputError("refused, its weights are links to other files or places")
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                groups.append(item)
+            elif not isinstance(item, h5py.Dataset) or not _is_plain(item):
+                raise InputError("refused, its weights are not plain numbers of their own file")
+            else:
+                size += math.prod(map(int, item.shape)) * item.dtype.itemsize
+                _check_size(size)
+
+
+def _is_plain(array: h5py.Dataset) -> bool:
+    layout = array.id.get_create_plist()
+    filters = {layout.get_filter(place)[0] for place in range(layout.get_nfilters())}
+    elsewhere = array.is_virtual or array.external
+    return array.dtype.kind in "biuf" and not elsewhere and filters <= _HDF5_FILTERS
+
+
+def _check_size(size: int, largest: int | None = None) -> None:
+    if size > (LARGEST_FILE if largest is None else largest):
         raise InputError(f"{size:,} bytes unpacked: too large for a LeNet-5")
 
 
@@ -169,7 +232,22 @@ def _checked(config: Any) -> Any:
     for key, value in config.items():
         if key.endswith("activation") and isinstance(value, str) and value not in _ACTIVATIONS:
             raise _refusal(value)  # Keras 2 accepts any function of its module
+        if key in _SIZES:
+            _check_sides(key, value)
     return {key: _checked(value) for key, value in config.items() if key not in _OF_TRAINING}
+
+
+def _check_sides(key: str, value: Any) -> None:
+    """Rejects a layer whose weights or answers would fill the memory."""
+    if isinstance(value, list):
+        for item in value:
+            _check_sides(key, item)
+    elif isinstance(value, dict):
+        _check_sides(key, list(value.values()))
+    elif isinstance(value, int | float) and not abs(value) <= LARGEST_SIDE:
+        raise InputError(f"{key} is {value}: too large for a LeNet-5")
+    elif isinstance(value, str) and any(sign.isdigit() for sign in value):
+        raise _refusal(value)  # Keras 2 makes a number of it
 
 
 def _check_class(config: dict[str, Any]) -> None:
@@ -192,6 +270,9 @@ def _check_order(layers: list[dict[str, Any]]) -> None:
     own = 1 if keras_version().startswith("2.") else 0
     kinds = {layer["name"]: layer["class_name"] for layer in layers}
     calls = dict.fromkeys(kinds, 0)
+    needed = [(at["name"], [_calls_in(n, kinds) for n in at["inbound_nodes"]]) for at in layers]
+    if sum(1 + len(node) for _, nodes in needed for node in nodes) > MOST_CALLS:
+        raise InputError(f"more than {MOST_CALLS:,} calls of layers: too large for a LeNet-5")
 
     def is_there(name: str, call: int) -> bool:
         more = {"InputLayer": 1, "Sequential": own, "Functional": own}.get(kinds[name], 0)
@@ -200,13 +281,12 @@ def _check_order(layers: list[dict[str, Any]]) -> None:
     before = -1
     while before < sum(calls.values()):
         before = sum(calls.values())
-        for layer in layers:
-            waiting = layer["inbound_nodes"][calls[layer["name"]] :]
-            for node in waiting:
-                if not all(is_there(*call) for call in _calls_in(node, kinds)):
+        for name, nodes in needed:
+            for node in nodes[calls[name] :]:
+                if not all(is_there(*call) for call in node):
                     break
-                calls[layer["name"]] += 1
-    if any(calls[layer["name"]] < len(layer["inbound_nodes"]) for layer in layers):
+                calls[name] += 1
+    if any(calls[name] < len(nodes) for name, nodes in needed):
         raise InputError(f"Keras {keras_version()} cannot put its layers in an order")
 
 

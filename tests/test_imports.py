@@ -17,8 +17,8 @@ ROOT = Path(__file__).parent.parent
 
 # A module imports only modules to its left; DESIGN's order, extended by helper modules.
 ORDER = (
-    *("errors", "accuracy", "images", "recipe", "recipes", "runtime", "distributions", "locks"),
-    *("control_groups", "environment"),
+    *("errors", "printable", "accuracy", "images", "recipe", "recipes", "runtime"),
+    *("distributions", "locks", "control_groups", "environment"),
     *("data",),
     *(
         "augmentation",

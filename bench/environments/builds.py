@@ -34,6 +34,7 @@ from bench.environments.dates import date_in_version, date_of_wheel
 from bench.environments.interpreters import import_tensorflow, packages_in
 from bench.environments.labels import is_tensorflow, tensorflow_version
 from bench.environments.overlaps import check_overlaps
+from bench.environments.ownership import make_private
 from bench.environments.request import Request, absolute
 from bench.environments.scratch import scratch_folder
 from lenet5.errors import InputError
@@ -48,6 +49,7 @@ _AS_REQUESTED = (
     *("--no-generate-hashes", "--no-universal", "--deps", "--strip-extras", "--strip-markers"),
     *("--resolution", "highest", "--prerelease", "if-necessary-or-explicit"),
 )
+_WHEELS_ONLY = "--no-build"  # a source archive would run its code with the user's variables
 _COPIED = ("--link-mode", "copy")
 _NO_HASHES = ("--no-require-hashes", "--no-verify-hashes")
 _NO_NETWORK = re.compile(r"Failed to (fetch|download)|network\s+was\s+disabled")
@@ -104,6 +106,7 @@ def build(request: Request, cache: Path, *, say: Callable[[str], None]) -> Built
                 version, lock = packages_in(python, request.settings, scratch)
             else:
                 version = platform.python_version()
+                make_private(cache.absolute())
                 python, lock, note = _from_cache(request, cache.absolute(), scratch, say)
             try:
                 versions = import_tensorflow(python, request.settings, scratch)
@@ -203,7 +206,7 @@ def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict
     done = commands.uv(
         scratch,
         *("pip", "compile", wanted, "--python", sys.executable, "--no-header", "--no-annotate"),
-        *_AS_REQUESTED,
+        *(*_AS_REQUESTED, _WHEELS_ONLY),
         *(("--override", overrides) if request.overrides else ()),  # uv warns about an empty file
     )
     if done.returncode:
@@ -213,6 +216,9 @@ def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict
         raise EnvironmentProblem(f"cannot be resolved\n{reason}")
     found = [line.strip() for line in done.stdout.splitlines()]
     found = [line for line in found if line and not line.startswith(("#", "-"))]
+    for package, _, url in (line.partition(" @ ") for line in found):
+        if url and package not in local:
+            raise EnvironmentProblem(f"{package} is required from a URL: give its version or wheel")
     return {local.get(line.partition(" @ ")[0], line): line for line in found}
 
 
@@ -237,7 +243,7 @@ def _install(folder: Path, pins: Iterable[str], scratch: Path, options: Sequence
             "--no-deps",
             "--compile-bytecode",
             *_NO_HASHES,
-            *_COPIED,
+            *(*_COPIED, _WHEELS_ONLY),
             *options,
             "-r",
             pinned,
@@ -258,7 +264,7 @@ def _complete(folder: Path) -> tuple[Path, tuple[str, ...]] | None:
     """Returns the interpreter and the lock of a complete environment; None without one."""
     with contextlib.suppress(InputError, KeyError, TypeError):
         about = read_json(folder / _COMPLETE)
-        python = folder / about["home"] / _PYTHON
+        python = folder / _name(about["home"]) / _PYTHON
         if python.exists():
             return python, tuple(about["lock"])
     return None
@@ -266,8 +272,19 @@ def _complete(folder: Path) -> tuple[Path, tuple[str, ...]] | None:
 
 def _built_before(cache: Path, remembered: Path) -> tuple[Path, tuple[str, ...]] | None:
     with contextlib.suppress(InputError, KeyError, TypeError):
-        return _complete(cache / "environments" / read_json(remembered)["key"])
+        return _complete(cache / "environments" / _name(read_json(remembered)["key"]))
     return None
+
+
+def _name(stored: str) -> str:
+    """Returns a stored folder name, which leads nowhere else.
+
+    Raises:
+        TypeError: it is a path, or no text.
+    """
+    if not re.fullmatch(r"[0-9a-f]+", stored):
+        raise TypeError
+    return stored
 
 
 def _is_damaged(python: Path, scratch: Path) -> bool:

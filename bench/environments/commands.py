@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lenet5.printable import printable, without_credentials
+
 # Variables that could change the resolved packages; variables for indexes and caches are kept.
 _NOT_FOR_UV = (
     *("CONDA_", "PYTHON", "VIRTUAL_ENV", "UV_BUILD_CONSTRAINT", "UV_CONSTRAINT", "UV_EXCLUDE"),
@@ -38,13 +40,13 @@ def run(
     folder: Path,
     seconds: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command with exactly these variables.
+    """Runs a command with exactly these variables; its output is made printable.
 
     Raises:
         EnvironmentProblem: it took longer than `seconds`.
     """
     try:
-        return subprocess.run(
+        done = subprocess.run(
             command,
             env=dict(variables),
             cwd=folder,
@@ -57,6 +59,8 @@ def run(
         )
     except subprocess.TimeoutExpired:
         raise EnvironmentProblem(f"{command[0]} timed out after {seconds:g} s") from None
+    said = printable(done.stdout), printable(done.stderr)
+    return subprocess.CompletedProcess(done.args, done.returncode, *said)
 
 
 def _find_uv() -> str:
@@ -70,7 +74,7 @@ def _find_uv() -> str:
 
 
 def uv_text(message: str) -> str:
-    """Returns uv's stderr, with each line indented below the request's line."""
-    lines = [line.rstrip() for line in message.splitlines()]
+    """Returns uv's stderr without passwords, each line indented below the request's line."""
+    lines = [line.rstrip() for line in without_credentials(message).splitlines()]
     text = "\n".join(lines).strip("\n") or "uv failed without a message"
     return textwrap.indent(text, "  ")

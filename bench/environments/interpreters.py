@@ -19,6 +19,7 @@ from bench.environments.lifeline import IS_LINUX, lifeline
 from bench.environments.request import quoted
 from bench.environments.variables import clean_variables, isolation
 from lenet5 import distributions
+from lenet5.printable import all_printable, printable
 
 _IMPORT_SECONDS = 600
 _LEAST_PYTHON = (3, 10)
@@ -95,12 +96,12 @@ def packages_in(
     except OSError as error:
         raise EnvironmentProblem(f"cannot be run: {error.strerror}") from None
     try:
-        version, found = json.loads(done.stdout.splitlines()[-1])
+        version, found = all_printable(json.loads(done.stdout.splitlines()[-1]))
         lock: dict[str, str] = {}
         for name, number in found:
             if name and number:  # remains of a broken uninstall have neither
                 lock.setdefault(canonicalize_name(name), number)  # Python imports the first
-    except (IndexError, ValueError, TypeError):
+    except (IndexError, ValueError, TypeError, RecursionError):
         told = _told(done.stderr)
         hint = _library_hint(told, settings)
         if hint or told.startswith(_FATAL):
@@ -138,8 +139,8 @@ def import_tensorflow(python: Path, settings: Mapping[str, str], scratch: Path) 
         hint = _elsewhere(python) if told == _NONE else _library_hint(told, settings)
         raise EnvironmentProblem(told + hint)
     for line in reversed(done.stdout.splitlines()):
-        with contextlib.suppress(ValueError):
-            said = json.loads(line)
+        with contextlib.suppress(ValueError, RecursionError):
+            said = all_printable(json.loads(line))
             if isinstance(said, dict):  # all other output is ignored
                 return {name: str(version) for name, version in said.items() if version}
     return {}
@@ -157,7 +158,7 @@ def _run(
 def _elsewhere(python: Path) -> str:
     """Names a TensorFlow that the interpreter imports with the variables of this session."""
     done = commands.run([python, "-c", _FIND], os.environ, Path.cwd(), _IMPORT_SECONDS)
-    with contextlib.suppress(IndexError, ValueError, TypeError):
+    with contextlib.suppress(IndexError, ValueError, TypeError, RecursionError):
         place, has_user_site, user_base = json.loads(done.stdout.splitlines()[-1])
         if place:
             folder = Path(place).parents[1]
@@ -185,4 +186,4 @@ def _told(output: str) -> str:
     """Returns the last line, at most `_LONGEST_REASON` characters."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     fatal = [line for line in lines if line.startswith(_FATAL)]
-    return (fatal or lines or [""])[-1][:_LONGEST_REASON]
+    return printable((fatal or lines or [""])[-1][:_LONGEST_REASON])

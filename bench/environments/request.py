@@ -5,11 +5,14 @@ Words are separated and quoted as in a shell: `'./my builds/tensorflow-…-any.w
 
 from __future__ import annotations
 
+import email
 import os
 import re
 import shlex
 import sys
 import unicodedata
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +22,12 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from bench.environments.variables import FOLDERS, IMPORT_PATHS, import_paths_of_session
 from lenet5.errors import InputError
+from lenet5.printable import printable, without_credentials
 
 SETTING_PREFIXES = ("TF_", "XLA_", "KERAS_")
 _PATHS = (*IMPORT_PATHS, "LD_LIBRARY_PATH")
+_METADATA = r"[^/]+\.dist-info/METADATA"
+_LARGEST_METADATA = 2**22  # bytes; TensorFlow's has 2**14
 _SETTING = re.compile(r"(\w+)=(?!=)(.*)")
 _SPECIAL = re.compile(r"[\s'\"\\]|^$")  # in a word, to `shlex.split`
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # controls, half characters, line and paragraph ends
@@ -54,10 +60,11 @@ def parse_request(text: str) -> Request:
     even if packages depend on it. `.` includes this session's `PYTHONPATH` and user's site.
 
     Raises:
-        InputError: a word is none of these, or two words conflict.
+        InputError: a word is none of these, two words conflict, or a text has an invisible
+            character or a password.
     """
     words = _words(text)
-    text = " ".join(map(quoted, words))
+    text = _shown_everywhere(" ".join(map(quoted, words)))
     requirements: list[str] = []
     overrides: list[str] = []
     interpreters: list[Path] = []
@@ -125,6 +132,15 @@ def _words(text: str) -> list[str]:
     return words
 
 
+def _shown_everywhere(text: str) -> str:
+    """Returns the text; rejects one that no report should show."""
+    if not text.isprintable():
+        raise InputError(f"{printable(text)}: contains an invisible character")
+    if (shown := without_credentials(text)) != text:
+        raise InputError(f"{shown}: a user or password would stand in every report")
+    return text
+
+
 def _setting(text: str, name: str, value: str) -> tuple[str, str]:
     if not name.startswith(SETTING_PREFIXES) and name not in _PATHS:
         raise InputError(
@@ -168,7 +184,31 @@ def _wheel(text: str, word: str) -> str:
         raise InputError(
             f"{text}: {path.name} is not a wheel's name: keep its original name"
         ) from None
+    _check_requirements_of(text, path)
     return str(path)
+
+
+def _check_requirements_of(text: str, wheel: Path) -> None:
+    """Rejects a wheel that requires a package from a URL, before uv would fetch that."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            (name,) = (n for n in archive.namelist() if re.fullmatch(_METADATA, n))
+            if archive.getinfo(name).file_size > _LARGEST_METADATA:
+                raise InputError(f"{text}: {wheel.name}: METADATA is too large")
+            lines = email.message_from_bytes(archive.read(name)).get_all("Requires-Dist", [])
+        urls = [line.partition("@")[0].strip() for line in lines if _has_url(line)]
+    except (ValueError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        raise InputError(f"{text}: {wheel.name} is not a whole wheel") from None
+    if urls:
+        told = f"requires {urls[0]} from a URL: give its wheel beside it, and require its version"
+        raise InputError(f"{text}: {wheel.name} {told}")
+
+
+def _has_url(line: str) -> bool:
+    try:
+        return Requirement(line).url is not None
+    except InvalidRequirement:  # uv repairs some of them; its answer is checked too
+        return False
 
 
 def absolute(text: str, path: str) -> Path:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from lenet5.printable import printable
+
 _OUTPUT_LINES = 10
 _OUTPUT_BYTES = 2**14  # read from the end of a log, which may be large
 _LONGEST = 500  # characters of a line
@@ -63,15 +65,11 @@ def tail(log: Path) -> str:
             text = file.read(_OUTPUT_BYTES).decode("utf-8", errors="replace")
     except OSError:
         return ""
-    lines = ["".join(filter(_is_shown, line)) for line in text.splitlines()]
+    lines = printable(text).splitlines()
     return "\n".join(line[-_LONGEST:] for line in lines[-_OUTPUT_LINES:])
 
 
-def _is_shown(character: str) -> bool:
-    return character.isprintable() or character == "\t"
-
-
 def in_one_line(text: str) -> str:
-    """Returns a text without line breaks and control characters, at most 500 characters long."""
-    shown = "".join(filter(_is_shown, " ".join(text.split())))
+    """Returns a printable text without line breaks, at most 500 characters long."""
+    shown = printable(" ".join(text.split()))
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"

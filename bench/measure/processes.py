@@ -26,6 +26,7 @@ from bench.environments.scratch import scratch_folder
 from bench.environments.variables import clean_variables, isolation
 from bench.measure import answers
 from bench.measure.endings import ended, in_one_line, kills_for_memory, state_of, tail
+from lenet5.printable import all_printable
 from lenet5.run_directory import writing
 
 _BOOT = (
@@ -237,7 +238,7 @@ class Worker:
     def _checked(self, line: bytes) -> dict[str, Any]:
         do = self._asked.popleft() if self._asked else ""
         try:
-            answer = json.loads(line)
+            answer = all_printable(json.loads(line))
         except (ValueError, RecursionError):
             raise self._invalid("not JSON") from None
         error = answer.get("error") if isinstance(answer, dict) else None

@@ -23,6 +23,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from lenet5.errors import InputError
+from lenet5.printable import all_printable
 from lenet5.run_directory import writing, written_whole
 
 SCHEMA = 3
@@ -254,7 +255,7 @@ def _record(line: bytes) -> Record | None:
     if len(line) > LONGEST_LINE:
         return None
     try:
-        content = json.loads(line, parse_constant=_refuse)
+        content = all_printable(json.loads(line, parse_constant=_refuse))
         ((name, value),) = content.items()
         return name, _with_numbers(value, DEEPEST)
     except (ValueError, AttributeError, RecursionError):

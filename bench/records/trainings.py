@@ -181,7 +181,14 @@ def read_reference(recipe: str, engine: str, *, else_give: str = "--accuracy-mar
 
 
 def reference_path(recipe: str, engine: str, folder: Path = FOLDER) -> Path:
-    """Returns the path of the reference of a recipe and an engine."""
+    """Returns the path of the reference of a recipe and an engine.
+
+    Raises:
+        InputError: a name, read from a run's file, would lead out of the folder.
+    """
+    for name in (recipe, engine):
+        if not re.fullmatch(r"[\w.+-]{1,60}", name):
+            raise InputError(f"{name[:80]!r} is not a name of a recipe or an engine")
     return folder / f"{recipe}-{engine}.jsonl"
 
 

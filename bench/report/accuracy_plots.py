@@ -106,7 +106,7 @@ def seeds_figure(sets: Sequence[Trainings], *, paired: bool) -> Figure:
             axes.plot([place - 0.15, place + 0.15], [mean, mean], color="black", linewidth=1.5)
             text = f"mean {mean:.1f}, sd {np.std(counts, ddof=1):.1f}" if len(counts) > 1 else ""
             axes.annotate(text, (place + 0.17, mean), va="center", fontsize=9)
-    names = [f"{side.side.label}\n{len(side.seeds)} seeds" for side in sets]
+    names = [f"{charts.short(side.side.label)}\n{len(side.seeds)} seeds" for side in sets]
     axes.set_xticks(range(len(sets)), names)
     axes.set_xlim(-0.5, len(sets) - 0.3)
     axes.set_ylabel("wrong test images of 10,000")
@@ -128,9 +128,10 @@ def losses_figure(sets: Sequence[Trainings], decisions: Sequence[AccuracyDecisio
             decision.difference, row, charts.MARKERS[decision.verdict], color=colour, markersize=7
         )
     names = [
-        f"{item.side.label}\n{d.verdict.value}" for item, d in zip(sets[1:], decisions, strict=True)
+        f"{charts.short(item.side.label)}\n{d.verdict.value}"
+        for item, d in zip(sets[1:], decisions, strict=True)
     ]
-    axes.set_yticks(range(len(decisions)), [name.replace("$", r"\$") for name in names])
+    axes.set_yticks(range(len(decisions)), names)
     axes.set_ylim(len(decisions) - 0.5, -0.5)
     margin = decisions[0].margin
     ends = [margin, -margin, *axes.get_xlim()]

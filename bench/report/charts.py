@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from bench.records.blocks import WorkloadTerms
 from bench.verdicts.sequential import Verdict
 from bench.verdicts.speed import Decision
+from lenet5.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,8 +63,8 @@ def message_figure(message: str) -> Figure:
 
 
 def short(text: str) -> str:
-    """Returns a label or name in one line, truncated to the length allowed in charts."""
-    words = " ".join(text.split())
+    """Returns a label or name in one printable line, truncated to the length allowed in charts."""
+    words = printable(" ".join(text.split()))
     return words if len(words) <= LONGEST_NAME else f"{words[: LONGEST_NAME - 1]}…"
 
 

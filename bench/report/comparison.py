@@ -16,10 +16,12 @@ from bench.report.tables import Table
 from bench.report.versions import environment_table, facts, version_order
 from bench.verdicts.faults import missing
 from bench.verdicts.speed import Decision
+from lenet5.printable import printable
 
 WIDTH = 110
 MOST_OPEN = 3  # above this number of candidates, passing ones are folded
 _LONGEST_NAME = 24
+_LONGEST_STEM = 80  # letters of a file's name, which a file of results chose
 
 
 def comparison_html(results: Results, decisions: Sequence[Decision], *, false_alarms: str) -> str:
@@ -49,16 +51,20 @@ def comparison_html(results: Results, decisions: Sequence[Decision], *, false_al
 
 
 def comparison_pictures(results: Results, decisions: Sequence[Decision]) -> dict[str, bytes]:
-    """Returns PNGs by file stem: each workload by version, or the forest plot of one candidate."""
+    """Returns PNGs by file name: each workload by version, or the forest plot of one candidate."""
     from bench.report.charts import png_of
     from bench.report.comparison_plots import forest_figure
 
     if len(results.candidates) == 1:
-        return {"forest": png_of(forest_figure, decisions, results, 0)}
-    return {
-        re.sub(r"\W+", "-", name).strip("-"): picture.png
-        for name, picture, _ in _versions(results, decisions)
-    }
+        return {"forest.png": png_of(forest_figure, decisions, results, 0)}
+    pictures: dict[str, bytes] = {}
+    for name, picture, _ in _versions(results, decisions):
+        stem = re.sub(r"\W+", "-", name, flags=re.ASCII).strip("-")[:_LONGEST_STEM] or "workload"
+        number = 1 + sum(
+            re.fullmatch(rf"{stem}(-again-\d+)?\.png", n) is not None for n in pictures
+        )
+        pictures[f"{stem}-again-{number}.png" if number > 1 else f"{stem}.png"] = picture.png
+    return pictures
 
 
 def table_text(results: Results, decisions: Sequence[Decision]) -> str:
@@ -78,7 +84,7 @@ def table_text(results: Results, decisions: Sequence[Decision]) -> str:
     for failure in words.failures(results):
         output = textwrap.indent(failure.output, "    ").splitlines()
         lines += ["", *_wrapped([failure.words]), *output]
-    return "\n".join(lines)
+    return printable("\n".join(lines))  # a wrapped line may begin like a command to a CI server
 
 
 def summary_text(results: Results, decisions: Sequence[Decision], *, false_alarms: str) -> str:

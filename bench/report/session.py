@@ -72,7 +72,11 @@ _FIRST_FACTS = (
     *("cpu", "threads", "usable_cores"),
 )
 # Reading or formatting a missing, truncated or foreign file raises one of these.
-_DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError)
+_DAMAGE = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError),
+    RecursionError,
+)
+_LARGEST_FILE = 2**25  # bytes; a run's largest plot has 2**18
 
 
 class _Section(NamedTuple):
@@ -254,14 +258,23 @@ def _damage_note(path: Path, error: Exception) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(_content(path))
     if not isinstance(content, dict):
         raise ValueError("not a JSON object")
     return content
 
 
 def _read_png(path: Path) -> bytes:
-    content = path.read_bytes()
+    content = _content(path)
     if not (content.startswith(b"\x89PNG\r\n\x1a\n") and content.endswith(b"IEND\xaeB`\x82")):
         raise ValueError("not a whole PNG file")
     return content
+
+
+def _content(path: Path) -> bytes:
+    """Returns a file of a run; a pipe would block, and a device never ends."""
+    if path.exists() and not path.is_file():
+        raise ValueError("not a file")
+    if path.stat().st_size > _LARGEST_FILE:
+        raise ValueError(f"larger than {_LARGEST_FILE:,} bytes")
+    return path.read_bytes()

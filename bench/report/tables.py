@@ -14,6 +14,7 @@ from bench.verdicts.accuracy_error_rates import Replays
 from bench.verdicts.numerics import TOLERANCES, beyond, deviations
 from bench.verdicts.sequential import Verdict
 from bench.verdicts.speed_error_rates import Row, clopper_pearson
+from lenet5.printable import printable
 
 _VERDICTS = tuple(verdict.value for verdict in Verdict)
 
@@ -35,7 +36,7 @@ class Table:
     def __str__(self) -> str:
         lines = [self.header, *self.rows] if self.header else [*self.rows]
         # A line break within a cell would start another row.
-        cells = [[" ".join(cell.split()) for cell in line] for line in lines]
+        cells = [[printable(" ".join(cell.split())) for cell in line] for line in lines]
         columns = max(map(len, cells), default=0)
         left = columns if self.left is None else self.left
         sides = ["left" if column < left else "right" for column in range(columns)]

@@ -87,6 +87,8 @@ def throughput_figure(rows: Sequence[Throughput]) -> Figure:
 
 
 def _draw_bars(axes: Axes, rows: Sequence[Throughput]) -> None:
+    from bench.report import charts
+
     for position, row in enumerate(rows):
         rates = row.images_per_second
         middle, low, high = median(rates), min(rates), max(rates)
@@ -97,7 +99,7 @@ def _draw_bars(axes: Axes, rows: Sequence[Throughput]) -> None:
         )
     fastest = max(max(row.images_per_second) for row in rows)
     axes.set_xlim(0, 1.1 * fastest)  # space for the number next to the longest bar
-    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.set_yticks(range(len(rows)), [charts.short(row.name) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)  # bars equally thick in all panels, the first at the top
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_formatter("{x:,.0f}")

@@ -155,6 +155,18 @@ def test_a_wheel_becomes_an_absolute_path(tmp_path: Path, monkeypatch: pytest.Mo
         ("TF_X=1", "TF_X=1: give requirements, a wheel, . or python:PATH"),
         ("without:keras", "without:keras: give requirements, a wheel, . or python:PATH"),
         ("-r reqs.txt", "-r reqs.txt: -r: options are not allowed, give packages only"),
+        ("keras\n--index-url=x", "keras --index-url=x: --index-url=x: options are not allowed"),
+        ("keras\u2028-rx", "keras -rx: -rx: options are not allowed"),
+        ("keras --config-settings=a=b", "--config-settings=a=b: options are not allowed"),
+        ("without:--find-links=x", "--find-links=x: options are not allowed"),
+        ("keras;--hash=x", "keras;--hash=x is not a requirement"),
+        ("keras\\", "keras\\ is not a requirement"),
+        ("keras==3.0#egg", "keras==3.0#egg is not a requirement"),
+        ("keras[a,--b]", "is not a requirement"),
+        ("keras\0", r"keras\x00: contains an invisible character"),
+        (". TF_X=a\x1b[2J", r". TF_X=a\x1b[2J: contains an invisible character"),
+        ("keras==3\u202e", r"keras==3\u202e: contains an invisible character"),
+        ("\ud800", r"\ud800: contains an invisible character"),
         ("--index-url=x", "--index-url=x: --index-url=x: options are not allowed"),
         ("override:-e", "override:-e: -e: options are not allowed"),
         ("https://x.invalid/a.whl", "URLs are not allowed, give a version or a wheel's path"),
@@ -201,6 +213,40 @@ def test_an_invalid_request_is_rejected_in_one_line(
     with pytest.raises(InputError, match=re.escape(reason)) as caught:
         parse_request(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["keras@https://user:secret@x.invalid/a", ". TF_X=http://secret@x.invalid"]
+)
+def test_a_password_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(InputError, match="would stand in every report") as caught:
+        parse_request(text)
+    assert "secret" not in str(caught.value)
+    assert "://****@x.invalid" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "required", ["other @ https://x.invalid/a.whl", "other@file:///x", "other @ git+ssh://x/y"]
+)
+def test_a_wheel_that_requires_a_url_is_refused(required: str, tmp_path: Path) -> None:
+    """Uv would fetch and build it, and the lock would have no version of it."""
+    wheel = write_wheel(tmp_path, requires=["keras==3.15.1", required])
+    with pytest.raises(InputError, match="requires other from a URL: give its wheel beside it"):
+        parse_request(str(wheel))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x05\x06" + bytes(18)])
+def test_a_file_that_is_no_wheel_is_refused(content: bytes, tmp_path: Path) -> None:
+    wheel = write_wheel(tmp_path)
+    wheel.write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(f"{wheel.name} is not a whole wheel")):
+        parse_request(str(wheel))
+
+
+def test_metadata_without_end_is_not_read(tmp_path: Path) -> None:
+    wheel = write_wheel(tmp_path, requires=["k" * 2**20] * 5)
+    with pytest.raises(InputError, match="METADATA is too large"):
+        parse_request(str(wheel))
 
 
 def test_a_file_without_a_wheel_name_is_rejected(tmp_path: Path) -> None:
