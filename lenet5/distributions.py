@@ -33,6 +33,8 @@ def distributions_of(package: str) -> list[str]:
     file = f"{package}/{os.path.basename(place)}"
     found = set()
     for each in distributions():
+        if os.path.basename(getattr(each, "_path", "")).startswith("~"):
+            continue  # pip's remains of an interrupted removal
         try:
             listed = "\n" + (each.read_text("RECORD") or "")
         except UnicodeDecodeError:  # of another package: names in TensorFlow's are ASCII

@@ -59,6 +59,15 @@ def test_only_the_imported_tensorflow_counts(
     check_distributions()
 
 
+def test_remains_of_a_removal_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pip renames the lists of files first: `~ensorflow-2.20.0.dist-info`."""
+    install(tmp_path, "tensorflow", "2.20.0", "tensorflow")
+    (tmp_path / "tensorflow-2.20.0.dist-info").rename(tmp_path / "~ensorflow-2.20.0.dist-info")
+    install(tmp_path, "tensorflow", "2.21.0", "tensorflow")
+    put_first(monkeypatch, tmp_path, "tensorflow")
+    assert distributions_of("tensorflow") == ["tensorflow 2.21.0"]
+
+
 def test_a_tensorflow_without_distribution_is_named_by_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
