@@ -33,9 +33,14 @@ def distributions_of(package: str) -> list[str]:
     file = f"{package}/{os.path.basename(place)}"
     found = set()
     for each in distributions():
-        listed = "\n" + (each.read_text("RECORD") or "")
+        if os.path.basename(getattr(each, "_path", "")).startswith("~"):
+            continue  # pip's remains of an interrupted removal
+        try:
+            listed = "\n" + (each.read_text("RECORD") or "")
+        except UnicodeDecodeError:  # of another package: names in TensorFlow's are ASCII
+            continue
         if f"\n{file}," in listed and os.path.realpath(str(each.locate_file(file))) == place:
-            name = re.sub("[-_.]+", "-", each.metadata["Name"]).lower()
+            name = re.sub("[-_.]+", "-", str(each.metadata["Name"])).lower()
             found.add(f"{name} {each.version}")
     return sorted(found)
 

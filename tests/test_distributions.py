@@ -36,9 +36,11 @@ def put_first(monkeypatch: pytest.MonkeyPatch, folder: Path, package: str) -> No
 def test_a_distribution_is_found_by_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its name does not matter, and a plugin for TensorFlow is none of them."""
+    """Its name does not matter; a plugin for TensorFlow or a damaged other one is none of them."""
     install(tmp_path, "Acme_TF", "7.1", "tensorflow")
     install(tmp_path, "tensorflow-io", "1.0", "tensorflow_io")
+    install(tmp_path, "damaged", "1.0", "damaged")
+    (tmp_path / "damaged-1.0.dist-info" / "RECORD").write_bytes(b"\xe9.py,,\n")
     put_first(monkeypatch, tmp_path, "tensorflow")
     assert distributions_of("tensorflow") == ["acme-tf 7.1"]
     assert tensorflow_package() == "acme-tf 7.1"
@@ -55,6 +57,15 @@ def test_only_the_imported_tensorflow_counts(
     put_first(monkeypatch, tmp_path / "first", "tensorflow")
     assert distributions_of("tensorflow") == ["tensorflow-cpu 2.21.0"]
     check_distributions()
+
+
+def test_remains_of_a_removal_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pip renames the lists of files first: `~ensorflow-2.20.0.dist-info`."""
+    install(tmp_path, "tensorflow", "2.20.0", "tensorflow")
+    (tmp_path / "tensorflow-2.20.0.dist-info").rename(tmp_path / "~ensorflow-2.20.0.dist-info")
+    install(tmp_path, "tensorflow", "2.21.0", "tensorflow")
+    put_first(monkeypatch, tmp_path, "tensorflow")
+    assert distributions_of("tensorflow") == ["tensorflow 2.21.0"]
 
 
 def test_a_tensorflow_without_distribution_is_named_by_its_folder(

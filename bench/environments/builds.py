@@ -22,7 +22,7 @@ import sysconfig
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,7 @@ def _from_cache(
             ) from None
         note = (
             f"the index could not be reached; TensorFlow {tensorflow_version(before[1])} is of an "
-            f"earlier build, resolved on {_resolved_on(remembered)}"
+            f"earlier build, resolved {_resolved_on(remembered)}"
         )
         say(f"{request.text}: {note}")
         check_overlaps(before[1], request.requirements)
@@ -309,9 +309,12 @@ def _note_import(python: Path, settings: Mapping[str, str]) -> None:
 
 
 def _resolved_on(remembered: Path) -> str:
-    """Returns the date of the last resolution, from the file's time in older caches."""
-    date = datetime.fromtimestamp(remembered.stat().st_mtime, timezone.utc).date().isoformat()
-    return str(read_json(remembered).get("resolved", date))
+    """Returns date and age of the last resolution, from the file's time in older caches."""
+    written = datetime.fromtimestamp(remembered.stat().st_mtime, timezone.utc).date()
+    with contextlib.suppress(ValueError):
+        written = date.fromisoformat(str(read_json(remembered).get("resolved")))
+    days = (datetime.now(timezone.utc).date() - written).days
+    return f"on {written} ({days:,} day{'' if days == 1 else 's'} ago)"
 
 
 def _sha256(path: Path) -> str:

@@ -36,15 +36,15 @@ def isolation(settings: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def import_paths_of_session() -> dict[str, str]:
-    """Returns this session's `PYTHONPATH` and user's site, as far as they hold measured packages.
+    """Returns this session's `PYTHONPATH` and user's site, each if it holds measured packages.
 
     Returns:
-        Values of `IMPORT_PATHS`; folders without TensorFlow, Keras, NumPy and installed
-        distributions, such as a checkout, are left out.
+        Values of `IMPORT_PATHS`. A `PYTHONPATH` without TensorFlow, Keras, NumPy and installed
+        distributions is left out: it names a checkout.
     """
     given = "" if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "")
     folders = [os.path.abspath(folder) for folder in given.split(os.pathsep) if folder]
-    found = {"PYTHONPATH": os.pathsep.join(filter(_has_packages, folders))}
+    found = {"PYTHONPATH": os.pathsep.join(folders) if any(map(_has_packages, folders)) else ""}
     if site.ENABLE_USER_SITE and _has_packages(site.getusersitepackages()):
         found["PYTHONUSERBASE"] = site.getuserbase()
     return {name: value for name, value in found.items() if value}

@@ -354,7 +354,8 @@ def test_without_network_an_earlier_build_is_used(
         day = datetime(2026, 1, 2, 12, tzinfo=timezone.utc).timestamp()
         os.utime(remembered, (day, day))
         note = "the index could not be reached; TensorFlow 2.21.0 is of an earlier build, "
-        note += f"resolved on {date}"
+        age = (datetime.now(timezone.utc).date() - datetime.fromisoformat(date).date()).days
+        note += f"resolved on {date} ({age} days ago)"
         said.clear()
         assert build_here(text, tmp_path, said.append) == replace(built, note=note)
         assert said == [f"{text}: {note}"]

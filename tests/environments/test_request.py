@@ -102,13 +102,15 @@ def test_folders_in_settings_become_absolute(
 def test_a_dot_includes_the_import_path_of_this_session(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Folders without packages, such as a checkout, are left out; words of the request prevail."""
+    """A path of checkouts only is left out; words of the request prevail."""
     for folder in ("one/tensorflow", "two/keras-3.15.1.dist-info", "checkout/lenet5", "user/numpy"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "__init__.py").touch()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", "one:checkout::missing:two")
-    assert parse_request(".").settings == {"PYTHONPATH": f"{tmp_path}/one:{tmp_path}/two"}
+    for names in ("one:checkout", "checkout::two"):
+        monkeypatch.setenv("PYTHONPATH", names)
+        folders = [f"{tmp_path}/{name}" for name in names.split(":") if name]
+        assert parse_request(".").settings == {"PYTHONPATH": ":".join(folders)}
     assert parse_request("python:/x").settings == {}
     assert parse_request(". PYTHONPATH=").settings == {"PYTHONPATH": ""}
     monkeypatch.setenv("PYTHONPATH", "checkout")
