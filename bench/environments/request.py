@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import sys
-import unicodedata
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from bench.environments.variables import FOLDERS, IMPORT_PATHS, import_paths_of_session
 from lenet5.errors import InputError
-from lenet5.printable import printable, without_credentials
+from lenet5.printable import in_one_line, without_credentials
 
 SETTING_PREFIXES = ("TF_", "XLA_", "KERAS_")
 _PATHS = (*IMPORT_PATHS, "LD_LIBRARY_PATH")
@@ -30,7 +29,6 @@ _METADATA = r"[^/]+\.dist-info/METADATA"
 _LARGEST_METADATA = 2**22  # bytes; TensorFlow's has 2**14
 _SETTING = re.compile(r"(\w+)=(?!=)(.*)")
 _SPECIAL = re.compile(r"[\s'\"\\]|^$")  # in a word, to `shlex.split`
-_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # controls, half characters, line and paragraph ends
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def parse_request(text: str) -> Request:
             character or a password.
     """
     words = _words(text)
-    text = _shown_everywhere(" ".join(map(quoted, words)))
+    text = _without_password(" ".join(map(quoted, words)))
     requirements: list[str] = []
     overrides: list[str] = []
     interpreters: list[Path] = []
@@ -127,15 +125,13 @@ def _words(text: str) -> list[str]:
         told = str(error).lower()
         raise InputError(f"{' '.join(text.split())}: {told}: quote words as in a shell") from None
     for word in words:
-        if any(unicodedata.category(character) in _UNPRINTABLE for character in word):
-            raise InputError(f"{word!r}: a request has no line breaks or other control characters")
+        if not word.isprintable():
+            raise InputError(f"{in_one_line(word)}: contains an invisible character")
     return words
 
 
-def _shown_everywhere(text: str) -> str:
+def _without_password(text: str) -> str:
     """Returns the text; rejects one that no report should show."""
-    if not text.isprintable():
-        raise InputError(f"{printable(text)}: contains an invisible character")
     if (shown := without_credentials(text)) != text:
         raise InputError(f"{shown}: a user or password would stand in every report")
     return text

@@ -244,6 +244,8 @@ class Worker:
         error = answer.get("error") if isinstance(answer, dict) else None
         if isinstance(error, str):
             raise WorkerError(in_one_line(error), self.output(), gone=False)
+        if error is not None:
+            raise self._invalid("its error is not a text")
         try:
             return answers.checked(do, answer)
         except ValueError as problem:

@@ -34,11 +34,11 @@ def answering(folder: Path, code: str) -> Worker:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ("'[' * 100_000", "sent an invalid answer"),
-        ("'{\"a\":' * 5_000 + '1' + '}' * 5_000", "sent an invalid answer"),
-        ("'[1]'", "sent an invalid answer"),
-        ("'__import__(\"os\")'", "sent an invalid answer"),
-        ('\'{"error": {"a": 1}}\'', "{'a': 1}"),
+        ("'[' * 100_000", "sent an invalid answer: not JSON"),
+        ("'{\"a\":' * 5_000 + '1' + '}' * 5_000", "sent an invalid answer: not JSON"),
+        ("'[1]'", "sent an invalid answer: a JSON object is expected, not list"),
+        ("'__import__(\"os\")'", "sent an invalid answer: not JSON"),
+        ('\'{"error": {"a": 1}}\'', "sent an invalid answer: its error is not a text"),
         ('\'{"error": "\\\\u001b[2J"}\'', r"\x1b[2J"),
     ],
 )
@@ -56,9 +56,9 @@ def test_an_invalid_answer_is_an_error_of_the_worker(
 
 
 def test_an_endless_answer_ends_its_worker(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_LARGEST_ANSWER", 2**20)
+    monkeypatch.setattr(processes, "_LONGEST_ANSWER", 2**20)
     with answering(folder, "while True: channel.sendall(bytes(2**16))") as worker:
-        with pytest.raises(WorkerError, match=r"sent more than 1,048,576 bytes"):
+        with pytest.raises(WorkerError, match=r"more than 1 MiB without an end of line"):
             worker.receive(60)
         with pytest.raises(ProcessLookupError):
             os.kill(worker.pid, 0)
