@@ -151,11 +151,19 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 @pytest.hookimpl(tryfirst=True)  # before the selection by -m
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests that need the real MNIST, so that `-m "not mnist"` selects the unit tests."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks tests that need the real MNIST, and leaves out the long trials of faults.
+
+    `-m "not mnist"` selects the unit tests. Only a `-m` that names `faults` selects the trials.
+    """
     for item in items:
         if {"mnist", "gated"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("mnist")
+    if "faults" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("faults")]
+        if left_out:
+            items[:] = [item for item in items if item not in left_out]
+            config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""Long trials of faults; tests/FAULTS.md has their counts."""
