@@ -54,7 +54,7 @@ from bench.verdicts.collection import condensed
 from bench.verdicts.outcomes import Exit, exit_code
 from bench.verdicts.speed import decide
 from lenet5 import data
-from lenet5.cli import default_data_dir, default_mnist_dir
+from lenet5.cli import default_cache_dir, default_data_dir, default_mnist_dir
 from lenet5.errors import InputError
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_seed
 from lenet5.recipes import find_recipe
@@ -363,6 +363,8 @@ def _mnist() -> data.Dataset:
         "mnist",
         data_dir=default_data_dir(os.environ),
         mnist_dir=default_mnist_dir(os.environ),
+        cache_dir=default_cache_dir(os.environ),
+        report=print,
     )
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 # A module imports only modules to its left; DESIGN's order, extended by helper modules.
 ORDER = (
     *("errors", "accuracy", "images", "recipe", "recipes", "runtime", "locks", "control_groups"),
-    *("data",),
+    *("download", "mnist_files", "tfds_mnist", "data"),
     *(
         "augmentation",
         "history",
@@ -34,7 +34,8 @@ ORDER = (
 # may import it.
 BREAKING = ("breakage", "optimisers", "layers", "objectives", "fitting", "callbacks", "saving")
 HOMES = {
-    ("lenet5", "tensorflow_datasets"): {"data"},
+    ("lenet5", "tensorflow_datasets"): {"tfds_mnist"},
+    ("lenet5", "requests"): {"download"},
     ("lenet5", "sklearn"): {"evaluation", "data"},  # data: the built-in digits, lazily
     ("lenet5", "matplotlib"): {"plots"},
     ("lenet5", "PIL"): {"images"},
