@@ -188,12 +188,12 @@ def _prepare_mnist(
             work = partial / "work"
             work.mkdir(parents=True)
             try:
-                _write_arrays(
-                    partial, _original_mnist(data_dir, mnist_dir, work, report, keep=keep)
-                )
-                if os.path.lexists(cache):
-                    cache.rename(work / "damaged")
+                dataset = _original_mnist(data_dir, mnist_dir, work, report, keep=keep)
                 shutil.rmtree(work)
+                _write_arrays(partial, dataset)
+                if os.path.lexists(cache):
+                    cache.rename(work)
+                    _remove(work)
                 partial.rename(cache)
             finally:
                 _remove(partial)

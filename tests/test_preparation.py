@@ -231,7 +231,9 @@ def test_a_kill_at_any_step_leaves_nothing_to_the_next_process(
     tmp_path: Path, small: Small, damaged: bool
 ) -> None:
     moments = [("original", 1), ("save", 1), ("save", 6), ("rmtree", 1), ("rename", 1)]
-    moments += [("renamed", 1), *([("rename", 2), ("renamed", 2)] if damaged else [])]
+    moments += [("renamed", 1)]
+    if damaged:
+        moments += [("rmtree", 2), ("rename", 2), ("renamed", 2)]
     for moment, count in moments:
         folder = tmp_path / f"{moment}{count}"
         if damaged:

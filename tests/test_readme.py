@@ -136,7 +136,8 @@ def test_every_option_of_lenet5_is_documented(capsys: pytest.CaptureFixture[str]
 def test_data_files_and_their_variables_are_documented(name: str) -> None:
     assert "LENET5_MNIST_DIR" in MANUALS[name]
     assert all(f"`{file.name}.gz`" in MANUALS[name] for file in MNIST_FILES)
-    assert "TFDS_DATA_DIR" in MANUALS["lenet5/README.md"]
+    for variable in ("TFDS_DATA_DIR", "LENET5_CACHE_DIR", "REQUESTS_CA_BUNDLE", "HTTPS_PROXY"):
+        assert f"`{variable}`" in MANUALS["lenet5/README.md"]
 
 
 def test_every_option_of_pytest_bench_is_documented(pytestconfig: pytest.Config) -> None:
