@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -34,14 +32,25 @@ def mnist_dir(pytestconfig: pytest.Config) -> Path:
     return folder
 
 
+# A job in background ignores SIGINT, and so would its children.
+_COMMAND = """
+import resource, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), -1))
+sys.argv = ["lenet5", "data"]
+from lenet5.__main__ import main
+sys.exit(main())
+"""
+
+
 @pytest.fixture
 def start(mnist_dir: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Starts `lenet5 data` in a process group of its own."""
+    """Starts `lenet5 data`, with a limit of the size of its files in bytes; -1: none."""
     (tmp_path / "tmp").mkdir()
 
     def run(data_dir: Path, largest: int = -1) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "lenet5", "data"],
+            [sys.executable, "-c", _COMMAND, str(largest)],
             cwd=ROOT,
             env={
                 **os.environ,
@@ -53,15 +62,9 @@ def start(mnist_dir: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[str
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: _limit(largest),
         )
 
     return run
-
-
-def _limit(largest: int) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by jobs in background
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
 
 
 def answer_of(process: subprocess.Popen[str]) -> Answer:
@@ -96,7 +99,7 @@ def test_a_killed_preparation_leaves_nothing_to_the_next_process(
 ) -> None:
     """A third process that waits meanwhile goes on."""
     whole = seconds_of_a_preparation(start, tmp_path)
-    moments = random.Random(0)
+    moments = np.random.RandomState(0)
     for attempt in range(KILLS):
         folder = tmp_path / str(attempt)
         killed = start(folder)
@@ -117,7 +120,7 @@ def test_an_interrupted_preparation_leaves_nothing(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path, number: signal.Signals
 ) -> None:
     whole = seconds_of_a_preparation(start, tmp_path)
-    moments = random.Random(0)
+    moments = np.random.RandomState(0)
     for attempt in range(INTERRUPTS):
         folder = tmp_path / str(attempt)
         process = start(folder)
@@ -150,10 +153,10 @@ def test_a_full_disk_gives_one_line_and_leaves_nothing(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     """A limit of the size of files stands for the disk; the largest file has 47,040,016 bytes."""
-    sizes = random.Random(0)
+    sizes = np.random.RandomState(0)
     for attempt in range(SIZES):
         folder = tmp_path / str(attempt)
-        answer = answer_of(start(folder, sizes.randrange(100, 47_040_000)))
+        answer = answer_of(start(folder, sizes.randint(100, 47_040_000)))
         assert (answer.status, answer.out) == (2, "")
         assert len(answer.err.splitlines()) == 1
         assert answer.err.endswith("; LENET5_CACHE_DIR may name another folder\n")
@@ -166,11 +169,11 @@ def test_no_mutation_of_the_cache_gives_wrong_data(
     """Lengths, bits, bytes, missing files and files of other parts, drawn with a fixed seed."""
     small = Small()
     small.install(monkeypatch)
-    draw = random.Random(0)
+    draw = np.random.RandomState(0)
     for attempt in range(MUTATIONS):
         load(tmp_path)
         files = sorted(data.mnist_cache(tmp_path).iterdir())
-        _mutate(draw, draw.choice(files), draw.choice(files))
+        _mutate(draw, *(files[index] for index in draw.randint(len(files), size=2)))
         lines: list[str] = []
         dataset = load(tmp_path, report=lines.append)
         assert data.sha256_of(dataset) == small.sha256, attempt
@@ -178,15 +181,15 @@ def test_no_mutation_of_the_cache_gives_wrong_data(
         assert names(tmp_path / "lenet5") == PREPARED
 
 
-def _mutate(draw: random.Random, file: Path, other: Path) -> None:
+def _mutate(draw: np.random.RandomState, file: Path, other: Path) -> None:
     content = bytearray(file.read_bytes())
-    # The header has 128 bytes: half of all bits are drawn there.
-    place = draw.randrange(draw.choice((128, len(content))))
-    kind = draw.randrange(8)
+    # The header has 128 bytes: half of all places are drawn there.
+    place = draw.randint((128, len(content))[draw.randint(2)])
+    kind = draw.randint(8)
     if kind == 0:
         file.write_bytes(content[:place])
     elif kind == 1:
-        file.write_bytes(content + bytes(draw.randrange(1, 100)))
+        file.write_bytes(content + bytes(int(draw.randint(1, 100))))
     elif kind == 2:
         file.unlink()
         file.symlink_to("nowhere")
@@ -195,5 +198,5 @@ def _mutate(draw: random.Random, file: Path, other: Path) -> None:
     elif kind == 4:
         np.save(file, np.load(file)[::-1])
     else:
-        content[place] ^= 1 << draw.randrange(8) if kind < 7 else draw.randrange(256)
+        content[place] ^= draw.randint(1, 256) if kind == 7 else 1 << draw.randint(8)
         file.write_bytes(content)
