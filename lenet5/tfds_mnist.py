@@ -7,6 +7,7 @@ import io
 import logging
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def prepare_mnist(
         InputError: a file is not available, or TFDS does not work here.
     """
     with _quiet_tfds() as tfds, _failures():
-        builder = _builder(tfds, data_dir)
+        with _temporary_files_in(folder):
+            builder = _builder(tfds, data_dir)
         unpack(builder.URL)
         _start_tensorflow()
         # TFDS's downloads cannot be interrupted, and hang as long as a silent server blocks them.
@@ -101,6 +103,16 @@ def _quiet_tfds() -> Iterator[Any]:
             yield tfds
     finally:
         logging.disable(logging.NOTSET)
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    # TFDS makes an empty temporary folder for each new builder, and leaves it there.
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 @contextlib.contextmanager

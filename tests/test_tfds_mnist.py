@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -31,9 +32,12 @@ class Tfds(ModuleType):
         self.fail: Callable[[], None] = lambda: None
         self.fail_to_read: Callable[[], None] = lambda: None
         self.prepared: list[Path] = []
+        self.temporary: list[Path] = []
 
     def builder(self, name: str, data_dir: Path) -> Builder:
         assert name == "mnist:3.0.1"
+        if not (data_dir / "mnist" / "3.0.1").exists():
+            self.temporary.append(Path(tempfile.mkdtemp("tfds")))  # as TFDS 4.9 does
         return Builder(self, data_dir)
 
     def disable_progress_bar(self) -> None:
@@ -119,6 +123,16 @@ def test_tfds_works_in_the_temporary_folder_and_its_result_is_kept(
     assert tfds.prepared == [tmp_path / "lenet5" / f"{CACHE}.partial" / "work" / "tfds"]
     assert names(tmp_path / "mnist" / "3.0.1") == ["mnist-train.tfrecord"]
     assert names(tmp_path / "lenet5") == [CACHE, LOCK]
+
+
+def test_temporary_folders_of_tfds_do_not_stay(tmp_path: Path, tfds: Tfds) -> None:
+    before = tempfile.gettempdir()
+    load(tmp_path)
+    assert [path.parent for path in tfds.temporary] == [
+        tmp_path / "lenet5" / f"{CACHE}.partial" / "work"
+    ]
+    assert not tfds.temporary[0].exists()
+    assert tempfile.gettempdir() == before
 
 
 def test_a_cache_elsewhere_leaves_the_data_folder_alone(tmp_path: Path, tfds: Tfds) -> None:
