@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -24,7 +25,7 @@ from bench.report.session import (
 from bench.report.tables import Table
 from bench.report.throughput import session_throughput
 from lenet5 import data, run_directory, runtime
-from lenet5.cli import default_data_dir, default_mnist_dir
+from lenet5.cli import default_cache_dir, default_data_dir, default_mnist_dir
 from lenet5.distributions import check_distributions, tensorflow_package
 from lenet5.environment import describe_environment
 from lenet5.errors import InputError
@@ -71,8 +72,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--mnist-dir",
         type=Path,
         metavar="DIR",
-        default=default_mnist_dir(os.environ),
-        help="folder with MNIST's four original .gz files; default: LENET5_MNIST_DIR",
+        help="folder with MNIST's four original files; default: LENET5_MNIST_DIR",
     )
 
 
@@ -82,6 +82,8 @@ def pytest_configure(config: pytest.Config) -> None:
     option.threads = 1 if option.threads is None else option.threads  # bench.plugin reads it first
     try:
         default_data_dir(os.environ)
+        default_cache_dir(os.environ)
+        option.mnist_dir = option.mnist_dir or default_mnist_dir(os.environ)
         find_recipe(option.recipe or "fast")
         check_seed(option.seed or 0)
         check_engine(option.engine or DEFAULT_ENGINE)
@@ -191,12 +193,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def load_dataset(pytestconfig: pytest.Config) -> Callable[[str], data.Dataset]:
     """Returns a function that loads a dataset by name, or raises InputError."""
+    capture: Any = pytestconfig.pluginmanager.get_plugin("capturemanager")  # None: -p no:capture
+
+    def tell(line: str) -> None:
+        shown = capture.global_and_fixture_disabled() if capture else contextlib.nullcontext()
+        with shown:
+            print(f"lenet5: {line}", file=sys.stderr, flush=True)
 
     def load(name: str) -> data.Dataset:
         return data.load_dataset(
             name,
             data_dir=default_data_dir(os.environ),
             mnist_dir=pytestconfig.option.mnist_dir,
+            cache_dir=default_cache_dir(os.environ),
+            report=tell,
         )
 
     return load

@@ -55,7 +55,7 @@ from bench.verdicts.collection import condensed
 from bench.verdicts.outcomes import Exit, exit_code
 from bench.verdicts.speed import decide
 from lenet5 import data
-from lenet5.cli import default_data_dir, default_mnist_dir
+from lenet5.cli import default_cache_dir, default_data_dir, default_mnist_dir
 from lenet5.errors import InputError
 from lenet5.printable import printable
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_seed
@@ -376,6 +376,8 @@ def _mnist() -> data.Dataset:
         "mnist",
         data_dir=default_data_dir(os.environ),
         mnist_dir=default_mnist_dir(os.environ),
+        cache_dir=default_cache_dir(os.environ),
+        report=print,
     )
 
 

@@ -27,7 +27,7 @@ from bench.speed import SpeedExperiment
 from bench.verdicts.outcomes import NOT_THERE, Exit, Outcome, exit_code
 from bench.verdicts.sequential import Verdict
 from lenet5 import data
-from lenet5.cli import default_data_dir
+from lenet5.cli import default_cache_dir, default_data_dir
 from lenet5.errors import InputError
 from lenet5.printable import printable
 
@@ -285,7 +285,11 @@ def _measure(config: pytest.Config) -> None:
     with _uncaptured(config):
         try:
             dataset = data.load_dataset(
-                "mnist", data_dir=default_data_dir(os.environ), mnist_dir=config.option.mnist_dir
+                "mnist",
+                data_dir=default_data_dir(os.environ),
+                mnist_dir=config.option.mnist_dir,
+                cache_dir=default_cache_dir(os.environ),
+                report=print,
             )
             experiment.run(config.stash[SELECTED], dataset, default_cache(os.environ))
         except InputError as error:

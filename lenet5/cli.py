@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -30,6 +31,8 @@ from lenet5.recipe import DEFAULT_ENGINE, ENGINES, MAX_SEED, Recipe
 from lenet5.recipes import RECIPES, find_recipe
 from lenet5.run_directory import Run, SavedModel
 
+_ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # gs://, s3://, file:/
+
 if TYPE_CHECKING:
     from lenet5.evaluation import Evaluation
     from lenet5.history import Epoch, Progress
@@ -40,7 +43,8 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
 
     Args:
         argv: arguments without the program's name; None: the arguments of the process.
-        environment: environment variables; reads `LENET5_MNIST_DIR` and `TFDS_DATA_DIR`.
+        environment: environment variables; reads `LENET5_MNIST_DIR`, `LENET5_CACHE_DIR` and
+            `TFDS_DATA_DIR`.
 
     Returns:
         Exit status.
@@ -75,23 +79,37 @@ def default_data_dir(environment: Mapping[str, str]) -> Path:
     Raises:
         InputError: the variable names a bucket or another address instead of a folder.
     """
-    named = environment.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    if "://" in named:
-        raise InputError(f"TFDS_DATA_DIR is {named}: name a local folder")
-    return _expanded(named)
+    variable = "TFDS_DATA_DIR"
+    return _folder(variable, environment.get(variable) or "~/tensorflow_datasets")
 
 
 def default_mnist_dir(environment: Mapping[str, str]) -> Path | None:
-    """Returns the folder in `LENET5_MNIST_DIR`; None if the variable is empty or unset."""
+    """Returns the folder in `LENET5_MNIST_DIR`; None if the variable is empty or unset.
+
+    Raises:
+        InputError: the variable names an address instead of a folder.
+    """
     named = environment.get("LENET5_MNIST_DIR")
-    return _expanded(named) if named else None
+    return _folder("LENET5_MNIST_DIR", named) if named else None
 
 
-def _expanded(folder: str) -> Path:
+def default_cache_dir(environment: Mapping[str, str]) -> Path | None:
+    """Returns the folder in `LENET5_CACHE_DIR`; None if the variable is empty or unset.
+
+    Raises:
+        InputError: the variable names an address instead of a folder.
+    """
+    named = environment.get("LENET5_CACHE_DIR")
+    return _folder("LENET5_CACHE_DIR", named) if named else None
+
+
+def _folder(variable: str, named: str) -> Path:
+    if _ADDRESS.match(named):
+        raise InputError(f"{variable} is {named}: name a local folder")
     try:
-        return Path(folder).expanduser()
+        return Path(named).expanduser()
     except RuntimeError as error:  # unknown user, or a user without a home folder
-        raise InputError(f"{folder}: {error}") from None
+        raise InputError(f"{named}: {error}") from None
 
 
 def _run(argv: Sequence[str] | None, environment: Mapping[str, str]) -> int:
@@ -312,7 +330,7 @@ def _data(options: argparse.Namespace) -> int:
             ("test", dataset.test),
         )
     )
-    cache = data.mnist_cache(options.data_dir)
+    cache = data.mnist_cache(options.data_dir, options.cache_dir)
     where = f"verified, in {cache}" if options.dataset == "mnist" else "built into scikit-learn"
     print(f"{dataset.name}: {sizes} images; {where}")
     return 0
@@ -330,6 +348,7 @@ def _load(name: str, options: argparse.Namespace) -> data.Dataset:
         name,
         data_dir=options.data_dir,
         mnist_dir=options.mnist_dir,
+        cache_dir=options.cache_dir,
         report=_tell,
     )
 
@@ -452,12 +471,14 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     for added in (train, evaluate, prepare):
         added.add_argument(
             "--mnist-dir",
-            type=_path,
+            type=_local_folder,
             metavar="DIR",
             default=default_mnist_dir(environment),
-            help="folder with MNIST's four original .gz files (default: LENET5_MNIST_DIR)",
+            help="folder with MNIST's four original files (default: LENET5_MNIST_DIR)",
         )
-        added.set_defaults(data_dir=default_data_dir(environment))
+        added.set_defaults(
+            data_dir=default_data_dir(environment), cache_dir=default_cache_dir(environment)
+        )
     return parser
 
 
@@ -465,6 +486,12 @@ def _path(text: str) -> Path:
     if not text:  # Path("") would be the current folder
         raise argparse.ArgumentTypeError("the name is empty")
     return Path(text)
+
+
+def _local_folder(text: str) -> Path:
+    if _ADDRESS.match(text):
+        raise argparse.ArgumentTypeError(f"{text} is an address: name a local folder")
+    return _path(text)
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lenet5 import __version__
-from lenet5.cli import default_data_dir, default_mnist_dir, main
+from lenet5.cli import default_cache_dir, default_data_dir, default_mnist_dir, main
 from lenet5.runtime import threads_in_use
 from tests.commands import (
     Answer,
@@ -69,7 +69,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 NO_MNIST = (
     "missing files: train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, "
     "t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz; the folder named by LENET5_MNIST_DIR "
-    "or --mnist-dir must hold MNIST's four original .gz files"
+    "or --mnist-dir must hold MNIST's four original files, packed (.gz) or unpacked"
 )
 WRONG_ARGUMENTS = [
     ([], "the following arguments are required: COMMAND (see lenet5 --help)"),
@@ -203,14 +203,37 @@ def test_data_folders_come_from_environment_variables() -> None:
     assert default_mnist_dir({}) is None
     assert default_mnist_dir({"LENET5_MNIST_DIR": ""}) is None
     assert default_mnist_dir({"LENET5_MNIST_DIR": "/mnist"}) == Path("/mnist")
+    assert default_cache_dir({"LENET5_CACHE_DIR": ""}) is None
+    assert default_cache_dir({"LENET5_CACHE_DIR": "~/cache"}) == home / "cache"
 
 
-@pytest.mark.parametrize("address", ["gs://bucket/sets", "s3://bucket", "https://x.invalid/sets"])
-def test_a_data_folder_that_is_an_address_is_refused(
-    address: str, lenet5: Callable[..., Answer]
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("gs://bucket/sets", "GS://bucket", "gs:/bucket", " gs://bucket", "s3://bucket"),
+        *("hdfs://host/sets", "file:///sets", "https://x.invalid/sets"),
+    ],
+)
+@pytest.mark.parametrize("variable", ["TFDS_DATA_DIR", "LENET5_MNIST_DIR", "LENET5_CACHE_DIR"])
+def test_a_folder_that_is_an_address_is_refused(
+    variable: str, address: str, lenet5: Callable[..., Answer]
 ) -> None:
-    told = f"lenet5: error: TFDS_DATA_DIR is {address}: name a local folder\n"
-    assert lenet5("data", TFDS_DATA_DIR=address) == Answer(2, "", told)
+    told = f"lenet5: error: {variable} is {address}: name a local folder\n"
+    assert lenet5("data", **{variable: address}) == Answer(2, "", told)
+
+
+def test_an_mnist_folder_that_is_an_address_is_refused(lenet5: Callable[..., Answer]) -> None:
+    assert lenet5("data", "--mnist-dir", "gs://bucket") == Answer(
+        2,
+        "",
+        "lenet5: error: argument --mnist-dir: gs://bucket is an address: name a local folder "
+        "(see lenet5 data --help)\n",
+    )
+
+
+@pytest.mark.parametrize("name", ["a:b/c", "c:/sets", "./gs:/bucket"])
+def test_a_folder_with_a_colon_is_no_address(name: str) -> None:
+    assert default_data_dir({"TFDS_DATA_DIR": name}) == Path(name)
 
 
 def test_an_unknown_home_folder_gives_an_error(lenet5: Callable[..., Answer]) -> None:

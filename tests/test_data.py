@@ -172,81 +172,12 @@ def test_digits_have_the_form_of_mnist(digits: Dataset) -> None:
         assert np.median(subset.images) < 64  # light on dark
 
 
-# Dataset and MNIST folder
+# Dataset
 
 
 def test_an_unknown_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown dataset 'cifar': choose one of mnist, digits"):
         data.load_dataset("cifar", data_dir=tmp_path)
-
-
-@pytest.fixture
-def mnist_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with stand-ins for the four original files."""
-    for name in data.MNIST_FILES:
-        (tmp_path / name).write_bytes(name.encode())
-    stand_ins = {name: hashlib.sha256(name.encode()).hexdigest() for name in data.MNIST_FILES}
-    monkeypatch.setattr(data, "MNIST_FILES", stand_ins)
-    return tmp_path
-
-
-def refusal(mnist_dir: Path) -> str:
-    with pytest.raises(InputError) as info:
-        data.check_mnist_dir(mnist_dir)
-    return str(info.value)
-
-
-def test_four_unaltered_files_are_accepted(mnist_dir: Path) -> None:
-    data.check_mnist_dir(mnist_dir)
-
-
-def test_missing_mnist_files_are_named(mnist_dir: Path) -> None:
-    (mnist_dir / "t10k-labels-idx1-ubyte.gz").unlink()
-    (mnist_dir / "train-images-idx3-ubyte.gz").unlink()
-    assert refusal(mnist_dir) == (
-        f"{mnist_dir}: missing files: train-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz; the "
-        "folder named by LENET5_MNIST_DIR or --mnist-dir must hold MNIST's four original .gz files"
-    )
-
-
-def test_a_folder_is_not_an_mnist_file(mnist_dir: Path) -> None:
-    (mnist_dir / "t10k-labels-idx1-ubyte.gz").unlink()
-    (mnist_dir / "t10k-labels-idx1-ubyte.gz").mkdir()
-    assert "missing files: t10k-labels-idx1-ubyte.gz;" in refusal(mnist_dir)
-
-
-def test_a_missing_mnist_folder_is_refused(mnist_dir: Path) -> None:
-    for path in (mnist_dir / "nowhere", mnist_dir / "t10k-labels-idx1-ubyte.gz"):
-        assert refusal(path).startswith(f"{path}: missing files: ")
-
-
-@pytest.mark.parametrize("content", [b"", b"t10k", b"<html>404 Not Found</html>"])
-def test_an_altered_mnist_file_is_named(mnist_dir: Path, content: bytes) -> None:
-    (mnist_dir / "t10k-labels-idx1-ubyte.gz").write_bytes(content)
-    assert refusal(mnist_dir) == (
-        f"{mnist_dir}: damaged, or not MNIST's original: t10k-labels-idx1-ubyte.gz; replace "
-        "the named files"
-    )
-
-
-def test_swapped_mnist_files_are_named(mnist_dir: Path) -> None:
-    images, labels = (
-        mnist_dir / f"train-{name}-ubyte.gz" for name in ("images-idx3", "labels-idx1")
-    )
-    images.rename(mnist_dir / "swap")
-    labels.rename(images)
-    (mnist_dir / "swap").rename(labels)
-    assert f"{images.name}, {labels.name}; replace" in refusal(mnist_dir)
-
-
-def test_an_unreadable_mnist_file_is_refused(
-    mnist_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def read_bytes(_: Path) -> bytes:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
-    assert refusal(mnist_dir) == f"{mnist_dir}: cannot be read: Permission denied"
 
 
 def test_an_invalid_mnist_folder_is_refused_before_preparation(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = (
     *("errors", "printable", "accuracy", "images", "recipe", "recipes", "runtime"),
     *("distributions", "locks", "control_groups", "environment"),
-    *("data",),
+    *("download", "mnist_files", "tfds_mnist", "data"),
     *(
         "augmentation",
         "history",
@@ -36,7 +36,8 @@ ORDER = (
 # may import it.
 BREAKING = ("breakage", "optimisers", "layers", "objectives", "fitting", "callbacks", "saving")
 HOMES = {
-    ("lenet5", "tensorflow_datasets"): {"data"},
+    ("lenet5", "tensorflow_datasets"): {"tfds_mnist"},
+    ("lenet5", "requests"): {"download"},
     ("lenet5", "sklearn"): {"evaluation", "data"},  # data: the built-in digits, lazily
     ("lenet5", "matplotlib"): {"plots"},
     ("lenet5", "PIL"): {"images"},

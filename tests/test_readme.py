@@ -15,7 +15,7 @@ from bench.bending import BENDING
 from bench.plans.speed import DEFAULT_MARGIN
 from bench.records.catalogue import WORKLOADS
 from lenet5.cli import main
-from lenet5.data import MNIST_FILES
+from lenet5.mnist_files import MNIST_FILES
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "RESULTS.md"
@@ -139,8 +139,9 @@ def test_every_option_of_lenet5_is_documented(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize("name", ["README.md", "lenet5/README.md"])
 def test_data_files_and_their_variables_are_documented(name: str) -> None:
     assert "LENET5_MNIST_DIR" in MANUALS[name]
-    assert all(f"`{file}`" in MANUALS[name] for file in MNIST_FILES)
-    assert "TFDS_DATA_DIR" in MANUALS["lenet5/README.md"]
+    assert all(f"`{file.name}.gz`" in MANUALS[name] for file in MNIST_FILES)
+    for variable in ("TFDS_DATA_DIR", "LENET5_CACHE_DIR", "REQUESTS_CA_BUNDLE", "HTTPS_PROXY"):
+        assert f"`{variable}`" in MANUALS["lenet5/README.md"]
 
 
 def test_every_option_of_pytest_bench_is_documented(pytestconfig: pytest.Config) -> None:
