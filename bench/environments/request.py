@@ -53,7 +53,8 @@ def parse_request(text: str) -> Request:
         InputError: a word is none of these, two words conflict, or a text has an invisible
             character or a password.
     """
-    text = _shown_everywhere(text)
+    text = " ".join(text.split())
+    _check_shown(text)
     requirements: list[str] = []
     overrides: list[str] = []
     interpreters: list[Path] = []
@@ -89,14 +90,12 @@ def parse_request(text: str) -> Request:
     return Request(text, tuple(requirements), interpreter, settings, tuple(overrides))
 
 
-def _shown_everywhere(text: str) -> str:
-    """Returns the text with single spaces; rejects a text that no report should show."""
-    text = " ".join(text.split())
+def _check_shown(text: str) -> None:
+    """Rejects a text that no report should show."""
     if not text.isprintable():
         raise InputError(f"{printable(text)}: contains an invisible character")
     if (shown := without_credentials(text)) != text:
         raise InputError(f"{shown}: a user or password would stand in every report")
-    return text
 
 
 def _setting(text: str, name: str, value: str) -> tuple[str, str]:
