@@ -245,7 +245,7 @@ def _message_figure(message: str) -> Figure:
 
 def _write_png(figure: Figure, path: Path) -> None:
     """Writes a PNG atomically; equal figures give equal bytes."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial.png")
     try:
         figure.savefig(temporary, format="png", metadata={"Software": None})
         os.replace(temporary, path)

@@ -184,8 +184,10 @@ def test_a_killed_command_continues_with_the_same_result(
         "lenet5: error: killed: it contains an interrupted run; "
         "lenet5 train --resume killed continues it, --force starts anew\n"
     )
-    # A file of a process that was killed while writing.
-    (tmp_path / "killed/.checkpoint.1.partial.npz").write_bytes(b"half")
+    # Files of a process that was killed while writing.
+    (tmp_path / "killed/plots").mkdir()
+    for name in (".checkpoint.1.partial.npz", "plots/.errors.1.partial.png"):
+        (tmp_path / "killed" / name).write_bytes(b"half")
     answer = lenet5("train", "--resume", "killed")
     assert answer.status == 0, answer.err
     assert "; continues after epoch " in answer.out.splitlines()[0]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from bench.environments.dates import date_in_version
 
@@ -63,6 +63,7 @@ def modules_of(
     packages = packages_of(lock)
     tensorflow, keras = (str(versions.get(name) or "") for name in ("tensorflow", "keras"))
     package = str(versions.get("keras_package") or "keras")
+    package = package if package in _KERAS else "keras"
     if not keras:
         is_legacy = settings.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true")
         if is_legacy and _distribution(packages, KERAS["tf_keras"]):
@@ -204,7 +205,7 @@ def _facets(
 def _distribution(packages: Mapping[str, str], kind: re.Pattern[str], version: str = "") -> str:
     """Returns a distribution of this kind, preferably of this version; empty without one."""
     found = sorted((name for name in packages if kind.fullmatch(name)), key=_plainest)
-    same = [name for name in found if _canonical(packages[name].split()[0]) == version]
+    same = [name for name in found if _canonical(_first(packages[name])) == version]
     return (same or found or [""])[0]
 
 
@@ -215,11 +216,16 @@ def _plainest(name: str) -> tuple[bool, str]:
 
 def _locked(packages: Mapping[str, str], kind: re.Pattern[str]) -> str:
     name = _distribution(packages, kind)
-    return packages[name].split()[0] if name else ""
+    return _first(packages[name]) if name else ""
+
+
+def _first(version: str) -> str:
+    """Returns a version without the hash of its wheel; a lock of others may lack the version."""
+    return (version.split() or [""])[0]
 
 
 def _canonical(version: str) -> str:
     try:
         return str(Version(version))
-    except InvalidVersion:
+    except ValueError:  # no version, or one with thousands of digits
         return version

@@ -62,7 +62,8 @@ def parse_request(text: str) -> Request:
             character or a password.
     """
     words = _words(text)
-    text = _without_password(" ".join(map(quoted, words)))
+    text = " ".join(map(quoted, words))
+    _check_shown(text)
     requirements: list[str] = []
     overrides: list[str] = []
     interpreters: list[Path] = []
@@ -120,21 +121,18 @@ def _check_together(
 
 def _words(text: str) -> list[str]:
     try:
-        words = shlex.split(text)
+        return shlex.split(text)
     except ValueError as error:
         told = str(error).lower()
         raise InputError(f"{' '.join(text.split())}: {told}: quote words as in a shell") from None
-    for word in words:
-        if not word.isprintable():
-            raise InputError(f"{in_one_line(word)}: contains an invisible character")
-    return words
 
 
-def _without_password(text: str) -> str:
-    """Returns the text; rejects one that no report should show."""
+def _check_shown(text: str) -> None:
+    """Rejects a text that no report should show."""
+    if not text.isprintable():
+        raise InputError(f"{in_one_line(text)}: contains an invisible character")
     if (shown := without_credentials(text)) != text:
         raise InputError(f"{shown}: a user or password would stand in every report")
-    return text
 
 
 def _setting(text: str, name: str, value: str) -> tuple[str, str]:

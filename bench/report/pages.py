@@ -15,10 +15,9 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-import pytest
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -26,6 +25,9 @@ from bench.verdicts.outcomes import NOT_THERE
 from bench.verdicts.sequential import Verdict
 from lenet5.printable import printable
 from lenet5.run_directory import writing, written_whole
+
+if TYPE_CHECKING:
+    import pytest
 
 LONG = 100  # characters; longer machine properties are folded
 UNLISTED = ("", "warnings", "deselected")

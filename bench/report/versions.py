@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import date
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from bench.records.blocks import Results
 from bench.records.sides import Side
@@ -137,5 +137,5 @@ def _version(text: str) -> Version:
     found = re.search(r"\d+(\.\w+)+(\+\w[\w.]*)?", text)
     try:
         return Version(found[0] if found else "0")
-    except InvalidVersion:
+    except ValueError:  # no version, or one with thousands of digits
         return Version("0")

@@ -188,7 +188,7 @@ def test_a_wheel_becomes_an_absolute_path(tmp_path: Path, monkeypatch: pytest.Mo
         ("tf-nightly ''", "tf-nightly '': nothing is not a requirement"),
         ("./it's-1-py3-none-any.whl", "any.whl: no closing quotation: quote words as in a shell"),
         ("tf-nightly \\", "tf-nightly \\: no escaped character: quote words as in a shell"),
-        ("'./a\nb.whl'", r"./a\nb.whl: contains an invisible character"),
+        ("'./a\nb.whl'", r"'./a\nb.whl': contains an invisible character"),
         ("tf-nightly PYTHONPATH=/x", "PYTHONPATH needs an existing Python beside it"),
         ("override:", "override:: nothing is not a requirement"),
         ("python:", "python:: python: is not a requirement"),

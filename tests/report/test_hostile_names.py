@@ -16,11 +16,13 @@ from bench.records import results as stored
 from bench.records.blocks import CANDIDATE, Failure, Results
 from bench.records.sides import Side
 from bench.report import charts
+from bench.report.accuracy import accuracy_html
 from bench.report.accuracy_plots import losses_figure, seeds_figure
 from bench.report.charts import png_of
 from bench.report.comparison import comparison_html, summary_text, table_text
 from bench.report.comparison_plots import forest_figure, samples_figure
 from bench.report.pages import markdown, message_html, page_html
+from bench.report.session import Gated, head_html
 from bench.report.tables import Table
 from bench.report.throughput import Throughput, throughput_figure
 from bench.report.version_plots import versions_figure
@@ -29,7 +31,7 @@ from bench.verdicts.outcomes import Outcome
 from bench.verdicts.sequential import Verdict
 from bench.verdicts.speed import decide
 from tests import synthetic
-from tests.report.test_accuracy_head import PAIRED, trainings
+from tests.report.test_accuracy_head import PAIRED, TEST, trainings
 from tests.synthetic import LOOP
 
 CONTROLS = "\x1b[2J\x1b]0;title\x07\r\x08\x9b\x00\u202e\ud800"
@@ -112,6 +114,26 @@ def test_nothing_in_a_page_runs_or_is_fetched(
         assert html.count("&lt;script src=") > 20
         assert "{{ 7 * 7 }}" in html
     check_harmless(message_html(HOSTILE))
+
+
+def test_nothing_in_other_pages_runs_or_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accuracy over seeds, and the head of a session."""
+    monkeypatch.setattr(charts, "png_of", lambda *_, **__: b"png")
+    sets = [trainings(HOSTILE, 7), trainings(HOSTILE, 9)]
+    model = Gated(HOSTILE, None, Path(HOSTILE), (0.5, 1.0), 0.9, HOSTILE, ())
+    for html in (
+        accuracy_html(sets, decide_all(sets, PAIRED), TEST, paired=True),
+        head_html(
+            {HOSTILE: HOSTILE},
+            [model, model],
+            [Throughput(HOSTILE, 32, 1, (1.0,))],
+            findings=[HOSTILE, Table((HOSTILE,), [[HOSTILE]])],
+            test_counts={HOSTILE: 1},
+        ),
+    ):
+        check_harmless(html)
+        check_visible(html)
+        assert html.count("&lt;script src=") >= 2
 
 
 def test_nothing_moves_the_terminal(read: Results) -> None:

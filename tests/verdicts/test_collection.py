@@ -117,6 +117,7 @@ def test_report_writes_pages_pictures_and_condensed_results(
     assert command.main(["report", *map(str, files), "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}\n"
     assert sorted(path.name for path in out.iterdir()) == [
+        "report-plain",
         "report.html",
         "results.jsonl",
         "summary.md",
