@@ -63,7 +63,7 @@ def modules_of(
     packages = packages_of(lock)
     tensorflow, keras = (str(versions.get(name) or "") for name in ("tensorflow", "keras"))
     package = str(versions.get("keras_package") or "keras")
-    package = package if package in _KERAS else "keras"
+    package = package if package in KERAS else "keras"
     if not keras:
         is_legacy = settings.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true")
         if is_legacy and _distribution(packages, KERAS["tf_keras"]):
