@@ -67,7 +67,7 @@ def test_a_ground_of_nearly_0_is_mnists(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path, image), image)
 
 
-@pytest.mark.parametrize("shift", [(4, -3), (-3, 2), (0, 3)])
+@pytest.mark.parametrize("shift", [(-4, -3), (-3, 2), (0, 3)])
 def test_a_digit_of_28x28_beside_the_centre_is_moved_there(
     tmp_path: Path, shift: tuple[int, int]
 ) -> None:
