@@ -124,15 +124,16 @@ def sheets_in(grey: np.ndarray) -> list[np.ndarray]:
         if count:
             sheet = labels == 1 + np.bincount(labels[side])[1:].argmax()
             whole = ndimage.binary_fill_holes(sheet)
-            if 0.2 < whole.mean() < 0.97 and is_sheet(sheet):
+            if 0.2 < whole.mean() < 0.97 and is_sheet(grey, sheet):
                 sheets.append(~grown(~whole, max(grey.shape) // 50))
     return sheets
 
 
-def is_sheet(mask: np.ndarray, least: float = _SHEET) -> bool:
+def is_sheet(values: np.ndarray, mask: np.ndarray, least: float = _SHEET) -> bool:
     """Whether a mask with few holes fills a rectangle, at any angle, and is no bar.
 
     Args:
+        values: greys, or distances from a ground.
         mask: bool array (rows, columns).
         least: share of the rectangle that it fills, 0 to 1.
     """
@@ -144,6 +145,14 @@ def is_sheet(mask: np.ndarray, least: float = _SHEET) -> bool:
     widths = np.ptp(columns * np.cos(angles) - rows * np.sin(angles), axis=1) + 1
     best = np.argmin(lengths * widths)
     narrow = min(lengths[best], widths[best]) < 0.5 * max(lengths[best], widths[best])
-    area = ndimage.binary_fill_holes(mask).sum()
+    whole = ndimage.binary_fill_holes(mask)
+    area = whole.sum()
     blank = mask.sum() > _BLANK * area
-    return not narrow and bool(blank and area > least * lengths[best] * widths[best])
+    if narrow or not blank or area < least * lengths[best] * widths[best]:
+        return False
+    holes = whole & ~mask
+    if not holes.any() or whole.mean() > 0.5:
+        return True
+    # A thick 0 or 8 has the same grey inside and around it, a sheet on a table has not.
+    own, inside, around = (float(np.median(values[part])) for part in (mask, holes, ~whole))
+    return abs(inside - around) > 0.2 * abs(inside - own)

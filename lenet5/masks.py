@@ -47,8 +47,10 @@ def without_lines(mask: np.ndarray) -> np.ndarray:
     box = ndimage.find_objects(labels)[main - 1]
     for axis, lines in enumerate((down, across)):
         at = np.flatnonzero(lines.any(axis=1 - axis))
-        margin = max(0.03 * mask.shape[axis], 0.12 * (box[axis].stop - box[axis].start))
-        if len(at) and at[0] < box[axis].start - margin and box[axis].stop + margin < at[-1]:
+        length, digit = mask.shape[axis], box[axis]
+        margin = max(0.03 * length, 0.12 * (digit.stop - digit.start))
+        beyond = len(at) and at[0] < digit.start - margin and digit.stop + margin < at[-1]
+        if beyond and at[0] < 0.12 * length and at[-1] > 0.88 * length:
             mask = mask & ~lines
     return mask
 

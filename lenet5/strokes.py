@@ -272,9 +272,9 @@ def _rated(
         score -= max(0.0, float(chosen[box].mean()) - FULLEST)
     if flaw:
         score -= 0.1
-    if is_sheet(chosen):
+    if is_sheet(residual, chosen):
         score -= 0.3
-        flaw = flaw or ("a surface" if is_sheet(chosen, least=0.9) else "")
+        flaw = flaw or ("a surface" if is_sheet(residual, chosen, least=0.9) else "")
     score -= 1.5 * max(0.0, thickness / max(height, width) - thickest)
     inside = np.clip((ink / level - 0.25) / 0.5, 0, 1) * near
     return _thickened(Strokes(inside, box, score, flaw))

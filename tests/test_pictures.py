@@ -44,6 +44,15 @@ def test_a_picture_becomes_the_digit_it_was_drawn_from(
     assert np.corrcoef(found.ravel(), digit.ravel())[0, 1] > RESEMBLANCE.get(name, 0.85)
 
 
+@pytest.mark.parametrize("index", [3265, 3495, 3593], ids=["thick 8", "upright 4", "thick 0"])
+def test_a_digit_is_neither_a_sheet_of_paper_nor_a_line_on_it(
+    index: int, mnist: Dataset, tmp_path: Path
+) -> None:
+    digit = np.asarray(mnist.test.images[index, ..., 0])
+    found = read(KINDS["dark_on_light"], digit, seed=0, folder=tmp_path)
+    assert np.corrcoef(found.ravel(), digit.ravel())[0, 1] > 0.75
+
+
 def test_images_of_mnist_are_taken_as_they_are(mnist: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "digit.png"
     for image in mnist.test.images[:1000]:
