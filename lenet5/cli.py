@@ -273,21 +273,32 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     saved = run_directory.find_model(options.path)
-    images = np.stack([read_image(image) for image in options.images])
     runtime.check_settings()
     check_distributions()
+    read: dict[int, np.ndarray] = {}
+    # scikit-learn's digits fill their 28x28 pixels, and a model that learnt them expects it.
+    convert = saved.run is None or saved.run.dataset == "mnist"
+    for number, path in enumerate(options.images):
+        try:
+            read[number] = read_image(path, convert_28x28=convert)
+        except InputError as error:
+            _tell(f"error: {error}")
+    status = 0 if len(read) == len(options.images) else 2
+    if not read:
+        return status
     runtime.start_tensorflow(options.threads)
     from lenet5.loading import load_model
 
     model = load_model(saved.path, saved.run.recipe if saved.run else None)
-    answers = np.asarray(model.predict(data.normalise(images), verbose=0), dtype=np.float32)
-    for image, probabilities in zip(options.images, answers, strict=True):
+    images = data.normalise(np.stack(list(read.values())))
+    answers = np.asarray(model.predict(images, verbose=0), dtype=np.float32)
+    for number, probabilities in zip(read, answers, strict=True):
         listed = " ".join(f"{digit}:{p:.3f}" for digit, p in enumerate(probabilities))
         said = f"{probabilities.argmax()} ({100 * probabilities.max():.1f} %)  {listed}"
-        print(f"{in_one_line(str(image))}: {said}")
+        print(f"{in_one_line(str(options.images[number]))}: {said}")
     if saved.run is None:
         _tell_unknown(saved, "its pixels were scaled to [0, 1]")
-    return 0
+    return status
 
 
 def _dataset_of(saved: SavedModel, options: argparse.Namespace) -> str:

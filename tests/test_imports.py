@@ -17,8 +17,8 @@ ROOT = Path(__file__).parent.parent
 
 # A module imports only modules to its left; DESIGN's order, extended by helper modules.
 ORDER = (
-    *("errors", "printable", "accuracy", "images", "recipe", "recipes", "runtime"),
-    *("distributions", "locks", "control_groups", "environment"),
+    *("errors", "printable", "accuracy", "masks", "grounds", "strokes", "images"),
+    *("recipe", "recipes", "runtime", "distributions", "locks", "control_groups", "environment"),
     *("download", "mnist_files", "tfds_mnist", "data"),
     *(
         "augmentation",
@@ -41,7 +41,7 @@ HOMES = {
     ("lenet5", "sklearn"): {"evaluation", "data"},  # data: the built-in digits, lazily
     ("lenet5", "matplotlib"): {"plots"},
     ("lenet5", "PIL"): {"images"},
-    ("lenet5", "scipy"): {"accuracy"},
+    ("lenet5", "scipy"): {"accuracy", "masks", "grounds", "strokes"},
     ("lenet5", "tqdm"): {"cli"},
     ("lenet5", "filelock"): {"locks"},
     ("lenet5", "tensorflow"): {

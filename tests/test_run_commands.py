@@ -99,14 +99,29 @@ def test_predict_prints_digit_and_probabilities(
     assert answer == Answer(0, f"{digit}: {expected}{dark}: {expected}", "")
 
 
-def test_predict_reads_every_image_before_its_first_output(
+def test_a_bad_file_does_not_cost_the_answers_to_the_others(
     trained: tuple[Path, str], lenet5: Callable[..., Answer], digit: Path
 ) -> None:
     text = digit.with_name("text.png")
     text.write_text("no image")
-    assert lenet5("predict", trained[0], digit, text) == Answer(
-        2, "", f"lenet5: error: {text}: not an image that Pillow can read\n"
+    threads = ("--threads", threads_in_use())
+    alone = lenet5("predict", trained[0], digit, *threads)
+    assert alone.status == 0
+    assert lenet5("predict", trained[0], digit, text, digit, *threads) == Answer(
+        2, alone.out * 2, f"lenet5: error: {text}: not an image that Pillow can read\n"
     )
+
+
+def test_without_a_good_file_predict_loads_no_model(
+    trained_copy: Path, lenet5: Callable[..., Answer], digit: Path
+) -> None:
+    damage_model(trained_copy)
+    answer = lenet5("predict", trained_copy, digit.with_name("a.png"), digit.with_name("b.png"))
+    missing = "cannot be read as an image: No such file or directory"
+    assert answer.status == 2
+    assert answer.err.splitlines() == [
+        f"lenet5: error: {digit.with_name(name)}: {missing}" for name in ("a.png", "b.png")
+    ]
 
 
 def test_an_undecodable_file_name_is_printed_escaped(
@@ -186,6 +201,7 @@ def test_predict_accepts_a_model_file(
     alone: Path, trained: tuple[Path, str], lenet5: Callable[..., Answer], digit: Path
 ) -> None:
     threads = ("--threads", threads_in_use())
+    Image.open(digit).resize((84, 84)).save(digit)  # 28x28 would tell a run on the digits apart
     expected = lenet5("predict", trained[0], digit, *threads)
     note = f"lenet5: note: {alone}: {UNKNOWN}; its pixels were scaled to [0, 1]\n"
     for path in (alone, alone.parent):
