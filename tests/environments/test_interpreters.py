@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import platform
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -25,8 +25,8 @@ MISSING = (
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An interpreter without TensorFlow."""
     folder = tmp_path_factory.mktemp("bare")
-    command = f'"{sys.executable}" -m venv --without-pip "{folder}"'
-    assert os.system(command) == 0  # noqa: S605
+    command = [sys.executable, "-m", "venv", "--without-pip", str(folder)]
+    subprocess.run(command, check=True)
     return folder / "bin" / "python"
 
 

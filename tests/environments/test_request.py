@@ -158,7 +158,7 @@ def test_a_wheel_becomes_an_absolute_path(tmp_path: Path, monkeypatch: pytest.Mo
         ("without:keras", "without:keras: give requirements, a wheel, . or python:PATH"),
         ("-r reqs.txt", "-r reqs.txt: -r: options are not allowed, give packages only"),
         ("keras\n--index-url=x", "keras --index-url=x: --index-url=x: options are not allowed"),
-        ("keras\u2028-rx", r"keras\u2028-rx: contains an invisible character"),
+        ("keras\u2028-rx", r"'keras\u2028-rx': contains an invisible character"),
         ("keras --config-settings=a=b", "--config-settings=a=b: options are not allowed"),
         ("without:--find-links=x", "--find-links=x: options are not allowed"),
         ("keras;--hash=x", "keras;--hash=x is not a requirement"),
