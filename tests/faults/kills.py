@@ -170,17 +170,21 @@ def records(ledger: Path) -> Counter[str]:
     return found
 
 
-@contextmanager
-def _session(place: Place, ledger: Path) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {
+def environment(place: Place) -> dict[str, str]:
+    """Returns the variables of a session, with temporary and cache folders of its own."""
+    return {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "TMPDIR": str(place.folder / "temporary"),
         "XDG_CACHE_HOME": str(place.folder / "cache"),
     }
+
+
+@contextmanager
+def _session(place: Place, ledger: Path) -> Iterator[subprocess.Popen[bytes]]:
     with (place.folder / "output.txt").open("ab") as output:
         process = subprocess.Popen(
-            place.command(ledger), cwd=ROOT, env=environment, stdout=output, stderr=output
+            place.command(ledger), cwd=ROOT, env=environment(place), stdout=output, stderr=output
         )
         try:
             yield process
