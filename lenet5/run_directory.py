@@ -29,6 +29,7 @@ import numpy as np
 
 from lenet5 import __version__, control_groups
 from lenet5.data import DATASETS
+from lenet5.documents import DEEPEST_JSON, MOST_JSON_BYTES, in_one_line, is_deeper
 from lenet5.errors import InputError
 from lenet5.recipe import DEFAULT_ENGINE, Recipe, check_engine, check_seed
 
@@ -197,15 +198,19 @@ def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        InputError: the file is missing, unreadable or not a JSON object.
+        InputError: the file is missing, unreadable, too large, or not a JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(MOST_JSON_BYTES + 1)
+        content = None if len(text) > MOST_JSON_BYTES else json.loads(text)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise InputError(f"{path}: damaged, not JSON") from None
-    if not isinstance(content, dict):
+    if len(text) > MOST_JSON_BYTES:
+        raise InputError(f"{path}: damaged, larger than {MOST_JSON_BYTES >> 20} MiB")
+    if not isinstance(content, dict) or is_deeper(content, DEEPEST_JSON):
         raise InputError(f"{path}: damaged, not a JSON object")
     return content
 
@@ -228,7 +233,7 @@ def read_history(directory: Path) -> History:
         if not (1 <= best <= len(epochs) and all(isinstance(v, int | float) for v in figures)):
             raise ValueError("no epoch was finished, or one has no figures")
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: damaged: {error}") from None
+        raise InputError(f"{path}: damaged: {in_one_line(error)}") from None
     return history
 
 
@@ -263,9 +268,9 @@ def read_run(directory: Path) -> Run:
         if run.dataset not in DATASETS:
             raise InputError(f"unknown dataset {run.dataset!r}")
     except KeyError as error:
-        raise InputError(f"{path}: damaged, it lacks {error}") from None
+        raise InputError(f"{path}: damaged, it lacks {in_one_line(error)}") from None
     except (TypeError, ValueError, InputError) as error:
-        raise InputError(f"{path}: damaged: {error}") from None
+        raise InputError(f"{path}: damaged: {in_one_line(error)}") from None
     return run
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 # A module imports only modules to its left; DESIGN's order, extended by helper modules.
 ORDER = (
     *("errors", "accuracy", "images", "recipe", "recipes", "runtime", "locks", "control_groups"),
-    *("data",),
+    *("documents", "data"),
     *(
         "augmentation",
         "history",

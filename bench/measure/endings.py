@@ -69,9 +69,3 @@ def tail(log: Path) -> str:
 
 def _is_shown(character: str) -> bool:
     return character.isprintable() or character == "\t"
-
-
-def in_one_line(text: str) -> str:
-    """Returns a text without line breaks and control characters, at most 500 characters long."""
-    shown = "".join(filter(_is_shown, " ".join(text.split())))
-    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"

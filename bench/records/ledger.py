@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import msgspec
 from filelock import FileLock, Timeout
 
+from lenet5.documents import in_one_line, is_deeper
 from lenet5.errors import InputError
 from lenet5.run_directory import writing, written_whole
 
@@ -167,10 +168,14 @@ def read(path: Path, kind: str) -> Content:
     """
     first, *lines = _lines(path)
     if first.get("schema") != SCHEMA:
-        told = f"has schema {first.get('schema')!r}, this version reads {SCHEMA}"
+        told = (
+            f"has schema {in_one_line(repr(first.get('schema')), 50)}, this version reads {SCHEMA}"
+        )
         raise InputError(f"{path}: {told}")
     if first.get("kind") != kind:
-        raise InputError(f"{path}: is of {first.get('kind')!r}, expected {kind!r}")
+        raise InputError(
+            f"{path}: is of {in_one_line(repr(first.get('kind')), 50)}, expected {kind!r}"
+        )
     header: Mapping[str, Any] | None = None
     records: list[Record] = []
     is_complete = is_torn = False
@@ -256,7 +261,7 @@ def _record(line: bytes) -> Record | None:
     try:
         content = json.loads(line, parse_constant=_refuse)
         ((name, value),) = content.items()
-        return name, _with_numbers(value, DEEPEST)
+        return None if is_deeper(value, DEEPEST) else (name, _with_numbers(value))
     except (ValueError, AttributeError, RecursionError):
         return None
 
@@ -289,17 +294,13 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _with_numbers(value: Any, levels: int) -> Any:
+def _with_numbers(value: Any) -> Any:
     """Restores numbers that are not finite; they occur only in lists of numbers."""
-    if not levels:
-        raise ValueError("the JSON is nested too deeply")
     if isinstance(value, dict):
-        return {key: _with_numbers(item, levels - 1) for key, item in value.items()}
+        return {key: _with_numbers(item) for key, item in value.items()}
     if isinstance(value, list):
         return [
-            _NOT_FINITE.get(item, item)
-            if isinstance(item, str)
-            else _with_numbers(item, levels - 1)
+            _NOT_FINITE.get(item, item) if isinstance(item, str) else _with_numbers(item)
             for item in value
         ]
     return value

@@ -44,8 +44,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs a session and returns its exit status."""
     kind, project, ledger, baseline, candidate, dataset = argv
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    images = _black() if dataset == "black" else _digits()
-    _replace_data(images)
+    replaced_data(dataset)
     if kind == "reference":
         terms = ("--environment", baseline, "--seeds", str(SEEDS), "--processes", "2")
         return command.main(["reference", "--out", ledger, *terms])
@@ -70,21 +69,30 @@ def _prepared(project: Path) -> Path:
         shutil.copy(ROOT / "bench" / name, folder)
     os.chdir(project)
     plugin.FOLDER = folder
-    real = speed._bench
-
-    def short(terms: Terms, private: Path) -> Bench:
-        return real(replace(terms, pair_seconds=0.0), private)  # four pairs a block
-
-    speed._bench = short  # type: ignore[assignment]
-    machine.witness = lambda *_: Witness(1e-4, load=0.0)  # no block is repeated
+    make_quick()
     return folder
 
 
-def _replace_data(images: data.Dataset) -> None:
+def make_quick() -> None:
+    """Limits blocks to four pairs, and takes the machine for quiet, so that none is repeated."""
+    real = speed._bench
+
+    def short(terms: Terms, private: Path) -> Bench:
+        return real(replace(terms, pair_seconds=0.0), private)
+
+    speed._bench = short  # type: ignore[assignment]
+    machine.witness = lambda *_: Witness(1e-4, load=0.0)
+
+
+def replaced_data(name: str) -> data.Dataset:
+    """Replaces MNIST by `black` images or by `digits`, and returns them."""
+    images = _black() if name == "black" else _digits()
+
     def load(*_: object, **__: object) -> data.Dataset:
         return images
 
     data.load_dataset = load
+    return images
 
 
 def _black() -> data.Dataset:
