@@ -269,7 +269,7 @@ def read_run(directory: Path) -> Run:
             raise InputError(f"unknown dataset {run.dataset!r}")
     except KeyError as error:
         raise InputError(f"{path}: damaged, it lacks {in_one_line(error)}") from None
-    except (TypeError, ValueError, InputError) as error:
+    except (TypeError, ValueError, OverflowError, InputError) as error:
         raise InputError(f"{path}: damaged: {in_one_line(error)}") from None
     return run
 

@@ -67,8 +67,10 @@ class Ledger:
         """Appends a record and flushes it to disk.
 
         Raises:
-            InputError: the file cannot be written.
+            InputError: the file cannot be written, or was removed or replaced meanwhile.
         """
+        if not is_at(self._file, self._path):
+            raise InputError(f"{self._path}: was removed or replaced while it was written")
         with writing(self._path):
             if not self._file.tell():
                 self._write(_opening(self._kind))
@@ -106,7 +108,7 @@ def appending(path: Path, kind: str, cache: Path) -> Iterator[Ledger]:
             try:
                 yield Ledger(file, path, kind)
             finally:
-                if not file.tell():
+                if not file.tell() and is_at(file, path):
                     path.unlink(missing_ok=True)
 
 
@@ -130,13 +132,21 @@ def _hold(file: FileIO, path: Path) -> None:
     """Locks the file itself too: another process may have its locks in another cache."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_same = os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except (BlockingIOError, FileNotFoundError):
-        is_same = False
+        is_free = is_at(file, path)  # another process may have removed its empty file meanwhile
+    except BlockingIOError:
+        is_free = False
     except OSError:  # some network file systems have no locks
         return
-    if not is_same:  # the other process removed its empty file meanwhile
+    if not is_free:
         raise _busy(path)
+
+
+def is_at(file: FileIO, path: Path) -> bool:
+    """Returns whether an open file is still the one at its path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def _repair_end(file: FileIO, content: bytes) -> None:

@@ -306,7 +306,7 @@ def _read(path: Path) -> tuple[list[Trainings], Comparison | None, bool]:
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         told = in_one_line(f"{type(error).__name__} {error}")
         raise InputError(f"{path}: is damaged: {told}") from None
-    except (ValueError, InputError) as error:
+    except (ValueError, OverflowError, InputError) as error:
         raise InputError(f"{path}: is damaged: {in_one_line(error)}") from None
 
 

@@ -246,7 +246,7 @@ def main() -> int:
         f"{options.kind}: {len(found)} kills, {sum(t.finished for t in found)} finished records, "
         f"{sum(t.lost for t in found)} lost, {sum(t.missing for t in found)} never measured, "
         f"{sum(t.twice for t in found)} twice, "
-        f"{sum(t.orphans for t in found)} orphans, {sum(t.folders for t in found)} folders left"
+        f"{sum(t.orphans for t in found)} orphans, {max(t.folders for t in found)} folders left"
     )
     return 0 if whole == len(found) else 1
 
