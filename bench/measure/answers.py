@@ -14,7 +14,7 @@ _LEAST, _MOST = 1e-12, 1e12  # seconds and MiB that a record may hold
 _DEEPEST = 20
 
 
-_Fact = str | int | float | None  # also True and False
+_Fact = bool | str | int | float | None
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,8 @@ def test_ledgers_of_speed(fuzzed: Fuzz) -> None:
         exit_code(speed.outcomes_of(found).values())
         assert table_text(found, decide(found))
 
+    for content in valid:
+        use(content)
     fuzzed(damaged(valid, is_json=True), use)
 
 
@@ -108,6 +110,8 @@ def test_ledgers_of_accuracy(fuzzed: Fuzz) -> None:
         exit_code(accuracy.outcomes_of(sets, terms))
         assert accuracy_table(sets, decide_all(sets, terms))
 
+    for content in valid:
+        use(content)
     fuzzed(damaged(valid, is_json=True), use)
 
 
@@ -124,6 +128,8 @@ def test_references(fuzzed: Fuzz, monkeypatch: pytest.MonkeyPatch) -> None:
         assert margin_points(reference.seeds) >= 0
         assert reference_table(reference)
 
+    for content in valid:
+        use(content)
     fuzzed(damaged(valid, is_json=True), use)
 
 
@@ -175,6 +181,7 @@ def test_run_directories(fuzzed: Fuzz, name: str) -> None:
         assert run.recipe.learning_rates(7).shape == (7,)
         assert len(history.epochs) >= history.best_epoch
 
+    use(files[name])
     fuzzed(damaged([files[name]], is_json=True), use)
 
 
@@ -219,7 +226,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("do", ANSWERS)
 def test_answers_of_workers(fuzzed: Fuzz, do: str) -> None:
     """What is accepted can be stored and read back."""
-    valid = json.dumps({**ANSWERS[do], "idle_cpu_seconds": 0.0}).encode()
+    valid = json.dumps({**ANSWERS[do], "idle_cpu_seconds": 0.0}).encode() + b"\n"
     path = fuzzed.folder / "r.jsonl"
     base = synthetic.results({synthetic.LOOP: [0.0]})
     kinds = {"slice": synthetic.LOOP, "first_step": synthetic.LOOP, "memory": synthetic.PEAK}
@@ -257,6 +264,7 @@ def test_answers_of_workers(fuzzed: Fuzz, do: str) -> None:
             trainings.write_trainings(path, [replace(SOME, seeds=(trained,))])
             trainings.read_trainings(path)
 
+    use(valid)
     fuzzed(damaged([valid], is_json=True), use, WorkerError, may_write=["r.jsonl"])
 
 
