@@ -93,12 +93,14 @@ class AccuracyExperiment:
         """Returns the terms in one line."""
         terms = self._terms
         others = ", ".join(request.text for request in terms.candidates)
+        count = sum(len(item.seeds) for item in self._before or ())
+        kept = f" ({count} seeds are kept)" if self._before else ""
         against = terms.baseline.text if terms.baseline else "the stored reference"
         return (
             f"accuracy: {others} against {against}, recipe {terms.recipe.name}, "
             f"engine {terms.engine}, up to {terms.seeds} seeds "
             f"({'paired' if terms.comparison.paired else 'unpaired'}), "
-            f"margin {terms.margin_points:g} points, records {self.results_path}"
+            f"margin {terms.margin_points:g} points, records {self.results_path}{kept}"
         )
 
     def tests(self) -> list[tuple[Hashable, str]]:

@@ -370,6 +370,19 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             print(f"ERROR: {error}", file=sys.stderr)
 
 
+# Within the terminal's hook, which prints the verdicts.
+@pytest.hookimpl(specname="pytest_sessionfinish", wrapper=True, trylast=True)
+def pytest_finish_without_reports(session: pytest.Session) -> Generator[None, Any, Any]:
+    """Reports in one line that a report cannot be written, for example because the disk is full."""
+    try:
+        return (yield)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"ERROR: {place}a report cannot be written: {error.strerror}", file=sys.stderr)
+        if session.exitstatus not in (Exit.INTERRUPTED, Exit.INTERNAL_ERROR):
+            session.exitstatus = Exit.USAGE
+
+
 def _status(config: pytest.Config) -> Exit:
     if ENDED in config.stash:
         return config.stash[ENDED]

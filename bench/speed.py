@@ -100,9 +100,11 @@ class SpeedExperiment:
         """Returns the terms in one line."""
         terms = self._terms
         others = ", ".join(request.text for request in terms.candidates)
+        kept = f" ({len(self._before.blocks)} blocks are kept)" if self._before else ""
         return (
             f"comparison: {others} against {terms.baseline.text}, margin {terms.margin:g}, "
-            f"budget {terms.budget_seconds:g} s per candidate, records {self.results_path}"
+            f"budget {terms.budget_seconds:g} s per candidate, "
+            f"records {self.results_path}{kept}"
         )
 
     def tests(self) -> list[tuple[Hashable, str]]:

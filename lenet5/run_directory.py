@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lenet5.data import DATASETS
+from lenet5.documents import DEEPEST_JSON, MOST_JSON_BYTES, in_one_line, is_deeper
 from lenet5.errors import InputError
 from lenet5.history import Epoch, History
 from lenet5.recipe import DEFAULT_ENGINE, Recipe, check_engine, check_seed
@@ -229,21 +230,25 @@ def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        InputError: the file is missing, unreadable or not a JSON object.
+        InputError: the file is missing, unreadable, too large, or not a JSON object.
     """
     try:
-        return read_content(path.read_bytes(), path)
+        with path.open("rb") as file:
+            text = file.read(MOST_JSON_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
+    return read_content(text, path)
 
 
 def read_content(text: bytes, path: Path) -> dict[str, Any]:
     """Returns the JSON object of a file's content; raises InputError if it is none."""
+    if len(text) > MOST_JSON_BYTES:
+        raise InputError(f"{path}: damaged, larger than {MOST_JSON_BYTES >> 20} MiB")
     try:
         content = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError):
         raise InputError(f"{path}: damaged, not JSON") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or is_deeper(content, DEEPEST_JSON):
         raise InputError(f"{path}: damaged, not a JSON object")
     return content
 
@@ -262,7 +267,7 @@ def read_history(directory: Path) -> History:
         if not 1 <= history.best_epoch <= len(epochs):
             raise ValueError("no epoch was finished")
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: damaged: {error}") from None
+        raise InputError(f"{path}: damaged: {in_one_line(error)}") from None
     return history
 
 
@@ -314,9 +319,9 @@ def run_of(content: Mapping[str, Any], path: Path) -> Run:
         if run.dataset not in DATASETS:
             raise InputError(f"unknown dataset {run.dataset!r}")
     except KeyError as error:
-        raise InputError(f"{path}: damaged, it lacks {error}") from None
-    except (TypeError, ValueError, InputError) as error:
-        raise InputError(f"{path}: damaged: {error}") from None
+        raise InputError(f"{path}: damaged, it lacks {in_one_line(error)}") from None
+    except (TypeError, ValueError, OverflowError, InputError) as error:
+        raise InputError(f"{path}: damaged: {in_one_line(error)}") from None
     return run
 
 

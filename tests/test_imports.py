@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 # A module imports only modules to its left; DESIGN's order, extended by helper modules.
 ORDER = (
-    *("errors", "printable", "accuracy", "masks", "grounds", "strokes", "images"),
+    *("errors", "printable", "documents", "accuracy", "masks", "grounds", "strokes", "images"),
     *("recipe", "recipes", "runtime", "distributions", "locks", "control_groups", "environment"),
     *("download", "mnist_files", "tfds_mnist", "data"),
     *(

@@ -8,12 +8,13 @@ from typing import Any
 
 from bench.records import ledger
 from bench.records.numerics import GRADIENTS
+from lenet5.documents import is_deeper
 
 _LEAST, _MOST = 1e-12, 1e12  # seconds and MiB that a record may hold
 _DEEPEST = 20
 
 
-_Fact = str | int | float | None  # also True and False
+_Fact = bool | str | int | float | None
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def checked(do: str, answer: object) -> dict[str, Any]:
     """
     if not isinstance(answer, dict):
         raise ValueError(f"a JSON object is expected, not {type(answer).__name__}")
-    if _depth(answer) > _DEEPEST:
+    if is_deeper(answer, _DEEPEST):
         raise ValueError("it is nested too deeply")
     form = ledger.made(_FORMS.get(do, _Any), answer)
     value = getattr(form, "value", 1.0)
@@ -107,20 +108,3 @@ def checked(do: str, answer: object) -> dict[str, Any]:
     if isinstance(form, _Slice) and not 0 <= form.end - form.start <= _MOST:
         raise ValueError(f"a slice from {form.start:g} to {form.end:g} s")
     return answer
-
-
-def _depth(content: object) -> int:
-    """Returns the levels of lists and tables, without recursion."""
-    levels, here = 0, [content]
-    while here:
-        levels += 1
-        if levels > _DEEPEST:
-            break
-        here = [
-            item
-            for one in here
-            if isinstance(one, dict | list)
-            for item in (one.values() if isinstance(one, dict) else one)
-            if isinstance(item, dict | list)
-        ]
-    return levels

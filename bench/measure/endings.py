@@ -68,9 +68,3 @@ def tail(log: Path) -> str:
         return ""
     lines = printable(text).splitlines()
     return "\n".join(line[-_LONGEST:] for line in lines[-_OUTPUT_LINES:])
-
-
-def in_one_line(text: str) -> str:
-    """Returns a printable text without line breaks, at most 500 characters long."""
-    shown = printable(" ".join(text.split()))
-    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"

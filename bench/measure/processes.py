@@ -25,7 +25,8 @@ from bench.environments.lifeline import IS_LINUX, STDIN, lifeline
 from bench.environments.scratch import scratch_folder
 from bench.environments.variables import clean_variables, isolation
 from bench.measure import answers
-from bench.measure.endings import ended, in_one_line, kills_for_memory, state_of, tail
+from bench.measure.endings import ended, kills_for_memory, state_of, tail
+from lenet5.documents import in_one_line
 from lenet5.printable import all_printable
 from lenet5.run_directory import writing
 

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import msgspec
 from filelock import FileLock, Timeout
 
+from lenet5.documents import in_one_line, is_deeper
 from lenet5.errors import InputError
 from lenet5.printable import all_printable
 from lenet5.run_directory import writing, written_whole
@@ -67,8 +68,10 @@ class Ledger:
         """Appends a record and flushes it to disk.
 
         Raises:
-            InputError: the file cannot be written.
+            InputError: the file cannot be written, or was removed or replaced meanwhile.
         """
+        if not is_at(self._file, self._path):
+            raise InputError(f"{self._path}: was removed or replaced while it was written")
         with writing(self._path):
             if not self._file.tell():
                 self._write(_opening(self._kind))
@@ -106,7 +109,7 @@ def appending(path: Path, kind: str, cache: Path) -> Iterator[Ledger]:
             try:
                 yield Ledger(file, path, kind)
             finally:
-                if not file.tell():
+                if not file.tell() and is_at(file, path):
                     path.unlink(missing_ok=True)
 
 
@@ -130,13 +133,21 @@ def _hold(file: FileIO, path: Path) -> None:
     """Locks the file itself too: another process may have its locks in another cache."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_same = os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except (BlockingIOError, FileNotFoundError):
-        is_same = False
+        is_free = is_at(file, path)  # another process may have removed its empty file meanwhile
+    except BlockingIOError:
+        is_free = False
     except OSError:  # some network file systems have no locks
         return
-    if not is_same:  # the other process removed its empty file meanwhile
+    if not is_free:
         raise _busy(path)
+
+
+def is_at(file: FileIO, path: Path) -> bool:
+    """Returns whether an open file is still the one at its path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def _repair_end(file: FileIO, content: bytes) -> None:
@@ -168,10 +179,14 @@ def read(path: Path, kind: str) -> Content:
     """
     first, *lines = _lines(path)
     if first.get("schema") != SCHEMA:
-        told = f"has schema {first.get('schema')!r}, this version reads {SCHEMA}"
+        told = (
+            f"has schema {in_one_line(repr(first.get('schema')), 50)}, this version reads {SCHEMA}"
+        )
         raise InputError(f"{path}: {told}")
     if first.get("kind") != kind:
-        raise InputError(f"{path}: is of {first.get('kind')!r}, expected {kind!r}")
+        raise InputError(
+            f"{path}: is of {in_one_line(repr(first.get('kind')), 50)}, expected {kind!r}"
+        )
     header: Mapping[str, Any] | None = None
     records: list[Record] = []
     is_complete = is_torn = False
@@ -257,7 +272,7 @@ def _record(line: bytes) -> Record | None:
     try:
         content = all_printable(json.loads(line, parse_constant=_refuse))
         ((name, value),) = content.items()
-        return name, _with_numbers(value, DEEPEST)
+        return None if is_deeper(value, DEEPEST) else (name, _with_numbers(value))
     except (ValueError, AttributeError, RecursionError):
         return None
 
@@ -290,17 +305,13 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _with_numbers(value: Any, levels: int) -> Any:
+def _with_numbers(value: Any) -> Any:
     """Restores numbers that are not finite; they occur only in lists of numbers."""
-    if not levels:
-        raise ValueError("the JSON is nested too deeply")
     if isinstance(value, dict):
-        return {key: _with_numbers(item, levels - 1) for key, item in value.items()}
+        return {key: _with_numbers(item) for key, item in value.items()}
     if isinstance(value, list):
         return [
-            _NOT_FINITE.get(item, item)
-            if isinstance(item, str)
-            else _with_numbers(item, levels - 1)
+            _NOT_FINITE.get(item, item) if isinstance(item, str) else _with_numbers(item)
             for item in value
         ]
     return value

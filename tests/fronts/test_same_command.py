@@ -64,7 +64,9 @@ def test_the_same_command_continues_a_torn_ledger(
     whole, expected = path.read_bytes(), records(path)
     kept = whole[: int(share * len(whole))]
     path.write_bytes(kept)
-    assert run(*options).ret == 0
+    done = run(*options)
+    assert done.ret == 0
+    assert ("are kept)" in done.stdout.str()) is (share > 0)
     assert path.read_bytes().startswith(kept[: kept.rfind(b"\n") + 1])
     assert records(path) == expected
     assert set(expected.values()) == {1}

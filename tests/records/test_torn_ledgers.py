@@ -114,6 +114,21 @@ def test_two_processes_with_other_caches_cannot_append_to_one_file(tmp_path: Pat
         pass
 
 
+@pytest.mark.parametrize("other", [None, b"notes of a user\n"])
+def test_a_ledger_that_is_removed_or_replaced_ends_the_measurement(
+    tmp_path: Path, other: bytes | None
+) -> None:
+    """Otherwise every later record would be lost; the other file is left alone."""
+    path = tmp_path / "r.jsonl"
+    with ledger.appending(path, "speed", tmp_path / "cache") as file:
+        path.unlink()
+        if other is not None:
+            path.write_bytes(other)
+        with pytest.raises(InputError, match="was removed or replaced while it was written"):
+            file.append(ledger.HEADER, {})
+    assert (path.read_bytes() if path.exists() else None) == other
+
+
 @pytest.mark.parametrize(
     ("limit", "value", "message"),
     [
