@@ -25,10 +25,10 @@ from bench.report.session import (
 from bench.report.tables import Table
 from bench.report.throughput import session_throughput
 from lenet5 import data, run_directory, runtime
-from lenet5.cli import default_cache_dir, default_data_dir, default_mnist_dir
 from lenet5.distributions import check_distributions, tensorflow_package
 from lenet5.environment import describe_environment
 from lenet5.errors import InputError
+from lenet5.folders import default_cache_dir, default_data_dir, default_mnist_dir
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_engine, check_seed
 from lenet5.recipes import RECIPES, find_recipe
 

@@ -55,8 +55,8 @@ from bench.verdicts.collection import condensed
 from bench.verdicts.outcomes import Exit, exit_code
 from bench.verdicts.speed import decide
 from lenet5 import data
-from lenet5.cli import default_cache_dir, default_data_dir, default_mnist_dir
 from lenet5.errors import InputError
+from lenet5.folders import default_cache_dir, default_data_dir, default_mnist_dir
 from lenet5.printable import printable
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_seed
 from lenet5.recipes import find_recipe

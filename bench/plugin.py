@@ -27,8 +27,8 @@ from bench.speed import SpeedExperiment
 from bench.verdicts.outcomes import NOT_THERE, Exit, Outcome, exit_code
 from bench.verdicts.sequential import Verdict
 from lenet5 import data
-from lenet5.cli import default_cache_dir, default_data_dir
 from lenet5.errors import InputError
+from lenet5.folders import default_cache_dir, default_data_dir
 from lenet5.printable import printable
 
 FOLDER = Path(__file__).parent

@@ -111,7 +111,7 @@ def check_mnist_dir(mnist_dir: Path) -> None:
     Raises:
         InputError: a file is missing, unreadable or altered.
     """
-    from lenet5.mnist_files import find_mnist_files  # workers have no mnist_files
+    from lenet5.preparation.mnist_files import find_mnist_files  # workers have no mnist_files
 
     find_mnist_files(mnist_dir)
 
@@ -172,7 +172,7 @@ def _prepare_mnist(
     A killed process leaves at most that folder, and no cache: the next process removes it.
     """
     from lenet5.locks import locked  # workers have no filelock
-    from lenet5.tfds_mnist import TfdsError
+    from lenet5.preparation.tfds_mnist import TfdsError
 
     partial = cache.with_name(f"{cache.name}.partial")
     try:
@@ -227,8 +227,8 @@ def _original_mnist(
         report: receives one line about each unusual event.
         keep: moves what TFDS has prepared below `work` to `data_dir`.
     """
-    from lenet5.mnist_files import unpack_mnist
-    from lenet5.tfds_mnist import TfdsError, prepare_mnist, read_mnist, tfds_folder
+    from lenet5.preparation.mnist_files import unpack_mnist
+    from lenet5.preparation.tfds_mnist import TfdsError, prepare_mnist, read_mnist, tfds_folder
 
     def verified(training: Subset, test: Subset) -> Dataset:
         dataset = _split_mnist(training, test)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lenet5.errors import InputError
-from lenet5.strokes import Strokes, UnreadableError, find_strokes
+from lenet5.pictures.strokes import Strokes, UnreadableError, find_strokes
 
 SIDE = 28
 _DIGIT_SIDE = 20  # MNIST digits fill a box of 20x20 within the 28x28 pixels

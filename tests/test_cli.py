@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from lenet5 import __version__
-from lenet5.cli import default_cache_dir, default_data_dir, default_mnist_dir, main
+from lenet5.cli import main
+from lenet5.folders import default_cache_dir, default_data_dir, default_mnist_dir
 from lenet5.runtime import threads_in_use
 from tests.commands import (
     Answer,

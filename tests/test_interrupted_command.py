@@ -38,8 +38,8 @@ def test_ctrl_c_keeps_the_finished_epochs(
         if progress.epoch == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("lenet5.cli._ProgressBar.update", interrupt)
-    monkeypatch.setattr("lenet5.cli._ProgressBar.write_epoch", lambda *_: None)
+    monkeypatch.setattr("lenet5.terminal.ProgressBar.update", interrupt)
+    monkeypatch.setattr("lenet5.terminal.ProgressBar.write_epoch", lambda *_: None)
     answer = train("--epochs", 3, "--engine", engine)
     assert answer.status == 130
     assert (

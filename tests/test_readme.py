@@ -15,7 +15,7 @@ from bench.bending import BENDING
 from bench.plans.speed import DEFAULT_MARGIN
 from bench.records.catalogue import WORKLOADS
 from lenet5.cli import main
-from lenet5.mnist_files import MNIST_FILES
+from lenet5.preparation.mnist_files import MNIST_FILES
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "RESULTS.md"

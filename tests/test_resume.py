@@ -438,8 +438,8 @@ def test_ctrl_c_in_a_resumed_run_keeps_earlier_results(
         if progress.epoch == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("lenet5.cli._ProgressBar.update", interrupt)
-    monkeypatch.setattr("lenet5.cli._ProgressBar.write_epoch", lambda *_: None)
+    monkeypatch.setattr("lenet5.terminal.ProgressBar.update", interrupt)
+    monkeypatch.setattr("lenet5.terminal.ProgressBar.write_epoch", lambda *_: None)
     assert train("--epochs", 3).status == 130
     before = contents(tmp_path / "run")
     answer = lenet5("train", "--resume", "run")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lenet5 import mnist_files
 from lenet5.errors import InputError
-from lenet5.mnist_files import MnistFile, find_mnist_files, unpack_mnist
+from lenet5.preparation import mnist_files
+from lenet5.preparation.mnist_files import MnistFile, find_mnist_files, unpack_mnist
 
 NAMES = tuple(file.name for file in mnist_files.MNIST_FILES)
 URL = "https://example.org/mnist/"

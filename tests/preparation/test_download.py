@@ -12,9 +12,9 @@ import requests
 from urllib3.exceptions import MaxRetryError
 from urllib3.exceptions import SSLError as WrappedError
 
-from lenet5 import download as downloads
-from lenet5.download import download
 from lenet5.errors import InputError
+from lenet5.preparation import download as downloads
+from lenet5.preparation.download import download
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lenet5.masks import grown, rim, runs
+from lenet5.pictures.masks import grown, rim, runs
 
 _CELLS = 40  # along the longer side: a ground that varies is estimated in cells
 _SHEET = 0.75  # of the rectangle around it: a sheet of paper, even a torn one

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lenet5 import data, mnist_files
+from lenet5 import data
 from lenet5.data import Subset
 from lenet5.errors import InputError
+from lenet5.preparation import mnist_files
 from tests.preparing import CACHE, LOCK, Small, load, names, refusal
 
 URL = "https://example.org/mnist/"

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from lenet5.download import download
 from lenet5.errors import InputError
+from lenet5.preparation.download import download
 
 OFFLINE = (
     "without network, name a folder with MNIST's four original files in LENET5_MNIST_DIR "

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from lenet5.grounds import (
+from lenet5.pictures.grounds import (
     flat_grounds,
     ground_between,
     is_sheet,
@@ -20,7 +20,7 @@ from lenet5.grounds import (
     sheets_in,
     smooth_ground,
 )
-from lenet5.masks import grown, without_lines
+from lenet5.pictures.masks import grown, without_lines
 
 CERTAIN = 0.97  # score of a digit that needs no other attempt
 LEAST_SCORE = 0.3  # pencil strokes on a small picture reach 0.34, noise and a page of text 0.27

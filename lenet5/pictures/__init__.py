@@ -1,0 +1,1 @@
+"""Strokes of a digit in a picture of any kind."""

@@ -1,0 +1,1 @@
+"""Preparation of MNIST: files, download, TensorFlow Datasets."""
