@@ -16,7 +16,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Container, Generator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -58,17 +58,18 @@ class Held:
     temporary: int
 
 
-def held(start: float, comparisons: int, temporary: Path) -> Held:
-    """Returns what this process holds now."""
+def held(start: float, comparisons: int, temporary: Path, others: Container[int]) -> Held:
+    """Returns what this process holds now; children in `others` are not the soak's."""
     gc.collect()
     process = psutil.Process()
+    children = [child for child in process.children() if child.pid not in others]
     return Held(
         minutes=round((time.monotonic() - start) / 60, 2),
         comparisons=comparisons,
         memory_mib=round(process.memory_info().rss / 2**20, 1),
         files=process.num_fds(),
         threads=process.num_threads(),
-        processes=len(process.children(recursive=True)),
+        processes=sum(1 + len(child.children(recursive=True)) for child in children),
         temporary=sum(1 for _ in temporary.rglob("*")),
     )
 
@@ -106,6 +107,7 @@ def comparisons(folder: Path, dataset: Dataset, *, real: bool) -> Generator[None
 def soak(table: Path, minutes: float, *, real: bool) -> list[Held]:
     """Runs comparisons for some minutes, and appends a row a minute to a CSV file."""
     rows: list[Held] = []
+    others = {child.pid for child in psutil.Process().children()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         dataset = replaced_data("digits" if real else "black")
@@ -123,12 +125,12 @@ def soak(table: Path, minutes: float, *, real: bool) -> list[Held]:
                 next(work)
                 count += 1
                 if now >= every * len(rows):
-                    rows.append(held(start, count, folder / "temporary"))
+                    rows.append(held(start, count, folder / "temporary", others))
                     writer.writerow(asdict(rows[-1]))
                     file.flush()
                     os.fsync(file.fileno())
                     print(rows[-1], flush=True)
-            rows.append(held(start, count, folder / "temporary"))
+            rows.append(held(start, count, folder / "temporary", others))
             writer.writerow(asdict(rows[-1]))
         work.close()
         tempfile.tempdir = None

@@ -19,10 +19,15 @@ _SECONDS = 20.0
 
 
 def picture(kind: str, side: int) -> bytes:
-    """Returns a picture of a grey ramp."""
-    ramp = np.linspace(0, 255, side * side).reshape(side, side).astype(np.uint8)
+    """Returns a picture of a 7 of uneven darkness on light paper."""
+    image = np.full((side, side), 230, np.uint8)
+    top, left, right = side // 5, side // 4, 3 * side // 4
+    image[top : top + side // 10, left:right] = np.linspace(20, 90, right - left)
+    for row in range(top, 4 * side // 5):
+        middle = right - (row - top) // 2
+        image[row, middle - side // 10 : middle] = 40
     file = io.BytesIO()
-    Image.fromarray(ramp).save(file, kind)
+    Image.fromarray(image).save(file, kind)
     return file.getvalue()
 
 

@@ -140,6 +140,8 @@ def test_ctrl_c_and_sigterm_before_the_first_record_appear_in_every_output(
     number: signal.Signals,
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
+        if number == signal.SIGINT:  # a shell's background job ignores it
+            signal.signal(number, signal.default_int_handler)
         signal.raise_signal(number)
 
     for name in ("summary.md", "junit.xml", "report.html"):

@@ -167,8 +167,9 @@ PACKED = gzip.compress(content_of(TEST_LABELS), mtime=0)
     [
         *(b"", b"t10k", b"<html>404 Not Found</html>", content_of(LABELS)),
         *(PACKED[:-20], PACKED[:3], PACKED[:-6] + b"\0" + PACKED[-5:], PACKED + b"rubbish"),
-        *(gzip.compress(content_of(LABELS)), gzip.compress(PACKED)),
+        *(gzip.compress(content_of(LABELS), mtime=0), gzip.compress(PACKED, mtime=0)),
     ],
+    ids=lambda content: f"{len(content)} bytes",
 )
 @pytest.mark.parametrize("name", [f"{TEST_LABELS}.gz", TEST_LABELS, dotted(TEST_LABELS)])
 def test_an_altered_mnist_file_is_named(mnist_dir: Path, name: str, content: bytes) -> None:
