@@ -116,7 +116,7 @@ def create(directory: Path, *, force: bool) -> None:
         InputError: the directory has content already, or cannot be written.
     """
     with writing(directory):
-        if directory.exists() and any(directory.iterdir()):
+        if directory.exists() and any(path for path in directory.iterdir() if not _partial(path)):
             checkpoints = (directory / CHECKPOINT, directory / UNFINISHED / CHECKPOINT)
             interrupted = any(path.is_file() for path in checkpoints)
             if not interrupted and not (directory / RECIPE).is_file():
@@ -160,9 +160,15 @@ def clear(place: Path) -> None:
 
 def remove_partial_files(place: Path) -> None:
     """Removes the temporary files of a process that was killed while writing a run."""
-    for path in (*place.glob(".*.partial*"), *(place / PLOTS).glob(".*.partial*")):
-        with contextlib.suppress(OSError):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in (*place.glob(".*"), *(place / PLOTS).glob(".*")):
+        if _partial(path):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _partial(path: Path) -> bool:
+    """Returns whether a path is a temporary file or folder of `written_whole` or `save_model`."""
+    return path.name.startswith(".") and ".partial" in path.name
 
 
 def publish(place: Path, directory: Path) -> None:

@@ -39,6 +39,7 @@ def train(options: argparse.Namespace) -> int:
     with run_directory.reserved(directory, force=options.force):
         place = run_directory.place_to_write(directory)
         interrupted = Interrupted(run, {"threads": options.threads or 1})
+        run_directory.remove_partial_files(place)
         if place != directory:
             run_directory.clear(place)
         with _resumable(place / run_directory.CHECKPOINT, interrupted):

@@ -49,6 +49,13 @@ def write_recipe(directory: Path, content: object) -> None:
 # ---- create
 
 
+def test_a_folder_with_only_the_file_of_a_killed_write_is_empty(tmp_path: Path) -> None:
+    (tmp_path / ".checkpoint.17.partial.npz").write_bytes(b"half")
+    run_directory.create(tmp_path, force=False)
+    run_directory.remove_partial_files(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_create_makes_an_empty_directory_with_its_parents(tmp_path: Path) -> None:
     run_directory.create(tmp_path / "runs" / "first", force=False)
     assert list((tmp_path / "runs" / "first").iterdir()) == []

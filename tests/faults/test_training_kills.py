@@ -64,6 +64,10 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def is_complete(run: Path) -> bool:
+    return (run / "metrics.json").is_file() and not (run / "checkpoint.npz").is_file()
+
+
 def begin(folder: Path, engine: str) -> subprocess.Popen[str]:
     told = ("--dataset", "digits", "--epochs", str(EPOCHS), "--engine", engine, "--threads", "1")
     return start(folder, *told, "--out", "run")
