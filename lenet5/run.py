@@ -48,7 +48,7 @@ def train_run(
         on_progress: called several times per second during training.
         on_epoch: called after each epoch.
         on_evaluation: called with the test scores before any file is written.
-        on_problem: called with a line if a checkpoint cannot be written.
+        on_problem: called with a line if the first of several checkpoints cannot be written.
         place: folder to write to until the run is complete; None: of `place_to_write`.
         resume: content of the run's checkpoint file, to continue from.
 
@@ -65,16 +65,18 @@ def train_run(
     if resume is not None:
         checkpoint.check_environment(resume, environment)
 
+    problems: list[Exception] = []
+
     def keep(state: Checkpoint) -> None:
         try:
             place.mkdir(parents=True, exist_ok=True)
             path = place / run_directory.CHECKPOINT
             checkpoint.write(path, Interrupted(run, environment, state))
-        except (
-            InputError,
-            OSError,
-        ) as error:  # training goes on: the disk may have room at its end
-            on_problem(f"no checkpoint of epoch {len(state.epochs)}: {error}")
+            problems.clear()
+        except (InputError, OSError) as error:  # training goes on: the disk may have room later
+            if not problems:
+                on_problem(f"no checkpoint of epoch {len(state.epochs)}: {error}")
+            problems.append(error)
 
     try:
         model, history = train(
