@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +72,11 @@ INTERRUPTED_RUN = [
 def largest_file(size: int) -> Iterator[None]:
     """Limits the size of files, like a disk that becomes full."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Python would cut a bytecode file at the limit, and fail to import it later.
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        sys.dont_write_bytecode = before

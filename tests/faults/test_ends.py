@@ -36,7 +36,8 @@ def started(place: Place, ledger: Path, **options: Any) -> subprocess.Popen[str]
     return subprocess.Popen(
         [sys.executable, "-c", _WITH_CTRL_C, "session", *arguments],
         cwd=ROOT,
-        env=environment(place),
+        # A bytecode file that does not fit would be cut, and then break later imports.
+        env={**environment(place), "PYTHONDONTWRITEBYTECODE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

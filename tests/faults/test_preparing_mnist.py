@@ -54,6 +54,7 @@ def start(mnist_dir: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[str
             cwd=ROOT,
             env={
                 **os.environ,
+                "PYTHONDONTWRITEBYTECODE": "1",  # Python would cut a bytecode file at the limit
                 "TFDS_DATA_DIR": str(data_dir),
                 "LENET5_MNIST_DIR": str(mnist_dir),
                 "LENET5_CACHE_DIR": "",
