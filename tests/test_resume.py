@@ -158,7 +158,7 @@ def test_seconds_of_all_parts_add_up() -> None:
 def test_a_killed_command_continues_with_the_same_result(
     lenet5: Callable[..., Answer], train: Callable[..., Answer], tmp_path: Path
 ) -> None:
-    argv = [sys.executable, "-m", "lenet5", "train", "--dataset", "digits", "--epochs", "4"]
+    argv = [sys.executable, "-m", "lenet5", "train", "--dataset", "digits", "--epochs", "20"]
     argv += ["--threads", str(threads_in_use()), "--out", "killed"]
     command = subprocess.Popen(
         argv,
@@ -192,7 +192,7 @@ def test_a_killed_command_continues_with_the_same_result(
     assert answer.status == 0, answer.err
     assert "; continues after epoch " in answer.out.splitlines()[0]
     assert sorted(contents(tmp_path / "killed")) == WHOLE_RUN
-    assert train("--epochs", 4).status == 0
+    assert train("--epochs", 20).status == 0
     histories = [run_directory.read_history(tmp_path / name) for name in ("killed", "run")]
     assert without_seconds(histories[0]) == without_seconds(histories[1])
     metrics = [
