@@ -7,7 +7,7 @@ repeats one image order in every epoch once a seed is set (findings/keras_fit_re
 Images per second by the input of `fit`. Conditions: 2 cores of an AMD EPYC with AVX-512, one
 thread, 19,200 images per epoch, median of 3 epochs, no other TensorFlow process, 2026-11-27.
 Columns: batch 32 and 128, for TensorFlow 2.21.0 with Keras 3.15.1 and for TensorFlow 2.15.1. Single
-epochs vary by up to half.
+epochs vary by up to half. The rows are older than the keyed orders of the batches.
 
 steps_per_execution                    1                16                64
 2.21.0 arrays              13,606 18,352     14,984 21,501     17,474 21,471

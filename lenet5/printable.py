@@ -32,6 +32,15 @@ def in_one_line(text: str) -> str:
     return printable(text.replace("\n", "\\n"))
 
 
+def short_line(text: object, most: int = 500) -> str:
+    """Returns `printable` text with single blanks, of at most `most` characters.
+
+    Text of a damaged file or of another process may be long and have line breaks.
+    """
+    shown = printable(" ".join(str(text).split()))
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+
+
 def _escaped(command: re.Match[str]) -> str:
     return rf"{command['before']}\x3a" if command["before"] is not None else r"\x23"
 

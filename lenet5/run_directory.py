@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lenet5.data import DATASETS
-from lenet5.documents import DEEPEST_JSON, MOST_JSON_BYTES, in_one_line, is_deeper
+from lenet5.documents import DEEPEST_JSON, MOST_JSON_BYTES, is_deeper
 from lenet5.errors import InputError
 from lenet5.history import Epoch, History
+from lenet5.printable import short_line
 from lenet5.recipe import DEFAULT_ENGINE, Recipe, check_engine, check_seed
 
 if TYPE_CHECKING:
@@ -273,7 +274,7 @@ def read_history(directory: Path) -> History:
         if not 1 <= history.best_epoch <= len(epochs):
             raise ValueError("no epoch was finished")
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: damaged: {in_one_line(error)}") from None
+        raise InputError(f"{path}: damaged: {short_line(error)}") from None
     return history
 
 
@@ -325,9 +326,9 @@ def run_of(content: Mapping[str, Any], path: Path) -> Run:
         if run.dataset not in DATASETS:
             raise InputError(f"unknown dataset {run.dataset!r}")
     except KeyError as error:
-        raise InputError(f"{path}: damaged, it lacks {in_one_line(error)}") from None
+        raise InputError(f"{path}: damaged, it lacks {short_line(error)}") from None
     except (TypeError, ValueError, OverflowError, InputError) as error:
-        raise InputError(f"{path}: damaged: {in_one_line(error)}") from None
+        raise InputError(f"{path}: damaged: {short_line(error)}") from None
     return run
 
 

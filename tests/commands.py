@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from lenet5.history import Progress
 from lenet5.plots import PLOT_FILES
 
 ROOT = Path(__file__).parent.parent
@@ -66,6 +69,17 @@ INTERRUPTED_RUN = [
     "model.keras",
     "recipe.json",
 ]
+
+
+def interrupt_in_epoch(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Presses Ctrl-C in an epoch of `lenet5 train`, which prints no epochs then."""
+
+    def interrupt(_: object, progress: Progress) -> None:
+        if progress.epoch == number:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("lenet5.terminal.ProgressBar.update", interrupt)
+    monkeypatch.setattr("lenet5.terminal.ProgressBar.write_epoch", lambda *_: None)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Limits of JSON files, and their text in messages."""
+"""Limits of JSON files, and text of such files in messages."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from lenet5 import run_directory
-from lenet5.documents import DEEPEST_JSON, in_one_line, is_deeper
+from lenet5.documents import DEEPEST_JSON, is_deeper
 from lenet5.errors import InputError
+from lenet5.printable import short_line
 from lenet5.recipes import find_recipe
 
 
@@ -30,8 +31,8 @@ def test_levels_are_counted() -> None:
 
 
 def test_a_text_becomes_one_short_line() -> None:
-    assert in_one_line("two\r\nlines\x1b[31m \u2028here") == r"two lines\x1b[31m here"
-    assert in_one_line("x" * 1000, 10) == "x" * 9 + "…"
+    assert short_line("two\r\nlines\x1b[31m \u2028here") == r"two lines\x1b[31m here"
+    assert short_line("x" * 1000, 10) == "x" * 9 + "…"
 
 
 def test_a_large_or_deep_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

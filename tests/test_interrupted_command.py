@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lenet5.history import History, Progress, TrainingInterrupted
+from lenet5.history import History, TrainingInterrupted
 from lenet5.model import build_for
 from lenet5.plots import PLOT_FILES
 from lenet5.recipe import ENGINES
@@ -23,6 +23,7 @@ from tests.commands import (
     WHOLE_RUN,
     Answer,
     contents,
+    interrupt_in_epoch,
 )
 
 
@@ -34,12 +35,7 @@ def test_ctrl_c_keeps_the_finished_epochs(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    def interrupt(_: object, progress: Progress) -> None:
-        if progress.epoch == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr("lenet5.terminal.ProgressBar.update", interrupt)
-    monkeypatch.setattr("lenet5.terminal.ProgressBar.write_epoch", lambda *_: None)
+    interrupt_in_epoch(2, monkeypatch)
     answer = train("--epochs", 3, "--engine", engine)
     assert answer.status == 130
     assert (

@@ -26,8 +26,7 @@ from bench.environments.scratch import scratch_folder
 from bench.environments.variables import clean_variables, isolation
 from bench.measure import answers
 from bench.measure.endings import ended, kills_for_memory, state_of, tail
-from lenet5.documents import in_one_line
-from lenet5.printable import all_printable
+from lenet5.printable import all_printable, short_line
 from lenet5.run_directory import writing
 
 _BOOT = (
@@ -244,7 +243,7 @@ class Worker:
             raise self._invalid("not JSON") from None
         error = answer.get("error") if isinstance(answer, dict) else None
         if isinstance(error, str):
-            raise WorkerError(in_one_line(error), self.output(), gone=False)
+            raise WorkerError(short_line(error), self.output(), gone=False)
         if error is not None:
             raise self._invalid("its error is not a text")
         try:
@@ -255,7 +254,7 @@ class Worker:
     def _invalid(self, problem: str) -> WorkerError:
         """Kills a process that cannot be understood; returns the error to raise."""
         self._kill()
-        return WorkerError(f"sent an invalid answer: {in_one_line(problem)}", self.output())
+        return WorkerError(f"sent an invalid answer: {short_line(problem)}", self.output())
 
     def _ended(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):

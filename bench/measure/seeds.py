@@ -13,7 +13,7 @@ from typing import Any
 from bench.measure.processes import Interpreter, Worker, WorkerError
 from bench.records import ledger
 from bench.records.trainings import SeedTask, Trained, check_trained
-from lenet5.documents import in_one_line
+from lenet5.printable import short_line
 
 _START_SECONDS = 300.0
 _EPOCH_SECONDS = 60.0  # ten times the duration of an epoch on a slow core
@@ -114,7 +114,7 @@ def _read(answer: Mapping[str, Any], seed: int) -> Trained:
         if len(trained.digits) not in (0, trained.images):
             raise ValueError("it has not one digit per image")
     except ValueError as error:
-        raise WorkerError(f"sent an invalid answer: {in_one_line(error)}") from None
+        raise WorkerError(f"sent an invalid answer: {short_line(error)}") from None
     return trained
 
 

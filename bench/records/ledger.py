@@ -22,9 +22,9 @@ from typing import Any, TypeVar
 import msgspec
 from filelock import FileLock, Timeout
 
-from lenet5.documents import in_one_line, is_deeper
+from lenet5.documents import is_deeper
 from lenet5.errors import InputError
-from lenet5.printable import all_printable
+from lenet5.printable import all_printable, short_line
 from lenet5.run_directory import writing, written_whole
 
 SCHEMA = 3
@@ -180,12 +180,12 @@ def read(path: Path, kind: str) -> Content:
     first, *lines = _lines(path)
     if first.get("schema") != SCHEMA:
         told = (
-            f"has schema {in_one_line(repr(first.get('schema')), 50)}, this version reads {SCHEMA}"
+            f"has schema {short_line(repr(first.get('schema')), 50)}, this version reads {SCHEMA}"
         )
         raise InputError(f"{path}: {told}")
     if first.get("kind") != kind:
         raise InputError(
-            f"{path}: is of {in_one_line(repr(first.get('kind')), 50)}, expected {kind!r}"
+            f"{path}: is of {short_line(repr(first.get('kind')), 50)}, expected {kind!r}"
         )
     header: Mapping[str, Any] | None = None
     records: list[Record] = []

@@ -18,8 +18,8 @@ from bench.records import ledger
 from bench.records.blocks import SIDES, Block, Results, Samples, WorkloadTerms
 from bench.records.catalogue import WORKLOADS
 from bench.records.sides import difference, labelled
-from lenet5.documents import in_one_line
 from lenet5.errors import InputError
+from lenet5.printable import short_line
 
 KIND = "speed"
 _BLOCK = "block"
@@ -129,7 +129,7 @@ def read(path: Path) -> Results:
         _check(found)
         baseline, *candidates = labelled([found.baseline, *found.candidates])
     except ValueError as error:
-        raise InputError(f"{path}: is damaged: {in_one_line(error)}") from None
+        raise InputError(f"{path}: is damaged: {short_line(error)}") from None
     return replace(
         found,
         baseline=baseline,

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 from bench.records import ledger
 from bench.records.sides import Side
-from lenet5.documents import in_one_line
 from lenet5.errors import InputError
+from lenet5.printable import short_line
 from lenet5.recipe import Recipe, check_engine
 
 KIND = "trainings"
@@ -311,10 +311,10 @@ def _read(path: Path) -> tuple[list[Trainings], Comparison | None, bool]:
         comparison = None if terms is None else ledger.made(Comparison, terms)
         return sets, comparison, content.is_complete
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        told = in_one_line(f"{type(error).__name__} {error}")
+        told = short_line(f"{type(error).__name__} {error}")
         raise InputError(f"{path}: is damaged: {told}") from None
     except (ValueError, OverflowError, InputError) as error:
-        raise InputError(f"{path}: is damaged: {in_one_line(error)}") from None
+        raise InputError(f"{path}: is damaged: {short_line(error)}") from None
 
 
 def differs(reference: Trainings, other: Trainings) -> str:
