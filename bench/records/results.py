@@ -134,7 +134,7 @@ def read(path: Path) -> Results:
         found,
         baseline=baseline,
         candidates=tuple(candidates),
-        workloads=_in_order(found.workloads),
+        workloads=in_order(found.workloads),
     )
 
 
@@ -150,8 +150,8 @@ def _header(results: Results) -> dict[str, object]:
     return header
 
 
-def _in_order(terms: Mapping[str, WorkloadTerms]) -> dict[str, WorkloadTerms]:
-    """Sorts workloads as in the catalogue; JSON sorts them by name."""
+def in_order(terms: Mapping[str, WorkloadTerms]) -> dict[str, WorkloadTerms]:
+    """Returns workloads in the order of the catalogue; JSON sorts them by name."""
     order = [name for name in WORKLOADS if name in terms] + sorted(set(terms) - set(WORKLOADS))
     return {name: terms[name] for name in order}
 

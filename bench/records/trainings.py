@@ -275,10 +275,20 @@ def read_comparison(path: Path) -> tuple[list[Trainings], Comparison]:
     Raises:
         InputError: as in `read_trainings`, or the ledger is not of a comparison.
     """
-    sets, comparison, _ = _read(path)
-    if comparison is None or len(sets) < 2:
+    sets, comparison = read_with_terms(path)
+    if comparison is None:
         raise InputError(f"{path}: holds seeds without a comparison")
     return sets, comparison
+
+
+def read_with_terms(path: Path) -> tuple[list[Trainings], Comparison | None]:
+    """Reads sets of trainings, and the terms of their comparison if they have any.
+
+    Raises:
+        InputError: as in `read_trainings`.
+    """
+    sets, comparison, _ = _read(path)
+    return sets, comparison if len(sets) > 1 else None
 
 
 def holds_trainings(path: Path) -> bool:
