@@ -17,41 +17,28 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bench import accuracy, numerics, seeds, speed
+from bench import numerics, seeds, speed, stored, unit
 from bench.environments import builds
 from bench.environments.builds import Built, default_cache
 from bench.environments.commands import EnvironmentProblem
 from bench.environments.request import parse_request
 from bench.measure import capacity
+from bench.measure.cluster import connected
 from bench.plans import speed as speed_plan
 from bench.plans.seeds import check_margin, default_margin
 from bench.records import results
 from bench.records.blocks import Block, Results
 from bench.records.catalogue import WORKLOADS
-from bench.records.together import together
 from bench.records.trainings import (
-    Comparison,
     Trainings,
-    holds_trainings,
     is_begun,
     keeping,
-    read_comparison,
     read_trainings,
     reference_path,
     reference_seeds,
 )
-from bench.report.accuracy import accuracy_table
-from bench.report.comparison import (
-    comparison_html,
-    comparison_pictures,
-    summary_text,
-    table_text,
-)
-from bench.report.pages import page_html, plain_note, write_plain
 from bench.report.tables import error_rates_table, reference_table
 from bench.verdicts import accuracy_error_rates, speed_error_rates
-from bench.verdicts.accuracy import decide_all
-from bench.verdicts.collection import condensed
 from bench.verdicts.outcomes import Exit, exit_code
 from bench.verdicts.speed import decide
 from lenet5 import data
@@ -60,9 +47,6 @@ from lenet5.folders import default_cache_dir, default_data_dir, default_mnist_di
 from lenet5.printable import printable
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_seed
 from lenet5.recipes import find_recipe
-from lenet5.run_directory import writing, written_whole
-
-_TITLE = "LeNet-5 in TensorFlow: training speed"
 
 _REQ = "words of requirements and settings, quoted as in a shell; default: this environment"
 
@@ -95,20 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, run, told in (
-        ("verdict", _verdict, "findings of results files; their exit status"),
-        ("show", _show, "the table of results files"),
-        (
-            "report",
-            _report,
-            "writes report.html, report-plain, summary.md, results.jsonl and plots",
-        ),
-    ):
-        command = commands.add_parser(name, help=told)
-        command.add_argument("files", type=Path, nargs="+", metavar="FILE.jsonl")
+    for command, run in zip(stored.add_commands(commands), (_verdict, _show, _report), strict=True):
         command.set_defaults(run=run)
-        if name == "report":
-            command.add_argument("--out", type=Path, required=True, metavar="DIR")
+    unit.add_command(commands).set_defaults(run=_measure)
     calibrate = commands.add_parser(
         "calibrate",
         help=f"measure blocks of known truth: {speed_error_rates.WORKLOAD} against itself",
@@ -139,6 +112,9 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="trainings at a time; default: as many as cores, CPU quota and memory allow",
+    )
+    trained.add_argument(
+        "--cluster", metavar="ADDRESS", help="train on a Dask cluster, such as tcp://node1:8786"
     )
     trained.add_argument(
         "--out",
@@ -179,62 +155,24 @@ def _add_engine(command: argparse.ArgumentParser) -> None:
 
 
 def _verdict(options: argparse.Namespace) -> int:
-    if holds_trainings(options.files[0]):
-        outcomes = accuracy.outcomes_of(*_read_accuracy(options))
-        notes = []
-    else:
-        found = _read(options)
-        outcomes = list(speed.outcomes_of(found).values())
-        notes = [] if found.complete else ["the experiment is incomplete"]
-    _print_all([*(f"{outcome.word}: {outcome.finding}" for outcome in outcomes), *notes])
-    return exit_code(outcomes)
-
-
-def _read_accuracy(options: argparse.Namespace) -> tuple[list[Trainings], Comparison]:
-    if len(options.files) > 1:
-        raise InputError("accuracy results are read one at a time: give one file")
-    return read_comparison(options.files[0])
+    lines, status = stored.findings(options)
+    _print_all(lines)
+    return status
 
 
 def _show(options: argparse.Namespace) -> int:
-    if holds_trainings(options.files[0]):
-        sets, terms = _read_accuracy(options)
-        print(accuracy_table(sets, decide_all(sets, terms)))
-        return Exit.PASSED
-    found = _read(options)
-    print(table_text(found, decide(found)))
+    print(stored.table(options))
     return Exit.PASSED
 
 
 def _report(options: argparse.Namespace) -> int:
-    found = _read(options)
-    kept = options.out / "results.jsonl"
-    if any(path.resolve() == kept.resolve() for path in options.files):
-        raise InputError(f"{kept} is an input and would be replaced: choose another --out")
-    decisions = decide(found)
-    alarms = speed_error_rates.false_alarms(found, default_cache(os.environ))
-    with writing(options.out):
-        options.out.mkdir(parents=True, exist_ok=True)
-    head = comparison_html(found, decisions, false_alarms=alarms)
-    page = page_html(_TITLE, head, plain_note(options.out / "report.html"))
-    summary = summary_text(found, decisions, false_alarms=alarms)
-    pictures = comparison_pictures(found, decisions)
-    texts = {"report.html": page.encode(), "summary.md": summary.encode()}
-    for name, content in {**texts, **pictures}.items():
-        # As a whole: a link of this name is replaced, its target is not.
-        with written_whole(options.out / name) as partial:
-            partial.write_bytes(content)
-    write_plain(options.out / "report.html", _TITLE, head)
-    results.write(kept, condensed(found))
+    stored.report(options, _mnist)
     print(options.out)
     return Exit.PASSED
 
 
-def _read(options: argparse.Namespace) -> Results:
-    for path in options.files:
-        if holds_trainings(path):
-            raise InputError(f"{path}: holds results of accuracy, expected results of speed")
-    return together([results.read(path) for path in options.files])
+def _measure(options: argparse.Namespace) -> int:
+    return unit.measure(options, _mnist, default_cache(os.environ), print)
 
 
 def _calibrate(options: argparse.Namespace) -> int:
@@ -304,9 +242,12 @@ def _reference(options: argparse.Namespace) -> int:
     check_seed(wanted[0])
     check_seed(wanted[-1])
     request = parse_request(options.environment)
+    if options.cluster is not None and options.processes is not None:
+        raise InputError("--cluster trains on all cores of its workers: remove --processes")
     processes_at_once = capacity.processes(options.processes)
     with (
         keeping(path, default_cache(os.environ)) as keep,
+        connected(options.cluster) as cluster,
         tqdm(total=count, unit="seed", disable=None) as bar,
     ):
 
@@ -326,6 +267,7 @@ def _reference(options: argparse.Namespace) -> int:
             engine=options.engine,
             seeds=wanted,
             processes=processes_at_once,
+            cluster=cluster,
         )
     print(reference_table(found))
     for trained in failed:

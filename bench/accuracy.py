@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from bench.environments.builds import build_candidates
 from bench.measure import capacity
+from bench.measure.cluster import connected
 from bench.plans.seeds import AccuracyTerms, read_accuracy_terms
 from bench.records import results
 from bench.records.trainings import (
@@ -40,6 +41,7 @@ class AccuracyExperiment:
         results_path: Path,
         processes: int,
         before: Sequence[Trainings] | None = None,
+        cluster: str | None = None,
     ) -> None:
         """Prepares a comparison.
 
@@ -48,7 +50,9 @@ class AccuracyExperiment:
             results_path: ledger, which receives every finished seed.
             processes: number of parallel trainings.
             before: sets of an interrupted comparison of the same terms.
+            cluster: address of the cluster's scheduler; None: this machine trains.
         """
+        self._cluster = cluster
         self._before = before
         self._terms = terms
         self.results_path = results_path
@@ -69,6 +73,8 @@ class AccuracyExperiment:
             raise InputError("--seeds uses one thread per process: remove --threads")
         if option.seed is not None:
             raise InputError("--seeds trains seeds 0, 1, 2 and so on: remove --seed")
+        if option.cluster is not None and option.processes is not None:
+            raise InputError("--cluster trains on all cores of its workers: remove --processes")
         terms = read_accuracy_terms(
             option.baseline,
             option.candidate or (),
@@ -87,7 +93,7 @@ class AccuracyExperiment:
             if comparison != terms.comparison:
                 told = "holds an unfinished comparison with other terms: choose another --results"
                 raise InputError(f"{path}: {told}")
-        return cls(terms, path, capacity.processes(option.processes), before)
+        return cls(terms, path, capacity.processes(option.processes), before, option.cluster)
 
     def header(self) -> str:
         """Returns the terms in one line."""
@@ -131,6 +137,7 @@ class AccuracyExperiment:
         total = len(requests) * terms.seeds
         with (
             keeping(self.results_path, cache, terms.comparison, self._before) as keep,
+            connected(self._cluster) as cluster,
             tqdm(total=total, disable=None, unit="seed", leave=False) as bar,
         ):
 
@@ -148,6 +155,7 @@ class AccuracyExperiment:
                 on_sets,
                 processes=self._processes,
                 before=self._before,
+                cluster=cluster,
             )
             keep(sets, complete=True)
 

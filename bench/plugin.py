@@ -43,7 +43,7 @@ ON_REQUEST = {
 VERDICT = "verdict"
 _SPEED_ONLY = ("workloads", "margin", "budget", "resume")
 _ACCURACY_ONLY = ("accuracy_margin", "recipe", "engine", "processes")
-_COMPARISONS_ONLY = ("candidate", "results", "summary")
+_COMPARISONS_ONLY = ("candidate", "results", "summary", "cluster")
 
 
 class Experiment(Protocol):
@@ -133,6 +133,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=Path,
         metavar="FILE",
         help="resume these results, up to --budget in all",
+    )
+    add(
+        "--cluster",
+        metavar="ADDRESS",
+        help="measure or train on a Dask cluster, such as tcp://node1:8786; default: here",
     )
     add("--results", type=Path, metavar="FILE", help="where records are kept")
     add("--summary", type=Path, metavar="FILE.md", help="the table of verdicts for a CI job's page")

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from pathlib import Path
 
 from bench.engine import pursue
 from bench.environments.builds import Built
 from bench.environments.commands import EnvironmentProblem
 from bench.environments.request import Request
 from bench.measure import machine
+from bench.measure.cluster import Cluster
+from bench.measure.cluster_workers import CORE
 from bench.measure.processes import interpreter_of, private_folder
 from bench.measure.seeds import TrainedSeed, train_seeds
 from bench.measure.worker_files import prepare_training_folder
 from bench.plans.seeds import AccuracyTerms, next_seeds, seeds_without_record
 from bench.records.sides import difference, named_sides, with_told
-from bench.records.trainings import Trained, Trainings, differs
+from bench.records.trainings import SeedTask, Trained, Trainings, differs
 from lenet5.data import Dataset, sha256_of
 from lenet5.errors import InputError
 from lenet5.recipe import Recipe
@@ -34,6 +37,7 @@ def train_comparison(
     *,
     processes: int,
     before: Sequence[Trainings] | None = None,
+    cluster: Cluster | None = None,
 ) -> list[Trainings]:
     """Trains seeds up to each look, for candidates without a decision.
 
@@ -45,6 +49,7 @@ def train_comparison(
         on_sets: receives all sets at the start and after each seed.
         processes: number of parallel trainings.
         before: sets to resume.
+        cluster: cluster that trains, as many seeds at once as its workers can; None: this machine.
 
     Returns:
         The set of the baseline or reference, then one of each candidate.
@@ -54,21 +59,24 @@ def train_comparison(
         KeyboardInterrupt: after `on_sets` received the last finished seed.
     """
     requests = [*filter(None, [terms.baseline]), *terms.candidates]
+    first = 0 if reference is None else 1
     with private_folder() as folder:
         code = prepare_training_folder(folder, dataset)
-        sets = _begun(terms.recipe, terms.engine, requests, built, dataset, code)
+        sets = begun(terms.recipe, terms.engine, requests, built, dataset, code)
+        if cluster is not None:
+            own = next((item.machine for item in (before or ())[first:] if item.seeds), None)
+            place = cluster.machine_for(CORE, own)
+            sets = [replace(item, machine=place) for item in sets]
         if reference is not None:
             label = f"the reference ({reference.side.label})"
             sets.insert(0, replace(reference, side=replace(reference.side, label=label)))
         if before is not None:
             sets = _resumed(before, sets, has_reference=reference is not None)
         on_sets(sets)
-        first = 0 if reference is None else 1
-        sides = {
-            place: interpreter_of(side)
-            for place, side in enumerate(built, start=first)
-            if isinstance(side, Built)
-        }
+        train = _trainer(
+            {p: side for p, side in enumerate(built, start=first) if isinstance(side, Built)},
+            *(folder, processes, cluster),
+        )
 
         def keep(sets: list[Trainings], done: TrainedSeed) -> list[Trainings]:
             place = done.task.place
@@ -86,7 +94,7 @@ def train_comparison(
         return pursue(
             sets,
             lambda sets: next_seeds(sets, terms),
-            lambda jobs: train_seeds(jobs, sides, folder, processes=processes),
+            train,
             keep,
         )
 
@@ -101,6 +109,7 @@ def train_reference(
     engine: str,
     seeds: Sequence[int],
     processes: int,
+    cluster: Cluster | None = None,
 ) -> tuple[Trainings, list[Trained]]:
     """Trains the missing seeds of a reference.
 
@@ -113,6 +122,7 @@ def train_reference(
         engine: engine of the reference.
         seeds: seeds of the whole reference.
         processes: number of parallel trainings.
+        cluster: as for `train_comparison`.
 
     Returns:
         The reference, and the seeds with a failed process. The next call trains these again. A
@@ -124,7 +134,9 @@ def train_reference(
     """
     with private_folder() as folder:
         code = prepare_training_folder(folder, dataset)
-        (found,) = _begun(recipe, engine, [built.request], [built], dataset, code)
+        (found,) = begun(recipe, engine, [built.request], [built], dataset, code)
+        if cluster is not None:
+            found = replace(found, machine=cluster.machine_for(CORE, before and before.machine))
         if before is not None:
             _check_same(before, found)
             found = replace(before, recipe=recipe)  # its name or bounds may have changed
@@ -143,13 +155,23 @@ def train_reference(
         found = pursue(
             found,
             lambda found: [] if failed else seeds_without_record(found, seeds),
-            lambda jobs: train_seeds(jobs, {0: interpreter_of(built)}, folder, processes=processes),
+            _trainer({0: built}, folder, processes, cluster),
             keep,
         )
     return found, failed
 
 
-def _begun(
+def _trainer(
+    built: Mapping[int, Built], folder: Path, processes: int, cluster: Cluster | None
+) -> Callable[[Sequence[SeedTask]], Generator[TrainedSeed, None, None]]:
+    """Returns the executor of seeds: on this machine, or on a cluster."""
+    if cluster is not None:
+        return lambda tasks: cluster.train_seeds(tasks, built, folder)
+    sides = {place: interpreter_of(side) for place, side in built.items()}
+    return lambda tasks: train_seeds(tasks, sides, folder, processes=processes)
+
+
+def begun(
     recipe: Recipe,
     engine: str,
     requests: Sequence[Request],

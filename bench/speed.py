@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,9 +17,11 @@ from bench.environments.builds import Built, build_candidates
 from bench.environments.commands import EnvironmentProblem
 from bench.measure import machine
 from bench.measure.blocks import MeasuredBlock, measure_blocks
+from bench.measure.cluster import Cluster, connected
+from bench.measure.cluster_workers import MACHINE
 from bench.measure.processes import Interpreter, interpreter_of, private_folder, running_on
 from bench.measure.worker_files import prepare_folder
-from bench.measure.workers import BASE, Bench
+from bench.measure.workers import BASE, Bench, bench_here
 from bench.plans.speed import (
     Plan,
     Terms,
@@ -29,7 +31,7 @@ from bench.plans.speed import (
     unlike_terms,
 )
 from bench.records import results
-from bench.records.blocks import Block, Results, WorkloadTerms
+from bench.records.blocks import Block, BlockTask, Results, WorkloadTerms
 from bench.records.sides import difference, named_sides, with_told
 from bench.report.comparison import comparison_html, summary_text, table_text
 from bench.report.pages import markdown, message_html
@@ -47,19 +49,28 @@ from lenet5.run_directory import writing
 _BAR = "{desc} |{bar}| {n:.0f} of at most {total:.0f} s"
 
 OnResults = Callable[[Results, Block | None], None]
+NextTasks = Callable[[Plan, Results, Iterable[int]], Sequence[BlockTask]]
 
 
 class SpeedExperiment:
     """Experiment of `pytest bench --baseline`; `bench.plugin` has tests and exit status."""
 
-    def __init__(self, terms: Terms, results_path: Path, before: Results | None = None) -> None:
+    def __init__(
+        self,
+        terms: Terms,
+        results_path: Path,
+        before: Results | None = None,
+        cluster: str | None = None,
+    ) -> None:
         """Prepares a comparison.
 
         Args:
             terms: terms of the comparison.
             results_path: ledger, which receives every finished block.
             before: results to resume.
+            cluster: address of the cluster's scheduler; None: this machine measures.
         """
+        self._cluster = cluster
         self._terms = terms
         self.results_path = results_path
         self._before = before
@@ -79,7 +90,8 @@ class SpeedExperiment:
                 if getattr(option, name) is not None:
                     raise InputError(f"--resume takes --{name} from its file: remove it")
             before = results.read(option.resume)
-            return cls(terms_to_resume(before, **budget), option.resume, before)
+            terms = terms_to_resume(before, **budget)
+            return cls(terms, option.resume, before, option.cluster)
         terms = read_terms(
             option.baseline,
             option.candidate or (),
@@ -94,7 +106,7 @@ class SpeedExperiment:
         if interrupted is not None and (unlike := unlike_terms(interrupted, terms)):
             told = f"holds an unfinished comparison with {unlike}: choose another --results"
             raise InputError(f"{path}: {told}")
-        return cls(terms, path, interrupted)
+        return cls(terms, path, interrupted, option.cluster)
 
     def header(self) -> str:
         """Returns the terms in one line."""
@@ -136,6 +148,7 @@ class SpeedExperiment:
         budget = terms.budget_seconds * sum(map(bool, wanted))
         with (
             results.keeping(self.results_path, cache, self._before) as keep,
+            connected(self._cluster) as cluster,
             tqdm(total=budget, disable=None, unit="s", bar_format=_BAR, leave=False) as bar,
         ):
 
@@ -150,7 +163,11 @@ class SpeedExperiment:
                         say(line)
 
             built = build_candidates((terms.baseline, *terms.candidates), cache, say)
-            measure(terms, built, wanted, dataset.training, on_results, before=self._before)
+            measure(
+                *(terms, built, wanted, dataset.training, on_results),
+                before=self._before,
+                cluster=cluster,
+            )
 
     def outcomes(self) -> Mapping[Any, Outcome]:
         """Returns the outcome of every selected workload and candidate."""
@@ -207,22 +224,27 @@ def say(text: str) -> None:
 
 def run(
     plan: Plan,
-    baseline: Interpreter,
-    candidates: Sequence[Interpreter | None],
+    baseline: Interpreter | Built,
+    candidates: Sequence[Interpreter | Built | None],
     bench: Bench,
     results: Results,
     on_results: OnResults,
+    *,
+    next_tasks: NextTasks = next_blocks,
+    execute: Callable[..., Generator[MeasuredBlock, None, None]] = measure_blocks,
 ) -> Results:
     """Measures blocks until the plan has none.
 
     Args:
         plan: workloads, budget and seed.
-        baseline: interpreter of the baseline.
-        candidates: interpreters of the candidates; None for a failed build.
+        baseline: interpreter of the baseline; for a cluster, the built environment.
+        candidates: those of the candidates; None for a failed build.
         bench: settings for the measurement.
         results: results without blocks, or with blocks to resume.
         on_results: stores all results so far, after each block; also with a partial block after
             Ctrl-C.
+        next_tasks: next tasks of the plan.
+        execute: executor, as `measure_blocks`.
 
     Returns:
         The results, marked complete.
@@ -240,8 +262,8 @@ def run(
 
     found = pursue(
         results,
-        lambda results: next_blocks(plan, results, there),
-        lambda tasks: measure_blocks(tasks, bench, {BASE: baseline, **there}),
+        lambda results: next_tasks(plan, results, there),
+        lambda tasks: execute(tasks, bench, {BASE: baseline, **there}),
         keep,
     )
     return replace(found, complete=True)
@@ -275,6 +297,9 @@ def measure(
     images: Subset,
     on_results: OnResults,
     before: Results | None = None,
+    *,
+    next_tasks: NextTasks = next_blocks,
+    cluster: Cluster | None = None,
 ) -> Results:
     """Runs the experiment in a temporary private folder.
 
@@ -285,21 +310,25 @@ def measure(
         images: MNIST's training images.
         on_results: receives the results at the start, after every block, and at the end.
         before: results to resume.
+        next_tasks: next tasks of the plan.
+        cluster: cluster that measures; None: this machine.
 
     Raises:
-        InputError: `before` has another machine, code or environment, or the disk is full.
+        InputError: `before` has another machine, code or environment, the disk is full, or the
+            cluster cannot measure.
         KeyboardInterrupt: after `on_results` received all measurements.
     """
     with private_folder() as folder:
         with writing(folder):
             code = prepare_folder(folder, images)
         begun = _asked(empty_results(terms, built, code), wanted)
+        if cluster is not None:
+            begun = replace(begun, machine=cluster.machine_for(MACHINE, before and before.machine))
         if before is not None:
             begun = _resumed(before, begun)
-        baseline, *candidates = built
-        begun = replace(begun, complete=not isinstance(baseline, Built))
+        begun = replace(begun, complete=not isinstance(built[0], Built))
         on_results(begun, None)
-        if not isinstance(baseline, Built):
+        if begun.complete:
             return begun
         plan = Plan(
             specs=tuple({name: terms.workloads[name] for name in names} for names in wanted),
@@ -307,15 +336,15 @@ def measure(
             seed=terms.seed,
         )
         bench = _bench(terms, folder)
+        sides: list[Any] = [side if isinstance(side, Built) else None for side in built]
+        if cluster is None:
+            sides = [None if side is None else interpreter_of(side) for side in sides]
         # This process avoids the core shared by both sides.
-        with running_on(bench.start_cores[1]):
+        with running_on(() if cluster else bench.start_cores[1]):
             found = run(
-                plan,
-                interpreter_of(baseline),
-                [interpreter_of(c) if isinstance(c, Built) else None for c in candidates],
-                bench,
-                begun,
-                on_results,
+                *(plan, sides[0], sides[1:], bench, begun, on_results),
+                next_tasks=next_tasks,
+                execute=cluster.measure_blocks if cluster else measure_blocks,
             )
         on_results(found, None)
         return found
@@ -377,13 +406,8 @@ def empty_results(terms: Terms, built: Sequence[Built | EnvironmentProblem], cod
 
 
 def _bench(terms: Terms, folder: Path) -> Bench:
-    cores = machine.cores()
-    pinned = terms.threads == 1
-    return Bench(
-        folder=folder,
-        cores=cores[-1:] if pinned else cores,
-        start_cores=(cores[-1:], cores[:1]) if pinned else (cores, cores),
-        all_cores=cores,
+    return bench_here(
+        folder,
         threads=terms.threads,
         pair_seconds=terms.pair_seconds,
         call_steps=terms.call_steps,

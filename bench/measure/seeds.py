@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
@@ -22,11 +23,19 @@ _TRIES = 2  # a fresh process distinguishes a fault from an accident
 
 @dataclass(frozen=True)
 class TrainedSeed:
-    """The record of a task; `said` has the worker's versions."""
+    """The record of a task.
+
+    Attributes:
+        task: the task.
+        trained: its result.
+        said: versions reported by the worker.
+        seconds: time of the task, with its processes.
+    """
 
     task: SeedTask
     trained: Trained
     said: Mapping[str, Any]
+    seconds: float = 0.0
 
 
 def train_seeds(
@@ -57,8 +66,9 @@ def train_seeds(
     stopping = threading.Event()
     failed: set[int] = set()
 
-    def train(task: SeedTask) -> tuple[Trained, Mapping[str, Any]] | None:
+    def train(task: SeedTask) -> TrainedSeed | None:
         reason, retried, started = "", "", False
+        start = time.monotonic()
         for _ in range(_TRIES):
             if task.place in failed:
                 return None
@@ -76,7 +86,8 @@ def train_seeds(
                         seed=task.seed,
                         engine=task.engine,
                     )
-                    return replace(_read(answer, task.seed), retried=retried), said
+                    trained = replace(_read(answer, task.seed), retried=retried)
+                return TrainedSeed(task, trained, said, time.monotonic() - start)
             except WorkerError as error:
                 reason = error.told
                 retried = retried or reason
@@ -88,14 +99,14 @@ def train_seeds(
             started=started,
             retried=retried,
         )
-        return fault, {}
+        return TrainedSeed(task, fault, {}, time.monotonic() - start)
 
     with ThreadPoolExecutor(processes) as pool:
         try:
-            futures = {pool.submit(train, task): task for task in tasks}
+            futures = [pool.submit(train, task) for task in tasks]
             for future in as_completed(futures):
                 if (done := future.result()) is not None:
-                    yield TrainedSeed(futures[future], *done)
+                    yield done
         except BaseException:
             stopping.set()
             pool.shutdown(wait=False, cancel_futures=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bench.measure import machine
 from bench.measure.processes import Interpreter, Worker, WorkerError, time_running
 from bench.records.catalogue import PAIR_SECONDS, Spec
 
@@ -72,6 +73,7 @@ class Workers:
         threads: int,
         stack: contextlib.ExitStack,
         *,
+        devices: int = 1,
         huge_pages: bool = False,  # off for measurements of memory
     ) -> None:
         """Starts the workers, one per set of start cores at a time.
@@ -92,7 +94,9 @@ class Workers:
             self._workers[place] = stack.enter_context(worker)
         try:
             answers = self._ask_apart(
-                "start", list(sides), bench.limits.start_seconds, threads=threads
+                *("start", list(sides), bench.limits.start_seconds),
+                threads=threads,
+                devices=devices,
             )
         except SideError as error:
             told = _explained(error, sides[error.place], bench, threads)
@@ -237,6 +241,29 @@ class Workers:
     def _leave_core_alone(self, used_seconds: float) -> None:
         if self._has_quota:
             time.sleep(_PAUSE_SHARE * used_seconds)
+
+
+def bench_here(
+    folder: Path,
+    *,
+    threads: int,
+    pair_seconds: float = PAIR_SECONDS,
+    limits: Limits | None = None,
+    call_steps: Mapping[str, Mapping[str, tuple[int, ...]]] | None = None,
+) -> Bench:
+    """Returns the settings for a measurement on this machine; one thread is pinned to a core."""
+    cores = machine.cores()
+    pinned = threads == 1
+    return Bench(
+        folder=folder,
+        cores=cores[-1:] if pinned else cores,
+        start_cores=(cores[-1:], cores[:1]) if pinned else (cores, cores),
+        all_cores=cores,
+        threads=threads,
+        pair_seconds=pair_seconds,
+        limits=limits or Limits(),
+        call_steps=call_steps or {},
+    )
 
 
 def _raise_first(errors: Mapping[int, WorkerError]) -> None:

@@ -1,0 +1,100 @@
+"""Workers of a Dask cluster: their properties, and which of them may run a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from bench.measure import machine
+from lenet5.errors import InputError
+from lenet5.printable import short_line
+
+MACHINE, CORE = "machine", "core"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Properties of a worker.
+
+    Attributes:
+        threads: number of tasks that it runs at once.
+        resources: resources that it announces, such as `machine`.
+        machine: result of `bench.measure.machine.describe`.
+    """
+
+    threads: int
+    resources: Mapping[str, float]
+    machine: Mapping[str, Any]
+
+
+def _facts(dask_worker: Any) -> Facts:
+    """Returns the properties of this worker; `distributed.Client.run` gives the argument."""
+    state = dask_worker.state
+    return Facts(state.nthreads, dict(state.total_resources), machine.describe())
+
+
+def workers_of(client: Any, known: Mapping[str, Facts]) -> dict[str, Facts]:
+    """Returns the properties of a client's workers, by address such as `tcp://10.0.0.1:4567`.
+
+    Args:
+        client: a `distributed.Client`.
+        known: properties of earlier workers; only new ones are asked.
+
+    Raises:
+        InputError: a worker cannot run this project's code.
+        OSError: the connection is lost.
+    """
+    addresses = client.nthreads()
+    new = [address for address in addresses if address not in known]
+    told = client.run(_facts, workers=new, on_error="return") if new else {}
+    for address, facts in told.items():
+        if not isinstance(facts, Facts | OSError):  # an OSError: the worker has ended meanwhile
+            hint = "it must run in a checkout of this version"
+            raise InputError(f"worker {address}: {short_line(facts)}: {hint}")
+    found = {**known, **{a: facts for a, facts in told.items() if isinstance(facts, Facts)}}
+    return {address: found[address] for address in addresses if address in found}
+
+
+def suitable(
+    there: Mapping[str, Facts], resource: str, wanted: Mapping[str, Any] | None
+) -> tuple[dict[str, Facts], dict[str, int]]:
+    """Returns the workers that may run a task, and the resources that the task needs.
+
+    Resources belong to a worker's process, not to its host. A block needs a whole host, so a worker
+    with `machine=1` must have one thread, and be the only one of its host.
+
+    Args:
+        there: properties of all workers by address.
+        resource: `machine` for a block. `core` for a seed, if any worker announces it; otherwise a
+            seed needs a thread only.
+        wanted: class of machines; None: any.
+
+    Raises:
+        InputError: a worker with `machine=1` has more threads, or shares its host with another.
+    """
+    found = {address: facts for address, facts in there.items() if facts.resources.get(resource)}
+    needs = {resource: 1} if found or resource == MACHINE else {}
+    found = found if needs else dict(there)
+    if resource == MACHINE:
+        hosts = [urlsplit(address).hostname for address in found]
+        for address, facts in found.items():
+            if facts.threads != 1:
+                told = f"has machine=1 and {facts.threads} threads: start it with --nthreads 1"
+                raise InputError(f"worker {address} {told}")
+            if hosts.count(urlsplit(address).hostname) > 1:
+                told = "is not the only one with machine=1 on its host: start one"
+                raise InputError(f"worker {address} {told}")
+    return {a: facts for a, facts in found.items() if wanted in (None, facts.machine)}, needs
+
+
+def missing(there: Mapping[str, Facts], resource: str) -> str:
+    """Returns which workers are missing, for a message."""
+    if not there:
+        return "the scheduler has none"
+    announced = sum(bool(facts.resources.get(resource)) for facts in there.values())
+    if resource == MACHINE and not announced:
+        how = "start one with --nthreads 1 --resources machine=1"
+        return f"none of {len(there)} has machine=1: {how}"
+    return f"none of {announced or len(there)} is on a machine like that of the earlier records"
