@@ -112,15 +112,19 @@ class BlockRecorder:
     def measure(self) -> None:
         """Measures every workload; a failure removes no samples of other workloads or sides."""
         self._witnesses.append(machine.witness(self._core, None, 0.0))
-        for threads in sorted({spec.threads or self._bench.threads for spec in self._slices}):
-            group = [s for s in self._slices if (s.threads or self._bench.threads) == threads]
+        for kind in sorted(set(map(self._kind, self._slices))):
+            group = [spec for spec in self._slices if self._kind(spec) == kind]
             group.sort(key=lambda spec: spec.kind != FIRST_STEP)  # it needs a fresh worker
             while group:
-                group = self._measure_in_workers(group, threads)
+                group = self._measure_in_workers(group, *kind)
         for spec in self._probes:
             self._measure_probe(spec)
 
-    def _measure_in_workers(self, group: list[Spec], threads: int) -> list[Spec]:
+    def _kind(self, spec: Spec) -> tuple[int, int]:
+        """Returns the threads and the devices of a workload's workers."""
+        return spec.threads or self._bench.threads, spec.devices
+
+    def _measure_in_workers(self, group: list[Spec], threads: int, devices: int) -> list[Spec]:
         """Measures workloads in fresh workers; returns the remaining ones after a crash."""
         asked = {place for spec in group for place in self._wanted[spec.name]} - self._out
         if len(asked) < 2 or BASE not in asked:
@@ -128,7 +132,9 @@ class BlockRecorder:
         sides = {place: self._sides[place] for place in self._order if place in asked}
         with contextlib.ExitStack() as stack:
             try:
-                workers = Workers(self._bench, sides, threads, stack, huge_pages=True)
+                workers = Workers(
+                    self._bench, sides, threads, stack, devices=devices, huge_pages=True
+                )
             except SideError as error:
                 self._note(error, "", asked)
                 self._out.add(error.place)

@@ -37,6 +37,7 @@ class Spec:
         least_steps: minimum number of steps of a slice, for any duration.
         step_multiple: divisor of the number of steps of a slice.
         threads: number of TensorFlow threads; `None`: `--threads`.
+        devices: number of logical CPU devices; more than one need workers of their own.
         in_turns: whether both sides take turns within a slice because it is long; each is stopped
             while the other runs.
     """
@@ -53,6 +54,7 @@ class Spec:
     least_steps: int = 1
     step_multiple: int = 1
     threads: int | None = None
+    devices: int = 1
     in_turns: bool = False
 
     @property
@@ -91,6 +93,16 @@ WORKLOADS: Mapping[str, Spec] = {
         _batched("train_step[raw,b128]", "raw", 128),
         _fit(128),
         _fit(128, ",t2", threads=2),
+        Spec(
+            "fit[b128,mirrored2]",
+            1,
+            builder="fit_mirrored",
+            arguments={"batch_size": 128, "replicas": 2},
+            least_steps=150,
+            threads=2,
+            devices=2,
+            in_turns=True,
+        ),
         Spec(
             "original_fit[b32]",
             1,

@@ -58,12 +58,14 @@ class Side:
         self._folder = folder
         self._workloads: dict[str, Any] = {}
 
-    def start(self, cores: list[int], threads: int) -> Answer:
-        """Pins the process, imports TensorFlow, and reports versions."""
+    def start(self, cores: list[int], threads: int, devices: int = 1) -> Answer:
+        """Pins the process, imports TensorFlow with logical CPU devices, and reports versions."""
         self.move(cores)
         policy = _schedule_apart(pinned=len(cores) == 1)
         from lenet5 import runtime
 
+        if devices > 1:
+            _split_cpu(devices)
         runtime.start_tensorflow(threads)
         from bench.worker import workloads  # noqa: F401 - imported before `first_step`
 
@@ -194,6 +196,15 @@ def _versions() -> dict[str, Any]:
         "onednn": onednn,
         "threads": runtime.threads_in_use(),
     }
+
+
+def _split_cpu(devices: int) -> None:
+    """Configures logical CPU devices, which is not possible once TensorFlow has started."""
+    import tensorflow as tf
+
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    parts = [tf.config.LogicalDeviceConfiguration() for _ in range(devices)]
+    tf.config.set_logical_device_configuration(cpu, parts)
 
 
 def _schedule_apart(*, pinned: bool) -> str:

@@ -331,6 +331,31 @@ def test_a_fault_during_turns_is_attributed_to_its_side(run: Run, fault: str, fi
     assert only(baseline).verdict is Verdict.INCONCLUSIVE
 
 
+def test_each_number_of_threads_and_devices_has_workers_of_its_own(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Devices and threads cannot change once TensorFlow has started."""
+    asked: list[tuple[str, object, object]] = []
+    send = Worker.send
+
+    def watched(self: Worker, do: str, **more: object) -> None:
+        if do == "start":
+            asked.append((do, more["threads"], more["devices"]))
+        if do == "prepare":
+            asked.append((do, more["workload"], more["arguments"]))
+        send(self, do, **more)
+
+    monkeypatch.setattr(Worker, "send", watched)
+    mirrored = "fit[b128,mirrored2]"
+    run({}, names=(LOOP, mirrored, "fit[b128,t2]"), budget_seconds=1e-3)
+    assert asked[::2] == asked[1::2]  # baseline and candidate
+    assert asked[::2] == [
+        *(("start", 1, 1), ("prepare", LOOP, {"batch_size": 128})),
+        *(("start", 2, 1), ("prepare", "fit[b128,t2]", {"batch_size": 128})),
+        *(("start", 2, 2), ("prepare", mirrored, {"batch_size": 128, "replicas": 2})),
+    ]
+
+
 def test_first_step_is_measured_before_other_workloads_are_built(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,7 @@ INFORMATIONAL = [
     "train_step[raw,b128]",
     "fit[b128]",
     "fit[b128,t2]",
+    "fit[b128,mirrored2]",
     "original_fit[b32]",
     "predict[b1]",
     "memory_growth",
