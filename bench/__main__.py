@@ -23,7 +23,7 @@ from bench.environments.builds import Built, default_cache
 from bench.environments.commands import EnvironmentProblem
 from bench.environments.request import parse_request
 from bench.measure import capacity
-from bench.measure.cluster import connected
+from bench.measure.cluster.executor import connected
 from bench.plans import speed as speed_plan
 from bench.plans.seeds import check_margin, default_margin
 from bench.records import results

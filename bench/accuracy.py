@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from bench.environments.builds import build_candidates
 from bench.measure import capacity
-from bench.measure.cluster import connected
+from bench.measure.cluster.executor import connected
 from bench.plans.seeds import AccuracyTerms, read_accuracy_terms
 from bench.records import results
 from bench.records.trainings import (

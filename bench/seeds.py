@@ -12,8 +12,8 @@ from bench.environments.builds import Built
 from bench.environments.commands import EnvironmentProblem
 from bench.environments.request import Request
 from bench.measure import machine
-from bench.measure.cluster import Cluster
-from bench.measure.cluster_workers import CORE
+from bench.measure.cluster.executor import Cluster
+from bench.measure.cluster.roster import CORE
 from bench.measure.processes import interpreter_of, private_folder
 from bench.measure.seeds import TrainedSeed, train_seeds
 from bench.measure.worker_files import prepare_training_folder

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from bench.environments.builds import Built, build_candidates
 from bench.environments.commands import EnvironmentProblem
 from bench.measure import machine
 from bench.measure.blocks import MeasuredBlock, measure_blocks
-from bench.measure.cluster import Cluster, connected
-from bench.measure.cluster_workers import MACHINE
+from bench.measure.cluster.executor import Cluster, connected
+from bench.measure.cluster.roster import MACHINE
 from bench.measure.processes import Interpreter, interpreter_of, private_folder, running_on
 from bench.measure.worker_files import prepare_folder
 from bench.measure.workers import BASE, Bench, bench_here
@@ -298,7 +299,7 @@ def measure(
     on_results: OnResults,
     before: Results | None = None,
     *,
-    next_tasks: NextTasks = next_blocks,
+    next_tasks: NextTasks | None = None,
     cluster: Cluster | None = None,
 ) -> Results:
     """Runs the experiment in a temporary private folder.
@@ -310,7 +311,7 @@ def measure(
         images: MNIST's training images.
         on_results: receives the results at the start, after every block, and at the end.
         before: results to resume.
-        next_tasks: next tasks of the plan.
+        next_tasks: next tasks of the plan; None: up to a look, as many as there are machines.
         cluster: cluster that measures; None: this machine.
 
     Raises:
@@ -343,7 +344,8 @@ def measure(
         with running_on(() if cluster else bench.start_cores[1]):
             found = run(
                 *(plan, sides[0], sides[1:], bench, begun, on_results),
-                next_tasks=next_tasks,
+                next_tasks=next_tasks
+                or partial(next_blocks, at_once=cluster.machines() if cluster else 1),
                 execute=cluster.measure_blocks if cluster else measure_blocks,
             )
         on_results(found, None)

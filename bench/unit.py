@@ -14,7 +14,7 @@ from pathlib import Path
 from bench import speed
 from bench.environments.builds import Built, build_candidates
 from bench.environments.request import parse_request
-from bench.measure.remote import BUSY_SECONDS, only_measurer
+from bench.measure.cluster.tasks import BUSY_SECONDS, only_measurer
 from bench.measure.worker_files import training_code
 from bench.plans.speed import DEFAULT_MARGIN, Plan, Terms, read_terms, unlike_terms
 from bench.records import results

@@ -55,6 +55,7 @@ HOMES = {
         *(f"worker.{name}" for name in ("main", "workloads", "numerics")),
         *(f"mutations.framework.{name}" for name in BREAKING),
     },
+    ("bench", "distributed"): {"measure.cluster.executor"},
     ("bench", "sklearn"): set(),
     ("bench", "tensorflow_datasets"): set(),
 }

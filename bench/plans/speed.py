@@ -40,13 +40,17 @@ class Plan:
     seed: int = 0
 
 
-def next_blocks(plan: Plan, results: Results, there: Iterable[int]) -> list[BlockTask]:
-    """Returns the next block of all undecided candidates; empty if the budget reaches no look.
+def next_blocks(
+    plan: Plan, results: Results, there: Iterable[int], at_once: int = 1
+) -> list[BlockTask]:
+    """Returns the next blocks of all undecided candidates; empty if the budget reaches no look.
 
     Args:
         plan: workloads, budget and seed.
         results: results of all blocks so far.
         there: places of the candidates with an environment.
+        at_once: number of machines. Several blocks are of use up to the next look only, and once
+            the first block has fixed the steps of a slice.
     """
     places = [*there]
     specs = {place: [*own.values()] for place in places if (own := _todo(plan, results, place))}
@@ -61,7 +65,19 @@ def next_blocks(plan: Plan, results: Results, there: Iterable[int]) -> list[Bloc
         steps={name: terms.steps for name, terms in results.workloads.items() if terms.steps},
         quickest_control=min(seconds, default=None),
     )
-    return [task]
+    count = min(at_once, *(_blocks_to_look(plan, results, *item) for item in task.numbers.items()))
+    return [
+        replace(task, numbers={p: n + k for p, n in task.numbers.items()}, turn=task.turn + k)
+        for k in range(count)
+    ]
+
+
+def _blocks_to_look(plan: Plan, results: Results, index: int, number: int) -> int:
+    """Returns how many blocks a candidate lacks to its next look; 1 if the budget reaches none."""
+    blocks = [block for block in results.blocks if block.candidate == index]
+    look = next((look.blocks for look in LOOKS if look.blocks > number), number + 1)
+    share = _LATER_SHARE if len(blocks) == 1 else 1.0
+    return look - number if blocks and _reaches_a_look(plan, blocks, number, share) else 1
 
 
 def _todo(plan: Plan, results: Results, index: int) -> dict[str, Spec]:
@@ -116,10 +132,11 @@ def _next_number(plan: Plan, results: Results, index: int) -> int:
     blocks = [block for block in results.blocks if block.candidate == index]
     if not blocks:
         return 0
-    number = blocks[-1].number
+    last = max(reversed(blocks), key=lambda block: block.number)  # a cluster may end others later
+    number = last.number
     repeats = len(blocks) - len({block.number for block in blocks})
     look = next((look.blocks for look in LOOKS if look.blocks > number), number + 1)
-    may_repeat = blocks[-1].disturbed and repeats < look // _REPEATED_SHARE
+    may_repeat = last.disturbed and repeats < look // _REPEATED_SHARE
     if may_repeat and _reaches_a_look(plan, blocks, number):
         return number
     return number + 1

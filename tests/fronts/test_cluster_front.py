@@ -11,7 +11,7 @@ import distributed  # noqa: F401
 import pytest
 
 from bench import __main__ as command
-from bench.measure import cluster
+from bench.measure.cluster import executor
 from bench.records import results
 from bench.records.trainings import read_trainings
 from tests.measure.dask import HOSTS, ON_MACHINE, scheduler
@@ -65,7 +65,7 @@ def test_a_comparison_of_accuracy_and_a_reference_on_a_cluster_equal_those_made_
 def test_a_cluster_that_does_not_answer_gives_status_4(
     run: Run, stub: str, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(cluster.Cluster.__init__, "__defaults__", (0.3,))
+    monkeypatch.setattr(executor.Cluster.__init__, "__defaults__", (0.3,))
     terms = ("--workloads", LOOP) if kind == "speed" else ("--seeds", "10")
     done = run("--baseline", stub, "--candidate", stub, *terms, "--cluster", "127.0.0.1:1")
     assert done.ret == 4

@@ -12,7 +12,7 @@ from bench import speed
 from bench.measure.blocks import BlockRecorder, measure_blocks
 from bench.measure.processes import Interpreter, Worker
 from bench.measure.workers import BASE, Bench, Limits, Workers
-from bench.plans.speed import Plan
+from bench.plans.speed import Plan, next_blocks
 from bench.records import catalogue
 from bench.records.blocks import Block, BlockTask, Results, Witness, WorkloadTerms
 from bench.records.sides import Side
@@ -354,6 +354,28 @@ def test_each_number_of_threads_and_devices_has_workers_of_its_own(
         *(("start", 2, 1), ("prepare", "fit[b128,t2]", {"batch_size": 128})),
         *(("start", 2, 2), ("prepare", mirrored, {"batch_size": 128, "replicas": 2})),
     ]
+
+
+def test_several_machines_measure_the_blocks_to_the_next_look(run: Run) -> None:
+    """The first block fixes the steps of a slice; the budget counts the time of all machines."""
+    candidate = {"TF_STUB_RATIO": "1.031"}  # undecided at the first looks
+    found = replace(run(candidate, budget_seconds=1e-3), complete=False)
+    one = found.blocks[0]
+    plan = Plan(({LOOP: catalogue.WORKLOADS[LOOP]},), budget_seconds=100 * one.seconds)
+
+    def planned(numbers: list[int], at_once: int, **budget: float) -> list[tuple[int, int]]:
+        blocks = tuple(replace(one, number=number) for number in numbers)
+        state = replace(found, blocks=blocks)
+        tasks = next_blocks(replace(plan, **budget), state, [0], at_once)
+        return [(task.numbers[0], task.turn) for task in tasks]
+
+    assert planned([], 3) == [(0, 0)]
+    assert planned([0], 1) == [(1, 1)]
+    assert planned([0], 2) == [(1, 1), (2, 2)]
+    assert planned([0], 9) == [(1, 1), (2, 2), (3, 3)]
+    assert planned([0, 2, 1], 9) == [(3, 3)]  # a cluster may end them in another order
+    assert planned([0], 9, budget_seconds=3.3 * one.seconds) == [(1, 1), (2, 2), (3, 3)]
+    assert planned([0], 9, budget_seconds=3.0 * one.seconds) == []
 
 
 def test_first_step_is_measured_before_other_workloads_are_built(

@@ -19,10 +19,11 @@ import pytest
 from bench.environments.builds import Built, build
 from bench.environments.interpreters import packages_in
 from bench.environments.request import parse_request
-from bench.measure import machine, remote
+from bench.measure import machine
 from bench.measure.blocks import measure_blocks
-from bench.measure.cluster import Cluster
-from bench.measure.cluster_workers import CORE, MACHINE
+from bench.measure.cluster import tasks as on_worker
+from bench.measure.cluster.executor import Cluster
+from bench.measure.cluster.roster import CORE, MACHINE
 from bench.measure.processes import interpreter_of
 from bench.measure.seeds import train_seeds
 from bench.measure.worker_files import prepare_folder, prepare_training_folder
@@ -275,7 +276,7 @@ def test_a_local_wheel_travels_along(
 def test_a_damaged_wheel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(InputError, match=r"mine-1-py3-none-any\.whl: arrived with another SHA-256"):
-        remote._keep_wheel("0" * 64, "mine-1-py3-none-any.whl", b"rubbish")
+        on_worker._keep_wheel("0" * 64, "mine-1-py3-none-any.whl", b"rubbish")
     assert not [*tmp_path.rglob("*.whl")]
 
 
@@ -284,9 +285,9 @@ def test_a_second_measurement_on_a_machine_waits_then_fails(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     busy = pytest.raises(InputError, match=r"busy for more than 0\.1 s")
-    with remote.only_measurer(0), busy, remote.only_measurer(0.1):
+    with on_worker.only_measurer(0), busy, on_worker.only_measurer(0.1):
         pass
-    with remote.only_measurer(0):
+    with on_worker.only_measurer(0):
         pass
 
 
@@ -305,7 +306,7 @@ def test_every_thread_of_a_worker_leaves_the_measuring_core() -> None:
 
     thread = threading.Thread(target=other)
     thread.start()
-    with remote.every_thread_on([first]):
+    with on_worker.every_thread_on([first]):
         asked.set()
         wait_until(lambda: len(seen) == 1)
     ended.set()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,32 +32,75 @@ class Facts:
     machine: Mapping[str, Any]
 
 
+class Roster:
+    """The workers of a cluster; all that are chosen have one class of machines."""
+
+    def __init__(self, client: Any, name: str, wait_seconds: float) -> None:
+        """Asks no worker yet.
+
+        Args:
+            client: a `distributed.Client`.
+            name: name of the cluster, for messages.
+            wait_seconds: longest wait for a worker that may run a task.
+        """
+        self._client = client
+        self._name = name
+        self._wait_seconds = wait_seconds
+        self._known: dict[str, Facts] = {}
+        self._machine: Mapping[str, Any] | None = None
+
+    def choose(self, resource: str, wanted: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Chooses the class of machines, and returns it: `wanted`, or that of most workers.
+
+        Raises:
+            InputError: as `wait_for`.
+        """
+        self._machine = wanted
+        workers, _ = self.wait_for(resource)
+        classes = [json.dumps(facts.machine, sort_keys=True) for facts in workers.values()]
+        chosen: dict[str, Any] = json.loads(max(sorted(set(classes)), key=classes.count))
+        self._machine = chosen
+        return chosen
+
+    def wait_for(self, resource: str) -> tuple[dict[str, Facts], dict[str, int]]:
+        """Waits for workers that may run a task; returns `suitable` ones.
+
+        Raises:
+            InputError: there is none, a worker is not fit for use, or the connection is lost.
+        """
+        deadline = time.monotonic() + self._wait_seconds
+        while True:
+            try:
+                self._look()
+                found, needs = suitable(self._known, resource, self._machine)
+            except (OSError, asyncio.TimeoutError) as error:
+                raise InputError(f"{self._name}: is lost: {short_line(error)}") from None
+            except InputError as error:
+                raise InputError(f"{self._name}: {error}") from None
+            if found:
+                return found, needs
+            if time.monotonic() > deadline:
+                waited = f"no worker within {self._wait_seconds:g} s"
+                raise InputError(f"{self._name}: {waited}: {missing(self._known, resource)}")
+            time.sleep(min(self._wait_seconds, 0.2))
+
+    def _look(self) -> None:
+        """Asks new workers for their properties, and forgets those that have ended."""
+        addresses = self._client.nthreads()
+        new = [address for address in addresses if address not in self._known]
+        told = self._client.run(_facts, workers=new, on_error="return") if new else {}
+        for address, facts in told.items():
+            if not isinstance(facts, Facts | OSError):  # an OSError: the worker has ended meanwhile
+                hint = "it must run in a checkout of this version"
+                raise InputError(f"worker {address}: {short_line(facts)}: {hint}")
+        known = {**self._known, **{a: f for a, f in told.items() if isinstance(f, Facts)}}
+        self._known = {address: known[address] for address in addresses if address in known}
+
+
 def _facts(dask_worker: Any) -> Facts:
     """Returns the properties of this worker; `distributed.Client.run` gives the argument."""
     state = dask_worker.state
     return Facts(state.nthreads, dict(state.total_resources), machine.describe())
-
-
-def workers_of(client: Any, known: Mapping[str, Facts]) -> dict[str, Facts]:
-    """Returns the properties of a client's workers, by address such as `tcp://10.0.0.1:4567`.
-
-    Args:
-        client: a `distributed.Client`.
-        known: properties of earlier workers; only new ones are asked.
-
-    Raises:
-        InputError: a worker cannot run this project's code.
-        OSError: the connection is lost.
-    """
-    addresses = client.nthreads()
-    new = [address for address in addresses if address not in known]
-    told = client.run(_facts, workers=new, on_error="return") if new else {}
-    for address, facts in told.items():
-        if not isinstance(facts, Facts | OSError):  # an OSError: the worker has ended meanwhile
-            hint = "it must run in a checkout of this version"
-            raise InputError(f"worker {address}: {short_line(facts)}: {hint}")
-    found = {**known, **{a: facts for a, facts in told.items() if isinstance(facts, Facts)}}
-    return {address: found[address] for address in addresses if address in found}
 
 
 def suitable(

@@ -1,26 +1,24 @@
 """Executor on a Dask cluster, with the interface of `measure_blocks` and `train_seeds`.
 
 A block needs a worker with one thread and the resource `machine=1`, alone on its host. A seed needs
-a thread, or `core=1` if workers announce it. `bench.measure.remote` has the tasks.
+a thread, or `core=1` if workers announce it. `bench.measure.cluster.tasks` has the tasks.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import time
 import uuid
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.environments.builds import Built
 from bench.environments.commands import EnvironmentProblem
-from bench.measure import remote
 from bench.measure.blocks import MeasuredBlock
-from bench.measure.cluster_workers import CORE, MACHINE, Facts, missing, suitable, workers_of
+from bench.measure.cluster import tasks as on_worker
+from bench.measure.cluster.roster import CORE, MACHINE, Roster
 from bench.measure.seeds import TrainedSeed
 from bench.measure.workers import Bench
 from bench.records.blocks import BlockTask
@@ -42,14 +40,13 @@ class Cluster:
         except ImportError:
             raise InputError("--cluster needs distributed: pip install '.[cluster]'") from None
         self._dask, self._name, self._wait = distributed, f"--cluster {address}", wait_seconds
-        self._known: dict[str, Facts] = {}
-        self._machine: Mapping[str, Any] | None = None
         self._session, self._sent, self._number = uuid.uuid4().hex, dict[str, Any](), 0
         try:
             self._client = distributed.Client(address, timeout=wait_seconds)
         except (OSError, ValueError) as error:
             told = f"no scheduler answers within {wait_seconds:g} s: {short_line(error)}"
             raise InputError(f"{self._name}: {told}") from None
+        self._roster = Roster(self._client, self._name, wait_seconds)
 
     def __enter__(self) -> Cluster:
         return self
@@ -59,25 +56,25 @@ class Cluster:
 
     def machine_for(self, resource: str, wanted: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns the class of machines of all records: `wanted`, or that of most workers."""
-        self._machine = wanted
-        workers, _ = self._workers(resource)
-        classes = [json.dumps(facts.machine, sort_keys=True) for facts in workers.values()]
-        self._machine = json.loads(max(sorted(set(classes)), key=classes.count))
-        return dict(self._machine or {})
+        return self._roster.choose(resource, wanted)
+
+    def machines(self) -> int:
+        """Returns the number of machines that can measure a block each."""
+        return len(self._roster.wait_for(MACHINE)[0])
 
     def measure_blocks(
         self, tasks: Sequence[BlockTask], bench: Bench, sides: Mapping[int, Built]
     ) -> Generator[MeasuredBlock, None, None]:
         """Measures blocks, each on a whole machine; InputError if no worker can."""
-        common = bench, *self._send(sides, bench.folder), remote.BUSY_SECONDS
-        yield from self._run(remote.measure_block, [*tasks], common, MACHINE)
+        common = bench, *self._send(sides, bench.folder), on_worker.BUSY_SECONDS
+        yield from self._run(on_worker.measure_block, [*tasks], common, MACHINE)
 
     def train_seeds(
         self, tasks: Sequence[SeedTask], sides: Mapping[int, Built], folder: Path, **_: object
     ) -> Generator[TrainedSeed, None, None]:
         """Trains seeds, each on a core; after a failure a place gets no further tasks."""
         left = [*tasks]
-        for record in self._run(remote.train_seed, left, self._send(sides, folder), CORE):
+        for record in self._run(on_worker.train_seed, left, self._send(sides, folder), CORE):
             if record.trained.crashed:
                 left[:] = [task for task in left if task.place != record.task.place]
             yield record
@@ -90,16 +87,17 @@ class Cluster:
         used: set[str] = set()
         try:
             while left:
-                workers, needs = self._workers(resource)
+                workers, needs = self._roster.wait_for(resource)
                 if not used & workers.keys():  # at first, or all of them are lost
                     self._client.cancel([*futures])
                     used, where = {*workers}, {"workers": [*workers], "resources": needs}
                     futures = {self._submit(work, task, *common, **where): task for task in left}
                 for future in self._finished(futures):
-                    records, task = self._records(future), futures.pop(future)
-                    if task in left:  # a task that has run twice counts once
-                        left.remove(task)
-                        yield from records
+                    with contextlib.suppress(self._dask.TimeoutError):  # lost: it runs again
+                        records, task = self._records(future), futures.pop(future)
+                        if task in left:
+                            left.remove(task)
+                            yield from records
         finally:
             self._client.cancel([*futures])
 
@@ -112,9 +110,9 @@ class Cluster:
 
     def _send(self, sides: Mapping[int, Built], folder: Path) -> tuple[Any, ...]:
         """Sends folder and wheels, as tasks: Dask repeats them if their worker is lost."""
-        ordered = {place: remote.order_of(built) for place, built in sides.items()}
+        ordered = {place: on_worker.order_of(built) for place, built in sides.items()}
         wheels = {sha: path for _, own in ordered.values() for sha, path in own.items()}
-        archive = remote.packed(folder)
+        archive = on_worker.packed(folder)
         name = hashlib.sha256(archive).hexdigest()
         for sha in {*wheels, name} - self._sent.keys():
             content = archive if sha == name else wheels[sha].read_bytes()
@@ -137,28 +135,7 @@ class Cluster:
             raise InputError(f"{self._name}: {short_line(error)}")
         return list(future.result(timeout=self._wait))
 
-    def _workers(self, resource: str) -> tuple[dict[str, Facts], dict[str, int]]:
-        """Waits for workers that may run a task; returns them, and what a task needs of them."""
-        deadline = time.monotonic() + self._wait
-        while True:
-            try:
-                self._known = workers_of(self._client, self._known)
-            except (OSError, self._dask.TimeoutError) as error:
-                raise InputError(f"{self._name}: is lost: {short_line(error)}") from None
-            found, needs = suitable(self._known, resource, self._machine)
-            if found:
-                return found, needs
-            if time.monotonic() > deadline:
-                told = missing(self._known, resource)
-                raise InputError(f"{self._name}: no worker within {self._wait:g} s: {told}")
-            time.sleep(min(self._wait, 0.2))
 
-
-@contextlib.contextmanager
-def connected(address: str | None) -> Iterator[Cluster | None]:
-    """Connects to a cluster for a while; None without an address."""
-    if address is None:
-        yield None
-        return
-    with Cluster(address) as cluster:
-        yield cluster
+def connected(address: str | None) -> contextlib.AbstractContextManager[Cluster | None]:
+    """Returns a connection to a cluster; without an address, the context is None."""
+    return contextlib.nullcontext() if address is None else Cluster(address)

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from packaging.utils import parse_wheel_filename
 
 from bench.environments.builds import Built, build, default_cache
+from bench.environments.ownership import make_private
 from bench.environments.request import Request
 from bench.measure.blocks import MeasuredBlock, measure_blocks
 from bench.measure.processes import Interpreter, interpreter_of, private_folder
@@ -30,6 +31,7 @@ from bench.measure.workers import Bench, bench_here
 from bench.records.blocks import BlockTask
 from bench.records.trainings import SeedTask
 from lenet5.errors import InputError
+from lenet5.locks import locked
 from lenet5.run_directory import writing, written_whole
 
 _HASH = " @ sha256:"
@@ -131,7 +133,7 @@ def train_seed(
     task: SeedTask, orders: Mapping[int, Order], wheels: Mapping[str, bytes], archive: bytes
 ) -> list[TrainedSeed]:
     """Trains a seed in a process with one thread; arguments and errors as for `measure_block`."""
-    sides = _interpreters(orders, wheels)
+    sides = _interpreters({task.place: orders[task.place]}, wheels)
     with _unpacked(archive) as folder:
         return [*train_seeds([task], sides, folder, processes=1)]
 
@@ -148,14 +150,16 @@ def _interpreters(
 def _keep_wheel(sha: str, name: str, content: bytes) -> None:
     """Writes a wheel to the cache, under its SHA-256, unless it is there."""
     path = _place_of(sha, name)
-    if path.exists():
-        return
-    if hashlib.sha256(content).hexdigest() != sha:
-        raise InputError(f"{name}: arrived with another SHA-256 than {sha}")
+    make_private(default_cache(os.environ).absolute())
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as partial:
-        partial.write_bytes(content)
+    with locked(path.with_suffix(".lock"), print, f"{name}: another task writes it, waiting"):
+        if path.exists():
+            return
+        if hashlib.sha256(content).hexdigest() != sha:
+            raise InputError(f"{name}: arrived with another SHA-256 than {sha}")
+        with written_whole(path) as partial:
+            partial.write_bytes(content)
 
 
 def _place_of(sha: str, name: str) -> Path:

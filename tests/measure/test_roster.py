@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.measure.cluster_workers import CORE, MACHINE, Facts, missing, suitable
+from bench.measure.cluster.roster import CORE, MACHINE, Facts, missing, suitable
 from lenet5.errors import InputError
 
 LIKE, OTHER = {"cpu": "one"}, {"cpu": "another"}

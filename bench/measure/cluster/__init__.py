@@ -1,0 +1,1 @@
+"""Executor on a Dask cluster: blocks and seeds as tasks of its workers."""
