@@ -136,7 +136,9 @@ def train_reference(
         code = prepare_training_folder(folder, dataset)
         (found,) = begun(recipe, engine, [built.request], [built], dataset, code)
         if cluster is not None:
-            found = replace(found, machine=cluster.machine_for(CORE, before and before.machine))
+            found = replace(
+                found, machine=cluster.machine_for(CORE, before.machine if before else None)
+            )
         if before is not None:
             _check_same(before, found)
             found = replace(before, recipe=recipe)  # its name or bounds may have changed

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import distributed
 import psutil
 import pytest
 
@@ -99,14 +100,12 @@ class Elsewhere:
 def test_a_side_started_under_dask_has_the_speed_of_the_other(
     mnist: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distributed import Client
-
     live: list[Elsewhere] = []
     kept: list[Any] = []  # Dask cancels a task that no future refers to
     real_spawn, real_seconds = processes._spawn, machine.children_cpu_seconds
     with scheduler(tmp_path) as (address, start):
         start(HOSTS[0], "--nthreads", "4")
-        with Client(address, timeout=_LIMIT_SECONDS) as client:
+        with distributed.Client(address, timeout=_LIMIT_SECONDS) as client:
             client.wait_for_workers(1, timeout=_LIMIT_SECONDS)
 
             def spawn(

@@ -361,12 +361,15 @@ def test_several_machines_measure_the_blocks_to_the_next_look(run: Run) -> None:
     candidate = {"TF_STUB_RATIO": "1.031"}  # undecided at the first looks
     found = replace(run(candidate, budget_seconds=1e-3), complete=False)
     one = found.blocks[0]
-    plan = Plan(({LOOP: catalogue.WORKLOADS[LOOP]},), budget_seconds=100 * one.seconds)
+    plan = Plan(({LOOP: catalogue.WORKLOADS[LOOP]},))
 
-    def planned(numbers: list[int], at_once: int, **budget: float) -> list[tuple[int, int]]:
+    def planned(
+        numbers: list[int], at_once: int, budget_blocks: float = 100.0
+    ) -> list[tuple[int, int]]:
         blocks = tuple(replace(one, number=number) for number in numbers)
         state = replace(found, blocks=blocks)
-        tasks = next_blocks(replace(plan, **budget), state, [0], at_once)
+        planned = replace(plan, budget_seconds=budget_blocks * one.seconds)
+        tasks = next_blocks(planned, state, [0], at_once)
         return [(task.numbers[0], task.turn) for task in tasks]
 
     assert planned([], 3) == [(0, 0)]
@@ -374,8 +377,8 @@ def test_several_machines_measure_the_blocks_to_the_next_look(run: Run) -> None:
     assert planned([0], 2) == [(1, 1), (2, 2)]
     assert planned([0], 9) == [(1, 1), (2, 2), (3, 3)]
     assert planned([0, 2, 1], 9) == [(3, 3)]  # a cluster may end them in another order
-    assert planned([0], 9, budget_seconds=3.3 * one.seconds) == [(1, 1), (2, 2), (3, 3)]
-    assert planned([0], 9, budget_seconds=3.0 * one.seconds) == []
+    assert planned([0], 9, 3.3) == [(1, 1), (2, 2), (3, 3)]
+    assert planned([0], 9, 3.0) == []
 
 
 def test_first_step_is_measured_before_other_workloads_are_built(

@@ -146,7 +146,7 @@ def test_a_restarted_worker_takes_over_the_lost_task(
 
     def kill() -> None:
         wait_until(lambda: len(measuring(nanny)) == 2)
-        measuring(nanny)[0].parent().send_signal(signal.SIGKILL)
+        psutil.Process(measuring(nanny)[0].ppid()).send_signal(signal.SIGKILL)
 
     with Cluster(address) as cluster:
         cluster.machine_for(MACHINE)

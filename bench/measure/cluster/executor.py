@@ -39,10 +39,11 @@ class Cluster:
             import distributed
         except ImportError:
             raise InputError("--cluster needs distributed: pip install '.[cluster]'") from None
-        self._dask, self._name, self._wait = distributed, f"--cluster {address}", wait_seconds
+        self._dask: Any = distributed  # it has no types
+        self._name, self._wait = f"--cluster {address}", wait_seconds
         self._session, self._sent, self._number = uuid.uuid4().hex, dict[str, Any](), 0
         try:
-            self._client = distributed.Client(address, timeout=wait_seconds)
+            self._client = self._dask.Client(address, timeout=wait_seconds)
         except (OSError, ValueError) as error:
             told = f"no scheduler answers within {wait_seconds:g} s: {short_line(error)}"
             raise InputError(f"{self._name}: {told}") from None
