@@ -136,9 +136,8 @@ def train_reference(
         code = prepare_training_folder(folder, dataset)
         (found,) = begun(recipe, engine, [built.request], [built], dataset, code)
         if cluster is not None:
-            found = replace(
-                found, machine=cluster.machine_for(CORE, before.machine if before else None)
-            )
+            earlier = None if before is None else before.machine
+            found = replace(found, machine=cluster.machine_for(CORE, earlier))
         if before is not None:
             _check_same(before, found)
             found = replace(before, recipe=recipe)  # its name or bounds may have changed

@@ -324,8 +324,8 @@ def measure(
             code = prepare_folder(folder, images)
         begun = _asked(empty_results(terms, built, code), wanted)
         if cluster is not None:
-            wanted_machine = None if before is None else before.machine
-            begun = replace(begun, machine=cluster.machine_for(MACHINE, wanted_machine))
+            earlier = None if before is None else before.machine
+            begun = replace(begun, machine=cluster.machine_for(MACHINE, earlier))
         if before is not None:
             begun = _resumed(before, begun)
         begun = replace(begun, complete=not isinstance(built[0], Built))

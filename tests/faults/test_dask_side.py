@@ -102,10 +102,11 @@ def test_a_side_started_under_dask_has_the_speed_of_the_other(
 ) -> None:
     live: list[Elsewhere] = []
     kept: list[Any] = []  # Dask cancels a task that no future refers to
+    connect: Any = distributed.Client  # it has no types
     real_spawn, real_seconds = processes._spawn, machine.children_cpu_seconds
     with scheduler(tmp_path) as (address, start):
         start(HOSTS[0], "--nthreads", "4")
-        with distributed.Client(address, timeout=_LIMIT_SECONDS) as client:
+        with connect(address, timeout=_LIMIT_SECONDS) as client:
             client.wait_for_workers(1, timeout=_LIMIT_SECONDS)
 
             def spawn(
