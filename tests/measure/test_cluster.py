@@ -237,6 +237,28 @@ def test_a_scheduler_that_does_not_answer_is_an_error() -> None:
         Cluster("127.0.0.1:1", wait_seconds=0.3)
 
 
+def test_a_lost_scheduler_is_an_error(
+    own_dask: tuple[str, StartWorker], bench: Bench, tmp_path: Path
+) -> None:
+    address, start = own_dask
+    worker = start(HOSTS[0], *ON_MACHINE, "--no-nanny")
+    sides = {BASE: built_stub(tmp_path, SLOW), 0: built_stub(tmp_path, SLOW)}
+    file = str(tmp_path / "scheduler.json")
+    (own,) = (child for child in psutil.Process().children() if file in child.cmdline())
+
+    def kill() -> None:
+        wait_until(lambda: len(measuring(worker)) == 2)
+        own.send_signal(signal.SIGKILL)
+
+    with Cluster(address, wait_seconds=5) as cluster:
+        cluster.machine_for(MACHINE)
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(InputError, match=r"^--cluster .*(has lost the tasks|is lost)"):
+            [*cluster.measure_blocks(blocks(1), bench, sides)]
+        killer.join()
+
+
 def test_a_worker_outside_of_a_checkout_is_an_error(own_dask: tuple[str, StartWorker]) -> None:
     address, start = own_dask
     start(HOSTS[0], *ON_MACHINE, "--no-nanny", PYTHONPATH="")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import uuid
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -40,6 +41,7 @@ class Cluster:
         except ImportError:
             raise InputError("--cluster needs distributed: pip install '.[cluster]'") from None
         self._dask: Any = distributed  # it has no types
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # our errors say it
         self._name, self._wait = f"--cluster {address}", wait_seconds
         self._session, self._sent, self._number = uuid.uuid4().hex, dict[str, Any](), 0
         try:
