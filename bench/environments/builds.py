@@ -20,6 +20,7 @@ import shutil
 import sys
 import sysconfig
 import uuid
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
@@ -30,13 +31,11 @@ from packaging.utils import parse_wheel_filename
 
 from bench.environments import commands
 from bench.environments.commands import EnvironmentProblem, uv_text
-from bench.environments.dates import date_in_version, date_of_wheel
 from bench.environments.interpreters import import_tensorflow, packages_in
-from bench.environments.labels import is_tensorflow, tensorflow_version
+from bench.environments.labels import date_in_version, is_tensorflow, tensorflow_version
 from bench.environments.overlaps import check_overlaps
-from bench.environments.ownership import make_private
 from bench.environments.request import Request, absolute
-from bench.environments.scratch import scratch_folder
+from bench.environments.scratch import make_private, scratch_folder
 from lenet5.errors import InputError
 from lenet5.locks import locked
 from lenet5.run_directory import read_json, write_json
@@ -52,6 +51,7 @@ _AS_REQUESTED = (
 _WHEELS_ONLY = "--no-build"  # a source archive would run its code with the user's variables
 _COPIED = ("--link-mode", "copy")
 _NO_HASHES = ("--no-require-hashes", "--no-verify-hashes")
+_UNKNOWN_DATE = date(1980, 1, 1)  # of reproducible archives
 _NO_NETWORK = re.compile(r"Failed to (fetch|download)|network\s+was\s+disabled")
 
 
@@ -133,9 +133,19 @@ def _nightly(request: Request) -> dict[str, str]:
     for wheel in (Path(path) for path in request.requirements if path.endswith(".whl")):
         name, version, *_ = parse_wheel_filename(wheel.name)
         is_undated = version.is_devrelease and not date_in_version(str(version))
-        if is_tensorflow(name) and is_undated and (built := date_of_wheel(wheel)):
+        if is_tensorflow(name) and is_undated and (built := _date_of_wheel(wheel)):
             return {"tensorflow_built": built.isoformat()}
     return {}
+
+
+def _date_of_wheel(wheel: Path) -> date | None:
+    """Returns the date of a wheel's newest file; None if the wheel hides it."""
+    with zipfile.ZipFile(wheel) as archive:
+        newest = max((item.date_time for item in archive.infolist()), default=(1980, 1, 1))
+    with contextlib.suppress(ValueError):
+        found = date(*newest[:3])
+        return found if found > _UNKNOWN_DATE else None
+    return None
 
 
 def _from_cache(
