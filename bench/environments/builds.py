@@ -34,7 +34,7 @@ from bench.environments.commands import EnvironmentProblem, uv_text
 from bench.environments.interpreters import import_tensorflow, packages_in
 from bench.environments.labels import date_in_version, is_tensorflow, tensorflow_version
 from bench.environments.overlaps import check_overlaps
-from bench.environments.request import Request, absolute
+from bench.environments.request import Request, absolute, moment_of
 from bench.environments.scratch import make_private, scratch_folder
 from lenet5.errors import InputError
 from lenet5.locks import locked
@@ -157,7 +157,8 @@ def _from_cache(
     """
     wheels = {path: _sha256(Path(path)) for path in request.requirements if path.endswith(".whl")}
     asked = [wheels.get(requirement, requirement) for requirement in request.requirements]
-    remembered = cache / "requests" / f"{_digest([asked, request.overrides])}.json"
+    dates = [request.as_of] if request.as_of else []  # without one: the name in older caches
+    remembered = cache / "requests" / f"{_digest([asked, request.overrides, *dates])}.json"
     try:
         pins = _resolve(request, wheels, scratch)
     except ConnectionError as error:
@@ -218,6 +219,8 @@ def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict
         *("pip", "compile", wanted, "--python", sys.executable, "--no-header", "--no-annotate"),
         *(*_AS_REQUESTED, _WHEELS_ONLY),
         *(("--override", overrides) if request.overrides else ()),  # uv warns about an empty file
+        # A moment: uv would take a date in the zone of this machine.
+        *(("--exclude-newer", moment_of(request.as_of).isoformat()) if request.as_of else ()),
     )
     if done.returncode:
         reason = uv_text(done.stderr)
