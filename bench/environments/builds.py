@@ -130,12 +130,18 @@ def build(request: Request, cache: Path, *, say: Callable[[str], None]) -> Built
 
 def _nightly(request: Request) -> dict[str, str]:
     """Returns the date of a local wheel of TensorFlow whose development version has no date."""
-    for wheel in (Path(path) for path in request.requirements if path.endswith(".whl")):
+    for wheel in _wheels(request):
         name, version, *_ = parse_wheel_filename(wheel.name)
         is_undated = version.is_devrelease and not date_in_version(str(version))
         if is_tensorflow(name) and is_undated and (built := _date_of_wheel(wheel)):
             return {"tensorflow_built": built.isoformat()}
     return {}
+
+
+def _wheels(request: Request) -> list[Path]:
+    """Returns the local wheels of a request, each once."""
+    words = dict.fromkeys((*request.requirements, *request.overrides))
+    return [Path(word) for word in words if word.endswith(".whl")]
 
 
 def _date_of_wheel(wheel: Path) -> date | None:
@@ -155,10 +161,13 @@ def _from_cache(
 
     With `anew`, uv downloads the packages again: its own cache may be damaged.
     """
-    wheels = {path: _sha256(Path(path)) for path in request.requirements if path.endswith(".whl")}
-    asked = [wheels.get(requirement, requirement) for requirement in request.requirements]
+    wheels = {str(path): _sha256(path) for path in _wheels(request)}
+    asked, overrides = (
+        [wheels.get(word, word) for word in words]
+        for words in (request.requirements, request.overrides)
+    )
     dates = [request.as_of] if request.as_of else []  # without one: the name in older caches
-    remembered = cache / "requests" / f"{_digest([asked, request.overrides, *dates])}.json"
+    remembered = cache / "requests" / f"{_digest([asked, overrides, *dates])}.json"
     try:
         pins = _resolve(request, wheels, scratch)
     except ConnectionError as error:
@@ -202,18 +211,15 @@ def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict
         ConnectionError: there is no network.
         EnvironmentProblem: the requirements cannot be met.
     """
-    lines, local = [], {}
-    for requirement in request.requirements:
-        if requirement in wheels:
-            path = Path(requirement)
-            name, version, *_ = parse_wheel_filename(path.name)
-            local[str(name)] = f"{name}=={version} @ sha256:{wheels[requirement]}"
-            lines.append(f"{name} @ {path.as_uri()}")
-        else:
-            lines.append(requirement)
+    lines, local = {}, {}
+    for wheel in map(Path, wheels):
+        name, version, *_ = parse_wheel_filename(wheel.name)
+        local[str(name)] = f"{name}=={version} @ sha256:{wheels[str(wheel)]}"
+        lines[str(wheel)] = f"{name} @ {wheel.as_uri()}"
     wanted, overrides = scratch / "requirements.in", scratch / "overrides.txt"
-    wanted.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    overrides.write_text("\n".join(request.overrides) + "\n", encoding="utf-8")
+    for file, words in ((wanted, request.requirements), (overrides, request.overrides)):
+        text = "".join(f"{lines.get(word, word)}\n" for word in words)
+        file.write_text(text, encoding="utf-8")
     done = commands.uv(
         scratch,
         *("pip", "compile", wanted, "--python", sys.executable, "--no-header", "--no-annotate"),

@@ -45,7 +45,8 @@ class Request:
         requirements: PEP 508 requirements, and absolute paths of wheels.
         interpreter: existing interpreter, in place of requirements.
         settings: variables for its processes.
-        overrides: requirements that replace the dependencies of packages.
+        overrides: requirements, and absolute paths of wheels, that replace the dependencies of
+            packages.
         as_of: date or moment, as given, after which no release counts; empty without one.
     """
 
@@ -61,9 +62,9 @@ def parse_request(text: str) -> Request:
     """Parses a request: words separated by spaces, and quoted as in a shell if they have some.
 
     A word is a requirement, a wheel's path, `.` (this Python), `python:PATH`, a setting
-    `NAME=VALUE`, `override:REQUIREMENT`, `without:NAME` or `as-of:DATE`. `without:NAME` excludes a
-    distribution even if packages depend on it. `as-of:DATE` resolves the packages as on that day.
-    `.` includes this session's `PYTHONPATH` and user's site.
+    `NAME=VALUE`, `override:REQUIREMENT` (or a wheel's path), `without:NAME` or `as-of:DATE`.
+    `without:NAME` excludes a distribution even if packages depend on it. `as-of:DATE` resolves the
+    packages as on that day. `.` includes this session's `PYTHONPATH` and user's site.
 
     Raises:
         InputError: a word is none of these, two words conflict, or a text has an invisible
@@ -93,13 +94,11 @@ def parse_request(text: str) -> Request:
             moment_of(rest, text)
             dates.append(rest)
         elif kind == "override":
-            overrides.append(_requirement(text, rest))
+            overrides.append(_package(text, rest))
         elif kind == "without":
             overrides.append(_without(text, rest))
-        elif word.endswith(".whl") and "://" not in word:
-            requirements.append(_wheel(text, word))
         else:
-            requirements.append(_requirement(text, word))
+            requirements.append(_package(text, word))
     if len(dates) > 1:
         raise InputError(f"{text}: as-of: is given twice")
     _check_together(text, interpreters, requirements, [*overrides, *dates], settings)
@@ -194,6 +193,11 @@ def _setting(text: str, name: str, value: str) -> tuple[str, str]:
     if name == "KERAS_BACKEND" and value != "tensorflow":
         raise InputError(f"{text}: {name}={value}: only Keras on TensorFlow is measured")
     return name, value
+
+
+def _package(text: str, word: str) -> str:
+    is_wheel = word.endswith(".whl") and "://" not in word
+    return _wheel(text, word) if is_wheel else _requirement(text, word)
 
 
 def _requirement(text: str, word: str) -> str:
