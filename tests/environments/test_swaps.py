@@ -252,7 +252,7 @@ NAMES = ("tensorflow-cpu", "keras", "numpy", "one", "two", "three", "four")
 def environments(draw: st.DrawFn) -> dict[str, tuple[str, ...]]:
     """Closed environments: each requirement is there, in a version that it admits."""
     versions = {"tensorflow-cpu": "2.15", "keras": "2.15"}
-    versions.update({name: "1" for name in draw(st.sets(st.sampled_from(NAMES[2:])))})
+    versions.update(dict.fromkeys(draw(st.sets(st.sampled_from(NAMES[2:]))), "1"))
     versions.update(
         {name: draw(st.sampled_from([version, "3"])) for name, version in versions.items()}
     )
