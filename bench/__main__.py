@@ -18,6 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bench import accuracy, numerics, seeds, speed
+from bench.bisection import command as bisection
 from bench.environments import builds
 from bench.environments.builds import Built, default_cache
 from bench.environments.commands import EnvironmentProblem
@@ -166,6 +167,9 @@ def _parser() -> argparse.ArgumentParser:
         "--environment", action="append", metavar="REQ", help=f"repeatable; {_REQ}"
     )
     numerics.set_defaults(run=_numerics)
+    bisect = commands.add_parser("bisect", help="find the release and the package of a change")
+    bisection.add_options(bisect, _REQ)
+    bisect.set_defaults(run=_bisect)
     return parser
 
 
@@ -369,6 +373,10 @@ def _numerics(options: argparse.Namespace) -> int:
     print(table)
     _print_all(f"{o.word}: {o.finding}" for o in outcomes if o.is_failed_report)
     return exit_code(outcomes)
+
+
+def _bisect(options: argparse.Namespace) -> int:
+    return bisection.run(options, _mnist, default_cache(os.environ))
 
 
 def _mnist() -> data.Dataset:

@@ -1,0 +1,133 @@
+"""Command `python -m bench bisect`, with stub workers of known times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench import __main__ as command
+from bench.records import results
+from bench.records.stages import stage_of
+
+LOOP = "train_step[loop,b128]"
+
+pytestmark = pytest.mark.usefixtures("black_images", "short_blocks")
+
+
+def levels(stub: str, *ratios: float) -> list[str]:
+    """Returns options for environments with these times: good first, bad last."""
+    texts = [f"{stub} TF_STUB_RATIO={ratio} TF_LEVEL={n}" for n, ratio in enumerate(ratios)]
+    between = [word for text in texts[1:-1] for word in ("--level", text)]
+    return ["--good", texts[0], "--bad", texts[-1], *between]
+
+
+def bisect(out: Path, *arguments: str) -> int:
+    return command.main(["bisect", "--workload", LOOP, "--out", str(out), *arguments])
+
+
+def test_a_step_between_given_levels_is_found(
+    stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = bisect(tmp_path / "walk", *levels(stub, 1, 1, 1, 1.1, 1.1))
+    said = capsys.readouterr().out
+    assert status == 0
+    assert "Found: " in said
+    assert "1.100 (1.100-1.100), slower; 4 fresh blocks agree" in said
+    page = (tmp_path / "walk" / "report.html").read_text()
+    assert "fresh blocks agree" in page
+    assert (tmp_path / "walk" / "summary.md").exists()
+    assert (tmp_path / "walk" / "report-plain" / "index.html").exists()
+
+
+def test_two_steps_are_found(stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bisect(tmp_path / "walk", *levels(stub, 1, 1.06, 1.06, 1.0, 1.1)) == 0
+    (finding,) = {line for line in capsys.readouterr().out.splitlines() if "Found: " in line}
+    assert finding.count("slower") == 2
+    assert finding.count("faster") == 1
+
+
+def test_equal_ends_are_an_answer(
+    stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bisect(tmp_path / "walk", *levels(stub, 1, 1.0005, 1.001)) == 0
+    assert "no step of 1.010 or more" in capsys.readouterr().out
+
+
+def test_a_level_that_crashes_widens_the_answer(
+    stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two blocks show the crash; the step then lies across the missing level."""
+    options = levels(stub, 1, 1, 1.1, 1.1)
+    crashing = f"{options[5]} TF_STUB_FAULT=start_-_crash"
+    assert bisect(tmp_path / "walk", *options[:5], crashing, *options[6:]) == 0
+    said = capsys.readouterr().out
+    assert "4 fresh blocks agree" in said
+    assert "killed by SIGSEGV" in said
+
+
+def test_a_bad_end_that_crashes_is_not_there(
+    stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--good", stub, "--bad", f"{stub} TF_STUB_FAULT=start_-_crash"]
+    assert bisect(tmp_path / "walk", *options) == 7
+    assert capsys.readouterr().err.startswith("bench: error: bad, ")
+
+
+def test_the_same_command_continues_a_walk(
+    stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = levels(stub, 1, 1, 1.1, 1.1)
+    assert bisect(tmp_path / "walk", *options) == 0
+    path = tmp_path / "walk" / "stage-1.jsonl"
+    whole = results.read(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-6]) + lines[-6][:40])  # killed within a record
+    capsys.readouterr()
+    assert bisect(tmp_path / "walk", *options) == 0
+    after = results.read(path)
+    assert after.complete
+    assert after.blocks[: len(lines) // 2] == whole.blocks[: len(lines) // 2]
+    assert "4 fresh blocks agree" in capsys.readouterr().out
+
+
+def test_a_folder_of_another_walk_is_refused(
+    stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bisect(tmp_path / "walk", *levels(stub, 1, 1.1)) == 0
+    assert bisect(tmp_path / "walk", *levels(stub, 1, 1.2)) == 4
+    assert "holds a walk between other environments" in capsys.readouterr().err
+
+
+def test_the_ledger_is_a_comparison(stub: str, tmp_path: Path) -> None:
+    """`bench show` reads it; the stage stands in its options."""
+    assert bisect(tmp_path / "walk", *levels(stub, 1, 1, 1.1, 1.1)) == 0
+    path = tmp_path / "walk" / "stage-1.jsonl"
+    assert command.main(["show", str(path)]) == 0
+    assert len(stage_of(results.read(path).options).places) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--workload", "nothing"], "--workload is nothing, choose from"),
+        (["--budget", "1"], "--budget is 1, expected 10 to 86400 seconds"),
+        (["--threads", "0"], "--threads is 0, expected 1 to 256"),
+        (["--margin", "0.9"], "--margin is 0.9, expected a ratio"),
+        (["--bad", "{stub}"], "--good and --bad are the same request"),
+        (["--level", "tensorflow=="], "is not a requirement"),
+    ],
+)
+def test_wrong_options_are_refused_in_one_line(
+    options: list[str],
+    told: str,
+    stub: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = [word.format(stub=stub) for word in options]
+    assert bisect(tmp_path / "walk", "--good", stub, "--bad", f"{stub} TF_A=1", *given) == 4
+    said = capsys.readouterr()
+    assert told in said.err
+    assert said.err.count("\n") == 1
+    assert not (tmp_path / "walk").exists()
