@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench import speed
 from bench.bisection.flow import Measured, Say
+from bench.bisection.levels import built_or_problem
 from bench.engine import pursue
 from bench.environments.builds import Built, build
 from bench.environments.commands import EnvironmentProblem
@@ -201,7 +202,7 @@ def measure_stage(
         ) -> Generator[_Joined | MeasuredBlock, None, None]:
             for task in tasks:
                 if isinstance(task, _Wanted):
-                    yield _Joined(task, _build(task.request, cache, say))
+                    yield _Joined(task, built_or_problem(task.request, cache, say))
                 else:
                     yield from measure_blocks([task.task], bench, task.sides)
 
@@ -281,14 +282,6 @@ def _check_ends(found: Results, stage: Stage) -> None:
     for missing in missing_places(found):
         if missing.place == stage.bad:
             raise EnvironmentProblem(f"bad, {stage.places[stage.bad].name}: {missing.reason}")
-
-
-def _build(request: str, cache: Path, say: Say) -> Built | EnvironmentProblem:
-    try:
-        return build(parse_request(request), cache, say=say)
-    except EnvironmentProblem as problem:
-        say(str(problem))
-        return problem
 
 
 def _joined(now: _State, record: _Joined) -> _State:

@@ -28,7 +28,7 @@ def next_environments(now: Walk, *, is_in_budget: bool, seed: int) -> tuple[int,
         return ()
     search = now.search
     bad = search.axis.bad
-    if now.located_at is not None:
+    if now.searched is not None:
         return tuple(sorted({bad, *(place for pair in now.pairs for place in pair)} - {0}))
     between = _telling(search, now, np.random.RandomState(seed + len(now.blocks)))
     return tuple(sorted({bad, *between}))

@@ -178,7 +178,7 @@ def _follow(
     truth: Truth, bank: Bank, least_step: float, random: np.random.RandomState, seed: int
 ) -> tuple[Walk, int]:
     search = Search(ordered_axis(truth.levels), least_step, truth.missing)
-    now, sides = Walk(search, (), None), 0
+    now, sides = Walk(search), 0
     while places := next_environments(now, is_in_budget=len(now.blocks) < MOST_BLOCKS, seed=seed):
         ratios = _drawn(bank, 1 + len(places), random)[0]
         values = {p: float(truth.means[p] + r) for p, r in zip(places, ratios[1:], strict=True)}

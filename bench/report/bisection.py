@@ -172,7 +172,7 @@ def progress(view: StageView) -> str:
     )
     if walk.difference is Difference.NONE:
         told = "no step between the ends"
-    elif walk.located_at is not None:
+    elif walk.searched is not None:
         told = f"located, {walk.fresh} fresh blocks; {_likely(view)}"
     else:
         told = f"difference of the ends {walk.difference.value}; {_likely(view)}"

@@ -19,7 +19,7 @@ def follow(
     search: Search, means: Sequence[float], *, noise: float = 0.004, seed: int = 0, most: int = 60
 ) -> Walk:
     """Follows the plan on drawn blocks to its end."""
-    random, now = np.random.RandomState(seed), Walk(search, (), None)
+    random, now = np.random.RandomState(seed), Walk(search)
     while places := next_environments(now, is_in_budget=len(now.blocks) < most, seed=seed):
         side = random.standard_normal(len(means)) * noise
         now = now.extended({p: float(means[p] + side[p] - side[0]) for p in places})
@@ -39,7 +39,8 @@ def test_a_step_is_found_and_verified_by_fresh_blocks() -> None:
     assert found.fresh == 4
     (check,) = found.checks
     assert (check.before, check.after) == (4, 5)
-    assert found.located_at == len(found.blocks) - 4
+    assert found.searched is not None
+    assert len(found.searched.blocks) == len(found.blocks) - 4
 
 
 def test_every_block_holds_bad() -> None:
@@ -97,8 +98,8 @@ def test_noise_beyond_the_budget_gives_no_answer() -> None:
 def test_fresh_blocks_that_contradict_prevent_an_answer() -> None:
     search = Search(ordered_axis(4), LEAST)
     found = follow(search, stairs(4, {2: 1.03}))
-    assert found.located_at is not None
-    before = found.blocks[: found.located_at]
+    assert found.searched is not None
+    before = found.searched.blocks
     fresh: list[Values] = [{1: 0.0, 2: 0.0, 3: 0.03}] * 8
     contradicted = walk(search, [*before, *fresh])
     assert not contradicted.is_verified

@@ -279,7 +279,7 @@ def posterior(summary: Fit) -> Posterior:
     for steps in sorted(scores, key=lambda steps: (-scores[steps], steps)):
         kept = [
             (place, effect)
-            for place, effect in zip(steps, search.effects(steps), strict=True)
+            for place, effect in zip(steps, search.effects[steps].tolist(), strict=True)
             if abs(effect) >= summary.least_step
         ]
         large = tuple(place for place, _ in kept)
@@ -292,9 +292,14 @@ def posterior(summary: Fit) -> Posterior:
 
 
 class _Search:
-    """Log posterior of sets of steps, integrated over the noise and the slab."""
+    """Log posterior of sets of steps, integrated over the noise and the slab.
+
+    Attributes:
+        effects: means of the effects of each evaluated set, at its likeliest noise and slab.
+    """
 
     def __init__(self, summary: Fit) -> None:
+        self.effects: dict[Steps, np.ndarray] = {}
         self._groups = len(summary.merged)
         share = summary.axis.expected_steps / max(math.fsum(summary.axis.weights.values()), 1.0)
         share = min(share, 0.5)
@@ -354,10 +359,13 @@ class _Search:
         for size in sorted({len(steps) for steps in wanted}):
             alike = [steps for steps in wanted if len(steps) == size]
             places = np.array(alike, dtype=np.intp).reshape(len(alike), size)
-            scores = np.array([self._at_node(node, places)[0] for node in self._nodes])
-            prior = self._log_odds[places].sum(axis=1)
-            for steps, score in zip(alike, special.logsumexp(scores, axis=0) + prior, strict=True):
-                found[steps] = float(score)
+            at_nodes = [self._at_node(node, places) for node in self._nodes]
+            scores = np.array([score for score, _ in at_nodes])
+            totals = special.logsumexp(scores, axis=0) + self._log_odds[places].sum(axis=1)
+            likeliest = scores.argmax(axis=0)
+            for row, steps in enumerate(alike):
+                found[steps] = float(totals[row])
+                self.effects[steps] = at_nodes[likeliest[row]][1][row]
 
     @staticmethod
     def _at_node(
@@ -373,16 +381,6 @@ class _Search:
         effects = np.linalg.solve(own, pulls[:, :, None])[:, :, 0]
         log_determinants = np.linalg.slogdet(own)[1] + 2 * size * math.log(slab)
         return base + ((pulls * effects).sum(axis=1) - log_determinants) / 2, effects
-
-    def effects(self, steps: Steps) -> tuple[float, ...]:
-        """Means of the effects of a set of steps, at its likeliest noise and slab."""
-        places = np.array([steps], dtype=np.intp).reshape(1, len(steps))
-        _, effects = max((self._at_node(node, places) for node in self._nodes), key=_first_score)
-        return tuple(map(float, effects[0]))
-
-
-def _first_score(found: tuple[np.ndarray, np.ndarray]) -> float:
-    return float(found[0][0])
 
 
 def _noises(summary: Fit) -> list[tuple[float, float]]:

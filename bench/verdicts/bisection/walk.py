@@ -84,12 +84,13 @@ class Walk:
     Attributes:
         search: terms.
         blocks: values of all blocks, in the order of measurement.
-        located_at: number of blocks after which the search ended; None before.
+        searched: the walk at the end of its search; None before. Fresh blocks must not choose
+            what they verify.
     """
 
     search: Search
-    blocks: tuple[Values, ...]
-    located_at: int | None
+    blocks: tuple[Values, ...] = ()
+    searched: Walk | None = None
 
     @cached_property
     def difference(self) -> Difference:
@@ -107,18 +108,9 @@ class Walk:
         return posterior(self.fit) if self.fit is not None else None
 
     @cached_property
-    def _search_end(self) -> Walk:
-        """The walk at the end of the search: fresh blocks must not choose what they verify."""
-        return self if self.located_at is None else Walk(self.search, self._searched, None)
-
-    @property
-    def _searched(self) -> tuple[Values, ...]:
-        return self.blocks[: self.located_at]
-
-    @cached_property
     def credible_sets(self) -> tuple[frozenset[int], ...]:
         """Sets of changes of which each holds a step, with the coverage for all at once."""
-        found = self._search_end.posterior
+        found = (self.searched or self).posterior
         if found is None:
             return ()
         merged = found.fit.merged
@@ -128,8 +120,8 @@ class Walk:
     @cached_property
     def culprits(self) -> tuple[frozenset[int], ...]:
         """The credible sets by the size of their steps, if the search has ended."""
-        found = self._search_end.posterior
-        if self.located_at is None or found is None:
+        found = None if self.searched is None else self.searched.posterior
+        if found is None:
             return ()
         best, merged = found.hypotheses[0], found.fit.merged
         sizes = {merged[p]: abs(e) for p, e in zip(best.steps, best.effects, strict=True)}
@@ -144,23 +136,24 @@ class Walk:
     @cached_property
     def checks(self) -> tuple[Check, ...]:
         """The largest steps in the blocks measured after the search."""
-        if self.located_at is None or self.fit is None:
+        before = None if self.searched is None else self.searched.fit
+        if before is None or self.fit is None:
             return ()
-        before = self._search_end.fit
-        fresh, alpha = self.blocks[self.located_at :], _VERIFY_ALPHA / max(len(self.pairs), 1)
+        fresh = self.blocks[len(self.blocks) - self.fresh :]
+        alpha = _VERIFY_ALPHA / max(len(self.pairs), 1)
         found = []
         for pair in self.pairs:
             step = _fresh_step(self.fit, fresh, pair, alpha)
-            if step is not None and before is not None:
+            if step is not None:
                 is_up = before.contrast(*pair).mean > 0
                 found.append(Check(*pair, step, step.low > 0 if is_up else step.high < 0))
         return tuple(found)
 
     def extended(self, block: Values) -> Walk:
         """Returns the walk after another block."""
-        longer = Walk(self.search, (*self.blocks, block), self.located_at)
-        if self.located_at is None and _is_located(longer):
-            longer = Walk(self.search, longer.blocks, len(longer.blocks))
+        longer = Walk(self.search, (*self.blocks, block), self.searched)
+        if self.searched is None and _is_located(longer):
+            return Walk(self.search, longer.blocks, longer)
         return longer
 
     @property
@@ -172,7 +165,7 @@ class Walk:
     @property
     def fresh(self) -> int:
         """Number of blocks measured after the search."""
-        return 0 if self.located_at is None else len(self.blocks) - self.located_at
+        return 0 if self.searched is None else len(self.blocks) - len(self.searched.blocks)
 
     @property
     def is_over(self) -> bool:
@@ -186,7 +179,7 @@ class Walk:
 
 def walk(search: Search, blocks: Sequence[Values]) -> Walk:
     """Follows a walk: the search ends at the first block after which all sets are final."""
-    found = Walk(search, (), None)
+    found = Walk(search)
     for block in blocks:
         found = found.extended(block)
     return found
