@@ -91,11 +91,16 @@ class StageView:
     @property
     def title(self) -> str:
         """Returns the stage's heading."""
-        good, bad = (self.stage.places[place].name for place in (0, self.stage.bad))
-        if self.stage.kind == PACKAGES:
-            return f"Packages that differ between {good} and {bad}"
-        what = f"{self.stage.package} " if self.stage.package else ""
-        return f"{what}{self.stage.kind}, {good} to {bad}"
+        return stage_title(self.stage)
+
+
+def stage_title(stage: Stage) -> str:
+    """Returns `keras versions, 3.5.0 to 3.9.0`."""
+    good, bad = (stage.places[place].name for place in (0, stage.bad))
+    if stage.kind == PACKAGES:
+        return f"Packages that differ between {good} and {bad}"
+    what = f"{stage.package} " if stage.package else ""
+    return f"{what}{stage.kind}, {good} to {bad}"
 
 
 def stage_status(view: StageView) -> Exit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,38 @@ def test_wrong_options_are_refused_in_one_line(
     assert told in said.err
     assert said.err.count("\n") == 1
     assert not (tmp_path / "walk").exists()
+
+
+def test_a_loss_of_accuracy_is_found_over_common_seeds(
+    stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [f"{stub} TF_STUB_LOSS={loss} TF_LEVEL={n}" for n, loss in enumerate((0, 0, 40, 40))]
+    between = [word for text in texts[1:-1] for word in ("--level", text)]
+    ends = ["--good", texts[0], "--bad", texts[-1]]
+    out = str(tmp_path / "walk")
+    terms = ["--accuracy", "--accuracy-margin", "0.2", "--out", out]
+    assert command.main(["bisect", *terms, *ends, *between]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"\+40\.00 images \(\+39\.\d+ images to \+40\.\d+ images\), worse", said)
+    assert "4 fresh blocks agree" in said
+    assert command.main(["bisect", *terms, *ends, *between]) == 0  # complete: read again
+    assert "4 fresh blocks agree" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], "give one of --workload, --accuracy and --numerics"),
+        (["--workload", LOOP, "--numerics"], "give one of --workload, --accuracy and --numerics"),
+        (["--numerics", "--budget", "20"], "--budget needs --workload"),
+        (["--accuracy", "--margin", "1.1"], "--margin needs --workload"),
+        (["--workload", LOOP, "--seeds", "10"], "--seeds needs --accuracy"),
+        (["--accuracy", "--seeds", "3"], "--seeds is 3, expected 4 to 1000"),
+        (["--accuracy", "--recipe", "none"], "none"),
+    ],
+)
+def test_options_of_another_kind_are_refused(
+    options: list[str], told: str, stub: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["bisect", "--good", stub, "--bad", f"{stub} TF_A=1", *options]) == 4
+    assert told in capsys.readouterr().err
