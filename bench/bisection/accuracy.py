@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench import seeds
 from bench.bisection.flow import Measured, Say
-from bench.bisection.levels import built_or_problem
+from bench.bisection.levels import built_or_problem, step_of
 from bench.engine import pursue
 from bench.environments.builds import Built, build
 from bench.environments.commands import EnvironmentProblem
@@ -127,7 +127,9 @@ class AccuracyStages:
                 store(state.sets, complete=True)
         walk = accuracy_walk(stage, state.sets, comparison)
         section = section_of(self._view(stage, state.sets, walk, path.name))
-        return Measured(section, state.built, walk.pairs[0] if walk.is_verified else None)
+        requests = {stage.place_of(item.side.request): item.side.request for item in state.sets}
+        places = walk.pairs[0] if walk.is_verified else ()
+        return Measured(section, step_of(stage, places, requests.__getitem__))
 
     def _view(self, stage: Stage, sets: Sequence[Trainings], walk: Walk, ledger: str) -> StageView:
         quantity = Quantity(

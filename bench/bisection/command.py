@@ -54,7 +54,7 @@ def run(options: argparse.Namespace, mnist: Callable[[], Dataset], cache: Path) 
     """
     ends, measuring = _ends(options), _measuring(options)
     folder = options.out or results.default_results(Path("reports"), "bisect").with_suffix("")
-    sections = follow(ends, measuring(mnist(), cache), folder, say)
+    sections = follow(ends, measuring(mnist(), cache), folder, cache, say)
     print(printable(bisection_text(sections)))
     print(folder / "report.html")
     return int(sections[0].status)

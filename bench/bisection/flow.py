@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from bench.bisection.stages import first_stage, nightly_stage, package_stage
 from bench.environments.axes import Level
-from bench.environments.builds import Built
+from bench.environments.builds import build
 from bench.environments.request import parse_request
 from bench.records.stages import PACKAGES, VERSIONS, Stage
 from bench.report.bisection import Section, bisection_html, bisection_text
@@ -45,13 +45,11 @@ class Measured:
 
     Attributes:
         section: the stage as it is shown.
-        built: environments by place.
-        step: places before and after its largest step; None if none is verified.
+        step: levels before and after its largest step; None if none is verified.
     """
 
     section: Section
-    built: Mapping[int, Built]
-    step: tuple[int, int] | None
+    step: tuple[Level, Level] | None
 
 
 class Measuring(Protocol):
@@ -70,7 +68,7 @@ class Measuring(Protocol):
         """
 
 
-def follow(ends: Ends, measuring: Measuring, folder: Path, say: Say) -> list[Section]:
+def follow(ends: Ends, measuring: Measuring, folder: Path, cache: Path, say: Say) -> list[Section]:
     """Measures all stages, and writes the page after every block.
 
     Returns:
@@ -99,7 +97,7 @@ def follow(ends: Ends, measuring: Measuring, folder: Path, say: Say) -> list[Sec
         say(found.section.finding)
         write_page(folder, done)
         path = folder / f"stage-{len(done) + 1}.jsonl"
-        stage = measuring.stored(path) or _following(ends, stage, found)
+        stage = measuring.stored(path) or _following(ends, stage, found, cache, say)
     return done
 
 
@@ -113,17 +111,16 @@ def _first(ends: Ends, stored: Stage | None, folder: Path) -> Stage:
     return stored
 
 
-def _following(ends: Ends, stage: Stage, found: Measured) -> Stage | None:
+def _following(ends: Ends, stage: Stage, found: Measured, cache: Path, say: Say) -> Stage | None:
     """Returns the stage within the largest step; None at the end of the walk."""
     if found.step is None or stage.kind == PACKAGES:
         return None
-    before, after = (stage.places[place] for place in found.step)
-    if ends.has_nightlies and stage.kind == VERSIONS:
-        good, bad = (Level(e.name, parse_request(e.requests[0])) for e in (before, after))
-        if (nightly := nightly_stage(good, bad, stage.package)) is not None:
-            return nightly
-    good_built, bad_built = (found.built[place] for place in found.step)
-    return package_stage(good_built, bad_built, (before.name, after.name))
+    before, after = found.step
+    wants_nightlies = ends.has_nightlies and stage.kind == VERSIONS
+    if wants_nightlies and (nightly := nightly_stage(before, after, stage.package)) is not None:
+        return nightly
+    good, bad = (build(level.request, cache, say=say) for level in found.step)
+    return package_stage(good, bad, (before.name, after.name))
 
 
 def write_page(folder: Path, sections: Sequence[Section]) -> None:

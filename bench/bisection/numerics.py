@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.bisection.flow import Measured, Say
-from bench.bisection.levels import built_or_problem
+from bench.bisection.levels import built_or_problem, step_of
 from bench.environments.builds import Built
 from bench.environments.commands import EnvironmentProblem
 from bench.environments.request import parse_request
@@ -30,7 +30,7 @@ from bench.records.sides import named_sides
 from bench.records.stages import Stage
 from bench.report.bisection import Section
 from bench.report.numerics_steps import numerics_section
-from bench.verdicts.bisection.numerics import next_place, steps_of
+from bench.verdicts.bisection.numerics import by_place, next_place, steps_of
 from bench.verdicts.numerics import deviations, solve
 from lenet5.data import Subset
 from lenet5.errors import InputError
@@ -69,39 +69,31 @@ class NumericsStages:
             if replace(found, computed=(), started=started) != begun:
                 raise InputError("--out holds a walk of another kind: choose another folder")
         truth = solve(make_problem(self.training))
-        built: dict[int, Built] = {}
         with levels.keeping(path, self.cache, begun) as keep:
             while (wanted := next_place(found)) is not None:
                 place, request = wanted
-                one, made = self._compute(request, truth)
-                if made is not None:
-                    built[place] = made
+                one = self._compute(request, truth)
                 keep(one)
                 found = replace(found, computed=(*found.computed, one))
                 _check_ends(found)
                 told = one.problem or f"{stage.places[place].name}: computed"
                 show(numerics_section(found, path.name), told)
-        pair = next(((before, after) for before, after in steps_of(found)), None)
-        for place in pair or ():
-            if place not in built:  # of an earlier session
-                request = next(c.request for c in found.computed if _is_at(stage, c, place))
-                again = built_or_problem(request, self.cache, self.say)
-                if not isinstance(again, Built):
-                    raise again
-                built[place] = again
-        return Measured(numerics_section(found, path.name), built, pair)
+        requests = {place: one.request for place, one in by_place(found).items()}
+        places = next(iter(steps_of(found)), ())
+        section = numerics_section(found, path.name)
+        return Measured(section, step_of(stage, places, requests.__getitem__))
 
-    def _compute(self, request: str, truth: Quantities) -> tuple[Computed, Built | None]:
+    def _compute(self, request: str, truth: Quantities) -> Computed:
         asked = parse_request(request)
         made = built_or_problem(request, self.cache, self.say)
         (side,) = named_sides([asked], [made])
         if not isinstance(made, Built):
-            return Computed(request, side, {}, {}, " ".join(str(made).split())), None
+            return Computed(request, side, {}, {}, " ".join(str(made).split()))
         (answer,) = compute_in([interpreter_of(made)], self.training)
         if isinstance(answer, WorkerError):
-            return Computed(request, side, {}, {}, answer.reason), made
+            return Computed(request, side, {}, {}, answer.reason)
         quantities = by_name(answer)
-        return Computed(request, side, _bits(quantities), deviations(quantities, truth)), made
+        return Computed(request, side, _bits(quantities), deviations(quantities, truth))
 
 
 def _bits(quantities: Quantities) -> Mapping[str, str]:
@@ -110,10 +102,6 @@ def _bits(quantities: Quantities) -> Mapping[str, str]:
         for name in QUANTITIES
         if name in quantities
     }
-
-
-def _is_at(stage: Stage, computed: Computed, place: int) -> bool:
-    return not computed.problem and stage.place_of(computed.request) == place
 
 
 def _check_ends(found: Levels) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench import speed
 from bench.bisection.flow import Measured, Say
-from bench.bisection.levels import built_or_problem
+from bench.bisection.levels import built_or_problem, step_of
 from bench.engine import pursue
 from bench.environments.builds import Built, build
 from bench.environments.commands import EnvironmentProblem
@@ -92,6 +92,11 @@ class _State:
         """Place of each candidate."""
         return places_of(self.results)
 
+    def request(self, place: int) -> str:
+        """Returns the request in use at a place."""
+        at = self.candidate(place)
+        return (self.results.baseline if at is None else self.results.candidates[at]).request
+
     def candidate(self, place: int) -> int | None:
         """Returns the usable candidate of a place; None without one."""
         mine = [at for at, other in enumerate(self.places) if other == place]
@@ -156,7 +161,8 @@ class SpeedStages:
         state = measure_stage(stage, terms, path, images, cache, on_block=on_block, say=self.say)
         walk = speed_walk(state.results)
         section = section_of(view_of(state.results, walk, path.name))
-        return Measured(section, state.built, walk.pairs[0] if walk.is_verified else None)
+        places = walk.pairs[0] if walk.is_verified else ()
+        return Measured(section, step_of(stage, places, state.request))
 
 
 def measure_stage(
