@@ -257,13 +257,15 @@ def _own(side: _Side, shared: Sequence[str], changed: Sequence[str]) -> list[str
 
 
 def _reached(side: _Side, starts: Iterable[str], shared: Sequence[str]) -> set[str]:
-    """Returns the distributions of this side only that some distributions require, transitively."""
-    found: set[str] = set()
-    waiting = list(starts)
+    """Returns the distributions of this side only that others require, transitively."""
+    known, found = set(starts), set[str]()
+    waiting = list(known)
     while waiting:
         for requirement in side.needs[waiting.pop()]:
             name = _name(requirement)
-            if name in side.entries and _package(name) not in shared and name not in found:
+            is_own = name in side.entries and _package(name) not in shared
+            if is_own and name not in known:
+                known.add(name)
                 found.add(name)
                 waiting.append(name)
     return found

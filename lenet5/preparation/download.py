@@ -53,12 +53,12 @@ def download(
     )
     content, end = bytearray(), time.monotonic() + most_seconds
     shown = _without_password(url)
-    wanted = {"headers": dict(headers or {}), "timeout": (_CONNECT_SECONDS, _READ_SECONDS)}
+    timeout = (_CONNECT_SECONDS, _READ_SECONDS)
     try:
         with requests.Session() as session:
             for scheme in ("http://", "https://"):
                 session.mount(scheme, HTTPAdapter(max_retries=retries))
-            with session.get(url, stream=True, **wanted) as answer:
+            with session.get(url, headers=headers, stream=True, timeout=timeout) as answer:
                 answer.raise_for_status()
                 for chunk in answer.iter_content(_CHUNK):
                     content += chunk

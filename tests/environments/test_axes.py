@@ -311,18 +311,18 @@ def test_nightly_builds_of_the_same_kind_are_preferred() -> None:
     ],
 )
 def test_nightly_builds_of_tensorflow_keep_the_keras_of_the_request(words: str, more: str) -> None:
-    ends = (f"tensorflow=={version} {words}" for version in ("2.21.0", "2.22.0rc0"))
-    assert texts(nightlies(*ends, "tensorflow"))[1] == (
+    good, bad = (f"tensorflow=={version} {words}" for version in ("2.21.0", "2.22.0rc0"))
+    assert texts(nightlies(good, bad, "tensorflow"))[1] == (
         f"tf-nightly==2.22.0.dev20260301 without:tensorflow {more}"
     )
 
 
 def test_nightly_builds_of_keras_come_one_a_day_without_keras() -> None:
-    ends = (
+    good, bad = (
         f"tensorflow-cpu==2.21.0 without:keras-nightly keras=={version}"
         for version in ("3.13.2", "3.14.0")
     )
-    axis = nightlies(*ends, "keras")
+    axis = nightlies(good, bad, "keras")
     assert names(axis) == ["good", "2026-01-15", "2026-04-02", "bad"]
     assert texts(axis)[1] == (
         "tensorflow-cpu==2.21.0 keras-nightly==3.14.0.dev2026011508 without:keras"
@@ -360,7 +360,7 @@ def test_levels_are_in_order_unique_and_given_again_by_their_text(
         ends = [f"tensorflow-cpu as-of:{TENSORFLOW[version]}" for version in (one, other)]
     else:
         ends = [f"tensorflow-cpu=={version}" for version in (one, other)]
-    axis = between(*ends)
+    axis = between(ends[0], ends[1])
     if axis is None:
         assert ends[0] == ends[1]
         return
