@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from bench import accuracy, numerics, seeds, speed
 from bench.bisection import command as bisection
+from bench.bisection import error_rates as walk_rates
 from bench.environments import builds
 from bench.environments.builds import Built, default_cache
 from bench.environments.commands import EnvironmentProblem
@@ -170,6 +171,11 @@ def _parser() -> argparse.ArgumentParser:
     bisect = commands.add_parser("bisect", help="find the release and the package of a change")
     bisection.add_options(bisect, _REQ)
     bisect.set_defaults(run=_bisect)
+    rates = commands.add_parser(
+        "bisect-error-rates", help="bisect drawn blocks of known truth, count right answers"
+    )
+    walk_rates.add_options(rates)
+    rates.set_defaults(run=walk_rates.run)
     return parser
 
 

@@ -23,7 +23,7 @@ from bench.records.ledger import plain
 from bench.records.sides import difference, labelled
 from bench.records.stages import OPTION, Stage, stage_of
 from bench.records.trainings import Comparison, SeedTask, Trainings
-from bench.report.bisection import Quantity, Section, StageView, progress, section_of
+from bench.report.bisection.page import Quantity, Section, StageView, progress, section_of
 from bench.report.versions import facts
 from bench.verdicts.bisection.accuracy import accuracy_walk, missing_levels, problem_of
 from bench.verdicts.bisection.walk import Walk, ways

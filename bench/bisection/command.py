@@ -18,7 +18,7 @@ from bench.plans.seeds import default_margin
 from bench.plans.speed import DEFAULT_MARGIN
 from bench.records import results
 from bench.records.catalogue import WORKLOADS, check_margin
-from bench.report.bisection import bisection_text
+from bench.report.bisection.page import bisection_text
 from bench.speed import say
 from lenet5.data import Dataset
 from lenet5.errors import InputError

@@ -12,7 +12,7 @@ from bench.environments.axes import Level
 from bench.environments.builds import build
 from bench.environments.request import parse_request
 from bench.records.stages import PACKAGES, VERSIONS, Stage
-from bench.report.bisection import Section, bisection_html, bisection_text
+from bench.report.bisection.page import Section, bisection_html, bisection_text
 from bench.report.pages import markdown, page_html, plain_note, write_plain
 from lenet5.errors import InputError
 from lenet5.run_directory import writing, written_whole

@@ -28,8 +28,8 @@ from bench.records.levels import Computed, Levels
 from bench.records.numerics import QUANTITIES, Quantities, by_name, make_problem
 from bench.records.sides import named_sides
 from bench.records.stages import Stage
-from bench.report.bisection import Section
-from bench.report.numerics_steps import numerics_section
+from bench.report.bisection.numerics import numerics_section
+from bench.report.bisection.page import Section
 from bench.verdicts.bisection.numerics import by_place, next_place, steps_of
 from bench.verdicts.numerics import deviations, solve
 from lenet5.data import Subset

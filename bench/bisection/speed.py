@@ -26,7 +26,7 @@ from bench.records.catalogue import Spec
 from bench.records.ledger import plain
 from bench.records.sides import difference, labelled, named_sides
 from bench.records.stages import OPTION, Stage, stage_of
-from bench.report.bisection import Quantity, Section, StageView, progress, section_of
+from bench.report.bisection.page import Quantity, Section, StageView, progress, section_of
 from bench.report.versions import facts
 from bench.verdicts.bisection.stages import (
     closure,

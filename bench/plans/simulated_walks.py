@@ -7,7 +7,7 @@ random order. Planted steps are added to the logarithms.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -253,18 +253,3 @@ def noise_of(bank: Bank) -> tuple[float, float]:
 def least_step_of(margin: float) -> float:
     """Smallest difference that a bisection calls a step: a third of the margin, as a logarithm."""
     return math.log(margin) / 3
-
-
-def table(rows: Mapping[str, Sequence[Counts]]) -> list[tuple[str, ...]]:
-    """Returns a row of words for each kind: walk, then binary searches."""
-    return [
-        (
-            name,
-            f"{own.right}/{own.walks}",
-            f"{own.covered}/{own.answered}",
-            f"{own.blocks:.1f}",
-            f"{own.sides:.0f}",
-            *(f"{other.right}/{other.walks}" for other in others),
-        )
-        for name, (own, *others) in rows.items()
-    ]

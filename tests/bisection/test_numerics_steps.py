@@ -10,7 +10,7 @@ from bench.records.levels import Computed, Levels
 from bench.records.numerics import QUANTITIES
 from bench.records.sides import Side
 from bench.records.stages import PACKAGES, Place, Stage, ordered_stage
-from bench.report.numerics_steps import numerics_section
+from bench.report.bisection.numerics import numerics_section
 from bench.verdicts.bisection.numerics import next_place, steps_of
 from bench.verdicts.outcomes import Exit
 

@@ -167,3 +167,26 @@ def test_options_of_another_kind_are_refused(
 ) -> None:
     assert command.main(["bisect", "--good", stub, "--bad", f"{stub} TF_A=1", *options]) == 4
     assert told in capsys.readouterr().err
+
+
+def test_error_rates_of_walks_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["bisect-error-rates", "--walks", "2", "--levels", "6"]) == 0
+    said = capsys.readouterr().out
+    assert "24 blocks of 6 sides" in said
+    assert re.search(r"one step of 6 % +2 of 2 +2 +2 ", said)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--levels", "2"], "--levels is 2, expected 6 to 1000"),
+        (["--walks", "0"], "--walks is 0"),
+        (["--workload", "import"], "has no import"),
+        (["nothing.jsonl"], "nothing.jsonl: cannot be read"),
+    ],
+)
+def test_wrong_options_of_error_rates_are_refused(
+    options: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["bisect-error-rates", *options]) == 4
+    assert told in capsys.readouterr().err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.records.levels import Levels
 from bench.records.numerics import QUANTITIES
-from bench.report.bisection import Section, order, stage_title
+from bench.report.bisection.page import Section, order, stage_title
 from bench.report.tables import Table
 from bench.report.versions import facts, lock_differences
 from bench.verdicts.bisection.numerics import by_place, missing, steps_of

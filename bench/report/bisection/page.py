@@ -329,7 +329,7 @@ def _packages(view: StageView) -> Table | None:
 
 
 def _profile_picture(view: StageView) -> Picture:
-    from bench.report.bisection_plots import Bar, profile_figure
+    from bench.report.bisection.plots import Bar, profile_figure
     from bench.report.charts import png_of
 
     quantity = view.quantity
