@@ -12,7 +12,7 @@ from bench.environments.axes import Level
 from bench.environments.builds import build
 from bench.environments.request import parse_request
 from bench.records.stages import PACKAGES, VERSIONS, Stage
-from bench.report.bisection.page import Section, bisection_html, bisection_text
+from bench.report.bisection.page import Section, bisection_html, bisection_text, headline
 from bench.report.pages import markdown, page_html, plain_note, write_plain
 from lenet5.errors import InputError
 from lenet5.run_directory import writing, written_whole
@@ -129,7 +129,7 @@ def write_page(folder: Path, sections: Sequence[Section]) -> None:
     Raises:
         InputError: a file cannot be written.
     """
-    title = sections[0].finding
+    title = headline(sections)
     head = bisection_html(title, sections)
     path = folder / "report.html"
     texts = {

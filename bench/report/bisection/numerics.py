@@ -44,6 +44,7 @@ def numerics_section(found: Levels, ledger: str) -> Section:
     return Section(
         stage_title(stage),
         _finding(found),
+        " and ".join(f"{stage.places[b].name} to {stage.places[a].name}" for b, a in steps),
         None,
         tables,
         packages,

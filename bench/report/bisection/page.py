@@ -17,6 +17,13 @@ from bench.verdicts.bisection.walk import COVERAGE, Difference, Walk, ways
 from bench.verdicts.outcomes import Exit
 
 _CONFIDENCE = 0.95
+_KINDS = {
+    "versions": "Releases",
+    "dates": "Days with releases",
+    "nightlies": "Nightly builds",
+    "given": "Given levels",
+    "ends": "Good and bad",
+}
 
 
 @dataclass(frozen=True)
@@ -95,12 +102,12 @@ class StageView:
 
 
 def stage_title(stage: Stage) -> str:
-    """Returns `keras versions, 3.5.0 to 3.9.0`."""
+    """Returns `Releases of keras, 3.5.0 to 3.9.0`."""
     good, bad = (stage.places[place].name for place in (0, stage.bad))
     if stage.kind == PACKAGES:
         return f"Packages that differ between {good} and {bad}"
-    what = f"{stage.package} " if stage.package else ""
-    return f"{what}{stage.kind}, {good} to {bad}"
+    what = _KINDS.get(stage.kind, stage.kind)
+    return f"{what}{f' of {stage.package}' * bool(stage.package)}, {good} to {bad}"
 
 
 def stage_status(view: StageView) -> Exit:
@@ -187,21 +194,57 @@ def progress(view: StageView) -> str:
 def levels_table(view: StageView) -> Table:
     """Returns a row for each place: value against good, interval, blocks, reason if missing."""
     quantity = view.quantity
-    reasons = {found.place: found.reason for found in view.missing}
     rows = []
+    for row in rows_of(view):
+        level = row.level
+        if level is None:
+            rows.append((row.name, "", "", "", row.note))
+            continue
+        own = (quantity.shown(level.mean), quantity.interval(level) * bool(row.place))
+        rows.append((row.name, *own, str(level.blocks), row.note))
+    value = "ratio to good" if quantity.is_ratio else "minus good"
+    return Table(("level", value, "95 % interval", "blocks", "note"), rows, left=1)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A place of a table and chart, or neighbouring levels that were not measured.
+
+    Attributes:
+        place: the place; the first of several.
+        name: its name; the first and the last of several.
+        level: mean against good; None if not measured.
+        note: reason if not measured, or the closure check.
+    """
+
+    place: int
+    name: str
+    level: Level | None
+    note: str
+
+
+def rows_of(view: StageView) -> list[Row]:
+    """Returns the rows of a stage; unmeasured neighbours of an ordered axis are one row."""
+    reasons = {found.place: found.reason for found in view.missing}
+    rows: list[Row] = []
+    open_places: list[int] = []
     for place in order(view.stage):
         level = level_of(view, place)
         name = view.stage.places[place].name
-        if level is None:
-            note = reasons.get(place, "not measured")
-            rows.append((name, "", "", "", note))
+        if level is None and place not in reasons and view.stage.is_ordered:
+            open_places.append(place)
+            if len(open_places) > 1:
+                first = view.stage.places[open_places[0]].name
+                count = f"{len(open_places)} levels, not measured"
+                rows[-1] = Row(open_places[0], f"{first} to {name}", None, count)
+                continue
         else:
-            own = (quantity.shown(level.mean), quantity.interval(level), str(level.blocks))
-            closed = view.closures.get(place)
-            note = "" if closed is None else _closed(closed, quantity)
-            rows.append((name, *own, reasons.get(place, note)))
-    value = "ratio to good" if quantity.is_ratio else "minus good"
-    return Table(("level", value, "95 % interval", "blocks", "note"), rows, left=1)
+            open_places = []
+        closed = view.closures.get(place)
+        note = "" if closed is None else _closed(closed, view.quantity)
+        told = reasons.get(place, note if level is not None else "not measured")
+        rows.append(Row(place, name, level, told))
+    return rows
 
 
 def _closed(level: Level, quantity: Quantity) -> str:
@@ -264,6 +307,7 @@ class Section:
     Attributes:
         title: heading.
         finding: result in one sentence.
+        steps: names of the found steps; empty without any.
         picture: chart of all levels; None without one.
         tables: tables with their headings; the first one has none.
         packages: packages that differ across the largest step; None if not known.
@@ -275,6 +319,7 @@ class Section:
 
     title: str
     finding: str
+    steps: str
     picture: Picture | None
     tables: Sequence[tuple[str, Table]]
     packages: Table | None
@@ -290,6 +335,7 @@ def section_of(view: StageView) -> Section:
     return Section(
         view.title,
         finding(view),
+        " and ".join(view.stage.named(group) for group in view.walk.culprits),
         _profile_picture(view),
         [
             ("", levels_table(view)),
@@ -302,6 +348,12 @@ def section_of(view: StageView) -> Section:
         view.facts,
         stage_status(view),
     )
+
+
+def headline(sections: Sequence[Section]) -> str:
+    """Returns the first stage's finding, and the steps of later stages within its largest."""
+    within = [section.steps for section in sections[1:] if section.steps]
+    return "; within it: ".join([sections[0].finding, *within])
 
 
 def bisection_text(sections: Sequence[Section]) -> str:
@@ -333,27 +385,23 @@ def _profile_picture(view: StageView) -> Picture:
     from bench.report.charts import png_of
 
     quantity = view.quantity
-    reasons = {found.place: found.reason for found in view.missing}
     steps = {change for group in view.walk.culprits for change in group}
     bars = []
-    for place in order(view.stage):
-        level = level_of(view, place)
+    for row in rows_of(view):
         values = (math.nan, math.nan, math.nan)
-        if level is not None:
-            ends = (level.mean, level.low, level.high)
+        if row.level is not None:
+            ends = (row.level.mean, row.level.low, row.level.high)
             mean, low, high = (quantity.on_axis(x) if math.isfinite(x) else x for x in ends)
             values = (mean, low, high)
-        own = view.stage.places[place].held
+        own = view.stage.places[row.place].held
         # An ordered level's own change is its last; good with a package has that change alone.
         is_own = view.stage.is_ordered or len(own) == 1
         is_step = is_own and bool(own) and own[-1] in steps
-        note = reasons.get(place, "")
-        bars.append(Bar(view.stage.places[place].name, *values, note, is_step))
+        bars.append(Bar(row.name, *values, "" if row.level else row.note, is_step))
     what = "ratio to" if quantity.is_ratio else f"difference ({quantity.unit}) to"
     png = png_of(
         profile_figure,
         bars,
-        view.title,
         f"{quantity.name}: {what} {view.stage.places[0].name}",
         is_difference=not quantity.is_ratio,
         is_ordered=view.stage.is_ordered,

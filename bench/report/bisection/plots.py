@@ -35,7 +35,7 @@ class Bar:
 
 
 def profile_figure(
-    bars: Sequence[Bar], title: str, label: str, *, is_difference: bool, is_ordered: bool
+    bars: Sequence[Bar], label: str, *, is_difference: bool, is_ordered: bool
 ) -> Figure:
     """Draws every level with its interval; steps are marked, levels without values are named."""
     figure = charts.new_figure(1.3 + 0.32 * len(bars))
@@ -95,5 +95,4 @@ def profile_figure(
     axes.set_yticks(range(len(bars)), [charts.short(bar.name) for bar in bars], fontsize=9)
     axes.set_ylim(len(bars) - 0.5, -0.5)
     axes.set_xlabel(label, fontsize=10)
-    axes.set_title(title, loc="left", fontsize=11, pad=9)
     return figure
