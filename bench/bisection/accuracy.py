@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench import seeds
 from bench.bisection.flow import Measured, Say
-from bench.bisection.levels import built_or_problem, step_of
+from bench.bisection.levels import Joined, Wanted, built_or_problem, join, step_of
 from bench.engine import pursue
 from bench.environments.builds import Built, build
 from bench.environments.commands import EnvironmentProblem
@@ -20,7 +20,6 @@ from bench.measure.worker_files import prepare_training_folder
 from bench.plans.bisect import next_environments
 from bench.records import trainings
 from bench.records.ledger import plain
-from bench.records.sides import difference, labelled
 from bench.records.stages import OPTION, Stage, stage_of
 from bench.records.trainings import Comparison, SeedTask, Trainings
 from bench.report.bisection.page import Quantity, Section, StageView, progress, section_of
@@ -92,7 +91,7 @@ class AccuracyStages:
             ) as store:
                 store(sets)
 
-                def plan(now: _State) -> list[_Wanted | _Training]:
+                def plan(now: _State) -> list[Wanted | _Training]:
                     nonlocal shown
                     walk = accuracy_walk(stage, now.sets, comparison)
                     if len(walk.blocks) > shown:
@@ -102,19 +101,19 @@ class AccuracyStages:
                     return _next(now, stage, walk, self)
 
                 def execute(
-                    tasks: Sequence[_Wanted | _Training],
-                ) -> Generator[_Joined | TrainedSeed, None, None]:
+                    tasks: Sequence[Wanted | _Training],
+                ) -> Generator[Joined | TrainedSeed, None, None]:
                     for task in tasks:
-                        if isinstance(task, _Wanted):
+                        if isinstance(task, Wanted):
                             found = built_or_problem(task.request, self.cache, self.say)
-                            yield _Joined(task, found)
+                            yield Joined(task, found)
                         else:
                             sides = {at: interpreter_of(b) for at, b in task.built.items()}
                             jobs = [SeedTask(at, task.seed, *terms) for at in sides]
                             yield from train_seeds(jobs, sides, folder, processes=self.processes)
 
-                def keep(now: _State, record: _Joined | TrainedSeed) -> _State:
-                    if isinstance(record, _Joined):
+                def keep(now: _State, record: Joined | TrainedSeed) -> _State:
+                    if isinstance(record, Joined):
                         requests = [parse_request(record.wanted.request)]
                         (new,) = seeds.begun(*terms, requests, [record.built], self.dataset, code)
                         now = _joined(now, record, new)
@@ -175,23 +174,6 @@ class _State:
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """A task: build a place's request, for a new set or for that of an earlier session."""
-
-    place: int
-    request: str
-    at: int | None
-
-
-@dataclass(frozen=True)
-class _Joined:
-    """The record of a build."""
-
-    wanted: _Wanted
-    built: Built | EnvironmentProblem
-
-
-@dataclass(frozen=True)
 class _Training:
     """A task: a seed, with the environments of the sets that lack it."""
 
@@ -205,9 +187,7 @@ def _resumed(before: Sequence[Trainings], good: Trainings) -> list[Trainings]:
     return [*before]
 
 
-def _next(
-    now: _State, stage: Stage, walk: Walk, terms: AccuracyStages
-) -> list[_Wanted | _Training]:
+def _next(now: _State, stage: Stage, walk: Walk, terms: AccuracyStages) -> list[Wanted | _Training]:
     """Returns the next place to build, or the next seed; nothing at the end."""
     _check_ends(now, stage)
     seed = next(n for n in range(len(now.sets[0].seeds) + 1) if not _has(now.sets[0], n))
@@ -216,9 +196,9 @@ def _next(
     for place in places:
         mine = [at for at, item in enumerate(now.sets) if _is_at(stage, item, place)]
         if not mine or problem_of(now.sets[mine[-1]]):
-            return [_Wanted(place, stage.places[place].requests[len(mine)], None)]
+            return [Wanted(place, stage.places[place].requests[len(mine)], None)]
         if place not in now.built:
-            return [_Wanted(place, now.sets[mine[-1]].side.request, mine[-1])]
+            return [Wanted(place, now.sets[mine[-1]].side.request, mine[-1])]
         wanted[mine[-1]] = now.built[place]
     if not places:
         return []
@@ -242,21 +222,12 @@ def _check_ends(now: _State, stage: Stage) -> None:
             raise EnvironmentProblem(f"bad, {stage.places[stage.bad].name}: {missing.reason}")
 
 
-def _joined(now: _State, record: _Joined, new: Trainings) -> _State:
+def _joined(now: _State, record: Joined, new: Trainings) -> _State:
     """Adds a build: a new set, or the environment of an earlier one."""
-    sets, wanted = list(now.sets), record.wanted
-    if wanted.at is None:
-        sets.append(new)
-        sides = labelled([item.side for item in sets])
-        sets = [replace(item, side=side) for item, side in zip(sets, sides, strict=True)]
-    elif not isinstance(record.built, Built):
-        raise record.built
-    elif unlike := difference(sets[wanted.at].side, new.side):
-        raise InputError(f"{wanted.request} has changed since it was measured: {unlike}")
-    built = {**now.built}
-    if isinstance(record.built, Built):
-        built[wanted.place] = record.built
-    return _State(tuple(sets), built)
+    sides, built = join([item.side for item in now.sets], record, now.built)
+    sets = [*now.sets, new][: len(sides)]
+    labelled = [replace(item, side=side) for item, side in zip(sets, sides, strict=True)]
+    return _State(tuple(labelled), built)
 
 
 def _with_seed(now: _State, done: TrainedSeed) -> _State:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench import speed
 from bench.bisection.flow import Measured, Say
-from bench.bisection.levels import built_or_problem, step_of
+from bench.bisection.levels import Joined, Wanted, built_or_problem, join, step_of
 from bench.engine import pursue
 from bench.environments.builds import Built, build
 from bench.environments.commands import EnvironmentProblem
@@ -24,7 +24,6 @@ from bench.records import results
 from bench.records.blocks import BlockTask, Results
 from bench.records.catalogue import Spec
 from bench.records.ledger import plain
-from bench.records.sides import difference, labelled, named_sides
 from bench.records.stages import OPTION, Stage, stage_of
 from bench.report.bisection.page import Quantity, Section, StageView, progress, section_of
 from bench.report.versions import facts
@@ -101,23 +100,6 @@ class _State:
         """Returns the usable candidate of a place; None without one."""
         mine = [at for at, other in enumerate(self.places) if other == place]
         return mine[-1] if mine and not unusable(self.results, mine[-1]) else None
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """A task: build a place's request, for a new candidate or for that of an earlier session."""
-
-    place: int
-    request: str
-    candidate: int | None
-
-
-@dataclass(frozen=True)
-class _Joined:
-    """The record of a build."""
-
-    wanted: _Wanted
-    built: Built | EnvironmentProblem
 
 
 @dataclass(frozen=True)
@@ -204,16 +186,16 @@ def measure_stage(
         bench = speed.bench_of(comparison, folder)
 
         def execute(
-            tasks: Sequence[_Wanted | _Measuring],
-        ) -> Generator[_Joined | MeasuredBlock, None, None]:
+            tasks: Sequence[Wanted | _Measuring],
+        ) -> Generator[Joined | MeasuredBlock, None, None]:
             for task in tasks:
-                if isinstance(task, _Wanted):
-                    yield _Joined(task, built_or_problem(task.request, cache, say))
+                if isinstance(task, Wanted):
+                    yield Joined(task, built_or_problem(task.request, cache, say))
                 else:
                     yield from measure_blocks([task.task], bench, task.sides)
 
-        def keep(now: _State, record: _Joined | MeasuredBlock) -> _State:
-            if isinstance(record, _Joined):
+        def keep(now: _State, record: Joined | MeasuredBlock) -> _State:
+            if isinstance(record, Joined):
                 now = _joined(now, record)
             else:
                 now = replace(now, results=speed.with_block(now.results, record))
@@ -222,7 +204,7 @@ def measure_stage(
 
         shown = 0
 
-        def plan(now: _State) -> list[_Wanted | _Measuring]:
+        def plan(now: _State) -> list[Wanted | _Measuring]:
             nonlocal shown
             walk = speed_walk(now.results)
             if len(walk.blocks) > shown:  # not after each build
@@ -247,7 +229,7 @@ def _resumed(before: Results, now: Results) -> Results:
     return replace(before, complete=False)
 
 
-def _next(now: _State, walk: Walk, terms: SpeedTerms) -> list[_Wanted | _Measuring]:
+def _next(now: _State, walk: Walk, terms: SpeedTerms) -> list[Wanted | _Measuring]:
     """Returns the next place to build, or the next block; nothing at the end."""
     found = now.results
     stage = stage_of(found.options)
@@ -261,9 +243,9 @@ def _next(now: _State, walk: Walk, terms: SpeedTerms) -> list[_Wanted | _Measuri
         candidate = now.candidate(place)
         if candidate is None:
             request = stage.places[place].requests[now.places.count(place)]
-            return [_Wanted(place, request, None)]
+            return [Wanted(place, request, None)]
         if place not in now.built:
-            return [_Wanted(place, found.candidates[candidate].request, candidate)]
+            return [Wanted(place, found.candidates[candidate].request, candidate + 1)]
     if not places:
         return []
     number = 1 + max((block.number for block in found.blocks), default=-1)
@@ -290,21 +272,11 @@ def _check_ends(found: Results, stage: Stage) -> None:
             raise EnvironmentProblem(f"bad, {stage.places[stage.bad].name}: {missing.reason}")
 
 
-def _joined(now: _State, record: _Joined) -> _State:
-    """Adds a build to the stage: a new candidate, or the environment of an earlier one."""
-    found, wanted = now.results, record.wanted
-    (side,) = named_sides([parse_request(wanted.request)], [record.built])
-    if wanted.candidate is not None:
-        if not isinstance(record.built, Built):
-            raise record.built
-        if unlike := difference(found.candidates[wanted.candidate], side):
-            raise InputError(f"{side.request} has changed since it was measured: {unlike}")
-    else:
-        sides = labelled([found.baseline, *found.candidates, side])
-        found = replace(found, baseline=sides[0], candidates=tuple(sides[1:]))
-    built = {**now.built}
-    if isinstance(record.built, Built):
-        built[wanted.place] = record.built
+def _joined(now: _State, record: Joined) -> _State:
+    """Adds a build to the stage."""
+    found = now.results
+    sides, built = join([found.baseline, *found.candidates], record, now.built)
+    found = replace(found, baseline=sides[0], candidates=tuple(sides[1:]))
     return _State(found, built)
 
 

@@ -72,7 +72,7 @@ class Stage:
         if self.is_ordered:
             low, high = min(changes) - 1, max(changes)
             return f"{self.places[low].name} to {self.places[high].name}"
-        return " with ".join(self.changes[str(change)] for change in sorted(changes))
+        return " together with ".join(self.changes[str(change)] for change in sorted(changes))
 
 
 def ordered_stage(kind: str, package: str, levels: Mapping[str, str]) -> Stage:
