@@ -7,10 +7,9 @@ their packages are then exchanged one at a time (`bench.environments.swaps`).
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timezone
 from typing import Literal
@@ -167,36 +166,25 @@ def nightlies_between(
     Raises:
         EnvironmentProblem: the releases of a package are not known.
     """
-    pins = [_pin_of(level.request, package) for level in (good, bad)]
-    start, end = pins
+    start, end = (_pin_of(level.request, package) for level in (good, bad))
     if package not in _NIGHTLIES or start is None or end is None:
         return None
     if start.version.release[:2] == end.version.release[:2]:
         return None
     known = releases(package)
-    days = [_first_of_series(pin, known) for pin in (start, end)]
+    first, last = (_first_of_series(pin, known) for pin in (start, end))
     for name in _NIGHTLIES[package]:
         built = {
             day: release.version
             for release in releases(name)
-            if (day := date_in_version(str(release.version))) and min(days) < day < max(days)
+            if (day := date_in_version(str(release.version)))
+            and min(first, last) < day < max(first, last)
         }
+        levels = (
+            Level(day.isoformat(), _with_nightly(good.request, start, f"{name}=={built[day]}"))
+            for day in sorted(built, reverse=first > last)
+        )
         if built:
-            order = sorted(built, reverse=days[0] > days[1])
-            levels = (
-                Level(
-                    day.isoformat(),
-                    _changed(
-                        good.request,
-                        {
-                            start.word: (f"{name}=={built[day]}", f"{_WITHOUT}{package}"),
-                            f"{_WITHOUT}{name}": (),
-                        },
-                        _keras_beside(good.request, package),
-                    ),
-                )
-                for day in order
-            )
             return Axis("nightlies", name, (good, *levels, bad))
     return None
 
@@ -288,6 +276,13 @@ def _first_of_series(pin: _Pin, known: Sequence[Release]) -> date:
     return min(uploads).date()
 
 
+def _with_nightly(request: Request, pin: _Pin, word: str) -> Request:
+    """Returns a request with a nightly build in place of a package's pin."""
+    name = word.partition("==")[0]
+    changes = {pin.word: (word, f"{_WITHOUT}{pin.name}"), f"{_WITHOUT}{name}": ()}
+    return _changed(request, changes, _keras_beside(request, pin.name))
+
+
 def _keras_beside(request: Request, package: str) -> tuple[str, ...]:
     """Returns the words that keep Keras a release beside a nightly build of TensorFlow."""
     words = list(_words(request))
@@ -300,12 +295,14 @@ def _keras_beside(request: Request, package: str) -> tuple[str, ...]:
 
 
 def _changed(
-    request: Request, changes: dict[str, tuple[str, ...]], more: Sequence[str] = ()
+    request: Request, changes: Mapping[str, tuple[str, ...]], more: Sequence[str] = ()
 ) -> Request:
     """Returns a request with words replaced, and more words at the end."""
     words: list[str] = []
     for word in shlex.split(request.text):
-        words += (each for each in changes.get(word, (word,)) if each not in words)
+        for each in changes.get(word, (word,)):
+            if each not in words:
+                words.append(each)
     return parse_request(" ".join(map(quoted, [*words, *more])))
 
 
@@ -333,8 +330,7 @@ def _pin(word: str) -> _Pin | None:
 
 def _name(word: str) -> str:
     """Returns the name of a requirement; the empty text for other words."""
-    found = re.match(r"[\w.-]+", word)
     try:
-        return canonicalize_name(Requirement(word).name) if found else ""
+        return canonicalize_name(Requirement(word).name)
     except InvalidRequirement:
         return ""

@@ -143,7 +143,7 @@ def test_the_first_upload_counts_and_the_size_of_the_best_wheel(server: Server) 
     (release,) = found(
         server,
         wheel("1", size=1, upload_time="2026-01-02T00:00:00Z"),
-        wheel("1", HERE, size=2, upload_time="2026-01-03T00:00:00Z"),
+        wheel("1", HERE, size=2, upload_time="2026-01-03T00:00:00"),  # in UTC, without its Z
         wheel("1", "cp27-none-any", size=3, upload_time="2026-01-01T00:00:00Z"),
     )
     assert release.size_bytes == 2

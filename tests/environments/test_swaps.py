@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,17 @@ def test_an_environment_with_tf_keras_gets_no_second_one(more: Environment) -> N
     assert len(exchanged({**OLD, **more}, {**NEW, **more}, ["TensorFlow"])) == 1
 
 
+def test_two_versions_of_keras_2_need_no_tf_keras_of_another_version() -> None:
+    """As in environments whose requests override TensorFlow's requirement."""
+    good, bad = (
+        {"tensorflow-cpu 2.16.2": ("keras>=3",), f"keras {version}": ()}
+        for version in ("2.14.0", "2.15.0")
+    )
+    assert exchanged(good, bad, ["Keras"]) == [
+        "tensorflow-cpu==2.16.2 keras==2.15.0 override:keras==2.15.0"
+    ]
+
+
 def test_settings_are_exchanged_by_their_name() -> None:
     texts = "tensorflow-cpu TF_A=1", "tensorflow-cpu 'TF_B=b c'"
     bare: Environment = {"tensorflow-cpu 2.21.0": ()}
@@ -349,6 +361,9 @@ def test_an_interpreter_that_lists_no_packages_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = build_here(str(write_wheel(tmp_path)), tmp_path)
+    gone = replace(made, python=tmp_path / "gone")
+    with pytest.raises(EnvironmentProblem, match="gone cannot be run: No such file or directory"):
+        requirements_of(gone)
     Recorder(monkeypatch, {"python": failed("killed")})
     with pytest.raises(EnvironmentProblem, match="does not list its packages"):
         requirements_of(made)
