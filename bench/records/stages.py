@@ -10,7 +10,7 @@ from bench.records import ledger
 from lenet5.errors import InputError
 
 OPTION = "bisection"  # in the options of a stage's ledger
-VERSIONS, ENDS, PACKAGES = "versions", "ends", "packages"
+VERSIONS, DATES, ENDS, PACKAGES = "versions", "dates", "ends", "packages"
 
 
 @dataclass(frozen=True)

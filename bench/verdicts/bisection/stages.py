@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special
 
 from bench.records.blocks import BASELINE, CANDIDATE, Block, Results
-from bench.records.stages import Stage, stage_of
+from bench.records.stages import DATES, Stage, stage_of
 from bench.verdicts.bisection.posterior import Axis, Level, Values
 from bench.verdicts.bisection.walk import Search, Walk, walk
 from bench.verdicts.sequential import block_value
@@ -91,6 +91,10 @@ def unusable(results: Results, candidate: int) -> str:
     side = results.candidates[candidate]
     if side.problem:
         return " ".join(side.problem.split())
+    if stage_of(results.options).kind == DATES:
+        for other in (results.baseline, *results.candidates[:candidate]):
+            if other.lock == side.lock:
+                return f"same packages as {other.request}"
     return _failing([b for b in results.blocks if b.candidate == candidate], CANDIDATE)
 
 
