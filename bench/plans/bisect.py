@@ -69,7 +69,13 @@ def _telling(search: Search, now: Walk, random: np.random.RandomState) -> list[i
         rate = gained / (len(chosen) + 2)
         if rate > best_rate:
             best, best_rate = list(chosen), rate
-    return best
+    return best or _least_known(search, now.fit)
+
+
+def _least_known(search: Search, summary: Fit) -> list[int]:
+    """Returns the levels of the profile with fewest blocks: nothing points to a step."""
+    between = [place for place in required(search) if place != search.axis.bad]
+    return sorted(between, key=lambda place: summary.counts.get(place, 0))[:_MOST_BETWEEN]
 
 
 def _spread(places: Sequence[int], count: int) -> list[int]:

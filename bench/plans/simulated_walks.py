@@ -140,7 +140,8 @@ class Counts:
         right: walks that report the planted steps, all and no others, each as one change; without
             steps: walks that report none.
         answered: walks with an answer: verified steps, or less than a step between the ends.
-        covered: answers of which every credible set holds a planted step.
+        covered: answers of which every credible set holds a planted step; without sets: answers
+            without planted steps.
         blocks: mean number of blocks.
         sides: mean number of started sides.
     """
@@ -162,13 +163,15 @@ def simulate(
         random = np.random.RandomState(seed + number)
         truth = kind(random, levels)
         found, started = _follow(truth, bank, least_step, random, seed + number)
-        reported = found.credible_sets if found.is_verified else ()
-        is_none = found.difference is Difference.NONE
-        answered += is_none or found.is_verified
-        covered += is_none or (
-            found.is_verified and all(each & set(truth.steps) for each in reported)
-        )
-        right += (is_none or found.is_verified) and set(reported) == _findable(found.search, truth)
+        says_none = found.difference is Difference.NONE or found.is_spread
+        if found.is_verified:
+            answered += 1
+            covered += all(each & set(truth.steps) for each in found.credible_sets)
+            right += set(found.credible_sets) == _findable(found.search, truth)
+        elif says_none:
+            answered += 1
+            covered += not truth.steps
+            right += not truth.steps
         blocks += len(found.blocks)
         sides += started
     return Counts(walks, right, answered, covered, blocks / walks, sides / walks)

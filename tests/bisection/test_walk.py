@@ -88,6 +88,16 @@ def test_equal_ends_end_the_walk() -> None:
     assert found.culprits == ()
 
 
+def test_a_difference_spread_over_many_levels_is_no_step() -> None:
+    """Ten changes of 0.4 % each are a difference of 4 %, and nobody's step."""
+    every = dict.fromkeys(range(1, 11), 1.004)
+    found = follow(Search(ordered_axis(11), LEAST), stairs(11, every), noise=0.002)
+    assert found.difference is Difference.SHOWN
+    assert found.is_spread
+    assert found.is_over
+    assert found.culprits == ()
+
+
 def test_noise_beyond_the_budget_gives_no_answer() -> None:
     found = follow(Search(ordered_axis(9), LEAST), stairs(9, {5: 1.02}), noise=0.1, most=8)
     assert not found.is_over

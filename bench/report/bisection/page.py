@@ -113,7 +113,8 @@ def stage_title(stage: Stage) -> str:
 def stage_status(view: StageView) -> Exit:
     """Returns 0 if the stage has an answer, or the code of INCONCLUSIVE."""
     walk = view.walk
-    has_answer = walk.difference is Difference.NONE or walk.is_verified
+    is_spread = walk.searched is None and walk.is_spread
+    has_answer = walk.difference is Difference.NONE or is_spread or walk.is_verified
     return Exit.PASSED if has_answer else Exit.INCONCLUSIVE
 
 
@@ -125,8 +126,11 @@ def finding(view: StageView) -> str:
     total = walk.fit.contrast(0, stage.bad, _CONFIDENCE)
     ends = f"{stage.places[stage.bad].name} against {stage.places[0].name}"
     told = f"{quantity.name}: {ends} is {quantity.shown(total.mean)} ({quantity.interval(total)})"
+    least = quantity.shown(walk.search.least_step)
     if walk.difference is Difference.NONE:
-        return f"{told}: no step of {quantity.shown(walk.search.least_step)} or more"
+        return f"{told}: no step of {least} or more"
+    if walk.searched is None and walk.is_spread:
+        return f"{told}: spread over several changes, none of a step of {least} or more"
     steps = "; ".join(_step(view, group) for group in walk.culprits)
     if walk.is_verified:
         return f"{told}. Found: {steps}; {walk.fresh} fresh blocks agree"

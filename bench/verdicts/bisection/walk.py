@@ -162,6 +162,14 @@ class Walk:
         has_all = bool(self.checks) and len(self.checks) == len(self.pairs)
         return has_all and self.fresh >= _VERIFY_LOOKS[0] and all(c.is_shown for c in self.checks)
 
+    @cached_property
+    def is_spread(self) -> bool:
+        """Whether good and bad differ, but no single change is a step."""
+        if self.difference is not Difference.SHOWN or self.fit is None or self.posterior is None:
+            return False
+        is_whole = set(required(self.search)) <= set(self.fit.measured)
+        return is_whole and self.posterior.outside(()) <= 1 - COVERAGE
+
     @property
     def fresh(self) -> int:
         """Number of blocks measured after the search."""
@@ -170,7 +178,7 @@ class Walk:
     @property
     def is_over(self) -> bool:
         """Whether more blocks are of no use."""
-        if self.difference is Difference.NONE:
+        if self.difference is Difference.NONE or (self.searched is None and self.is_spread):
             return True
         if self.fresh not in _VERIFY_LOOKS:
             return False
