@@ -20,6 +20,8 @@ from tqdm import tqdm
 from bench import accuracy, numerics, seeds, speed
 from bench.bisection import command as bisection
 from bench.bisection import error_rates as walk_rates
+from bench.bisection.flow import write_page
+from bench.bisection.stored import sections_of
 from bench.environments import builds
 from bench.environments.builds import Built, default_cache
 from bench.environments.commands import EnvironmentProblem
@@ -43,6 +45,7 @@ from bench.records.trainings import (
     reference_seeds,
 )
 from bench.report.accuracy import accuracy_table
+from bench.report.bisection.page import bisection_text
 from bench.report.comparison import (
     comparison_html,
     comparison_pictures,
@@ -189,6 +192,9 @@ def _add_engine(command: argparse.ArgumentParser) -> None:
 
 
 def _verdict(options: argparse.Namespace) -> int:
+    if stages := sections_of(options.files):
+        _print_all(section.finding for section in stages)
+        return stages[0].status
     if holds_trainings(options.files[0]):
         outcomes = accuracy.outcomes_of(*_read_accuracy(options))
         notes = []
@@ -207,6 +213,9 @@ def _read_accuracy(options: argparse.Namespace) -> tuple[list[Trainings], Compar
 
 
 def _show(options: argparse.Namespace) -> int:
+    if stages := sections_of(options.files):
+        _print_all([bisection_text(stages)])
+        return Exit.PASSED
     if holds_trainings(options.files[0]):
         sets, terms = _read_accuracy(options)
         print(accuracy_table(sets, decide_all(sets, terms)))
@@ -217,6 +226,12 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    if stages := sections_of(options.files):
+        with writing(options.out):
+            options.out.mkdir(parents=True, exist_ok=True)
+        write_page(options.out, stages)
+        print(options.out)
+        return Exit.PASSED
     found = _read(options)
     kept = options.out / "results.jsonl"
     if any(path.resolve() == kept.resolve() for path in options.files):

@@ -95,7 +95,7 @@ class AccuracyStages:
                     nonlocal shown
                     walk = accuracy_walk(stage, now.sets, comparison)
                     if len(walk.blocks) > shown:
-                        view = self._view(stage, now.sets, walk, path.name)
+                        view = view_of(stage, now.sets, comparison, path.name)
                         show(section_of(view), progress(view))
                     shown = len(walk.blocks)
                     return _next(now, stage, walk, self)
@@ -124,45 +124,49 @@ class AccuracyStages:
 
                 state = pursue(_State(tuple(sets), {0: good}), plan, execute, keep)
                 store(state.sets, complete=True)
-        walk = accuracy_walk(stage, state.sets, comparison)
-        section = section_of(self._view(stage, state.sets, walk, path.name))
+        view = view_of(stage, state.sets, comparison, path.name)
         requests = {stage.place_of(item.side.request): item.side.request for item in state.sets}
-        places = walk.pairs[0] if walk.is_verified else ()
-        return Measured(section, step_of(stage, places, requests.__getitem__))
+        places = view.walk.pairs[0] if view.walk.is_verified else ()
+        return Measured(section_of(view), step_of(stage, places, requests.__getitem__))
 
-    def _view(self, stage: Stage, sets: Sequence[Trainings], walk: Walk, ledger: str) -> StageView:
-        quantity = Quantity(
-            f"wrong test images, {self.recipe.name}", False, "images", "worse", "better"
-        )
-        return StageView(
-            stage,
-            walk,
-            quantity,
-            missing_levels(stage, sets),
-            {stage.place_of(item.side.request): item.side for item in sets},
-            {},
-            [
-                ("Recipe", self.recipe.name),
-                ("Engine", self.engine),
-                ("Started", sets[0].started),
-                *facts(sets[0].machine),
-            ],
-            ledger,
-            self._repeat(stage, walk),
-        )
 
-    def _repeat(self, stage: Stage, walk: Walk) -> list[tuple[str, str]]:
-        commands = []
-        for group in walk.culprits:
-            for before, after in ways(walk.search, group):
-                one, other = (stage.places[place] for place in (before, after))
-                words = [
-                    *("python", "-m", "pytest", "bench", "--seeds", "20"),
-                    *("--recipe", self.recipe.name, "--engine", self.engine),
-                    *("--baseline", one.requests[-1], "--candidate", other.requests[-1]),
-                ]
-                commands.append((f"{one.name} to {other.name}", shlex.join(words)))
-        return commands
+def view_of(
+    stage: Stage, sets: Sequence[Trainings], comparison: Comparison, ledger: str
+) -> StageView:
+    """Returns a stage of accuracy as it is shown."""
+    walk = accuracy_walk(stage, sets, comparison)
+    recipe, engine = sets[0].recipe.name, sets[0].engine
+    return StageView(
+        stage,
+        walk,
+        Quantity(f"wrong test images, {recipe}", False, "images", "worse", "better"),
+        missing_levels(stage, sets),
+        {stage.place_of(item.side.request): item.side for item in sets},
+        {},
+        [
+            ("Recipe", recipe),
+            ("Engine", engine),
+            ("Started", sets[0].started),
+            *facts(sets[0].machine),
+        ],
+        ledger,
+        _repeat(stage, walk, recipe, engine),
+    )
+
+
+def _repeat(stage: Stage, walk: Walk, recipe: str, engine: str) -> list[tuple[str, str]]:
+    """Returns commands that compare the accuracy of the found steps alone."""
+    commands = []
+    for group in walk.culprits:
+        for before, after in ways(walk.search, group):
+            one, other = (stage.places[place] for place in (before, after))
+            words = [
+                *("python", "-m", "pytest", "bench", "--seeds", "20"),
+                *("--recipe", recipe, "--engine", engine),
+                *("--baseline", one.requests[-1], "--candidate", other.requests[-1]),
+            ]
+            commands.append((f"{one.name} to {other.name}", shlex.join(words)))
+    return commands
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from lenet5.data import Subset
 from lenet5.errors import InputError
 from lenet5.run_directory import writing
 
-OnBlock = Callable[[Results, Walk], None]
+OnBlock = Callable[[Results], None]
 
 
 @dataclass(frozen=True)
@@ -135,16 +135,15 @@ class SpeedStages:
     def measure(self, stage: Stage, path: Path, show: Callable[[Section, str], None]) -> Measured:
         """Measures a stage to its end, or goes on with its ledger."""
 
-        def on_block(found: Results, walk: Walk) -> None:
-            view = view_of(found, walk, path.name)
+        def on_block(found: Results) -> None:
+            view = view_of(found, path.name)
             show(section_of(view), progress(view))
 
         terms, images, cache = self.terms, self.images, self.cache
         state = measure_stage(stage, terms, path, images, cache, on_block=on_block, say=self.say)
-        walk = speed_walk(state.results)
-        section = section_of(view_of(state.results, walk, path.name))
-        places = walk.pairs[0] if walk.is_verified else ()
-        return Measured(section, step_of(stage, places, state.request))
+        view = view_of(state.results, path.name)
+        places = view.walk.pairs[0] if view.walk.is_verified else ()
+        return Measured(section_of(view), step_of(stage, places, state.request))
 
 
 def measure_stage(
@@ -165,7 +164,7 @@ def measure_stage(
         path: ledger of the stage.
         images: MNIST's training images.
         cache: folder of environments and locks.
-        on_block: receives the results and the walk after every block.
+        on_block: receives the results after every block.
         say: receives lines on builds.
 
     Raises:
@@ -208,7 +207,7 @@ def measure_stage(
             nonlocal shown
             walk = speed_walk(now.results)
             if len(walk.blocks) > shown:  # not after each build
-                on_block(now.results, walk)
+                on_block(now.results)
             shown = len(walk.blocks)
             return _next(now, walk, terms)
 
@@ -280,9 +279,9 @@ def _joined(now: _State, record: Joined) -> _State:
     return _State(found, built)
 
 
-def view_of(found: Results, walk: Walk, ledger: str) -> StageView:
+def view_of(found: Results, ledger: str) -> StageView:
     """Returns a stage of speed as it is shown."""
-    stage = stage_of(found.options)
+    stage, walk = stage_of(found.options), speed_walk(found)
     ((name, terms),) = found.workloads.items()
     is_time = terms.unit == "s"
     words = ("slower", "faster") if is_time else ("larger", "smaller")

@@ -283,6 +283,16 @@ def read_comparison(path: Path) -> tuple[list[Trainings], Comparison]:
     return sets, comparison
 
 
+def read_stage(path: Path) -> Comparison | None:
+    """Reads the terms of a stage of a bisection; None for other seeds.
+
+    Raises:
+        InputError: as in `read_trainings`.
+    """
+    comparison = _read(path)[1]
+    return None if comparison is None or comparison.stage is None else comparison
+
+
 def read_terms(path: Path) -> tuple[list[Trainings], Comparison]:
     """Reads sets of any number, and the terms of their comparison.
 

@@ -9,7 +9,6 @@ import pytest
 
 from bench import __main__ as command
 from bench.records import results
-from bench.records.stages import stage_of
 
 LOOP = "train_step[loop,b128]"
 
@@ -100,12 +99,20 @@ def test_a_folder_of_another_walk_is_refused(
     assert "holds a walk between other environments" in capsys.readouterr().err
 
 
-def test_the_ledger_is_a_comparison(stub: str, tmp_path: Path) -> None:
-    """`bench show` reads it; the stage stands in its options."""
+def test_show_report_and_verdict_read_a_walk(
+    stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert bisect(tmp_path / "walk", *levels(stub, 1, 1, 1.1, 1.1)) == 0
     path = tmp_path / "walk" / "stage-1.jsonl"
+    said = capsys.readouterr().out
     assert command.main(["show", str(path)]) == 0
-    assert len(stage_of(results.read(path).options).places) == 4
+    shown = capsys.readouterr().out
+    assert shown.strip() in said
+    assert command.main(["report", str(path), "--out", str(tmp_path / "page")]) == 0
+    assert "fresh blocks agree" in (tmp_path / "page" / "report.html").read_text()
+    capsys.readouterr()
+    assert command.main(["verdict", str(path)]) == 0
+    assert "fresh blocks agree" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
