@@ -18,6 +18,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bench import numerics, seeds, speed, stored, unit
+from bench.bisection import command as bisection
+from bench.bisection import error_rates as walk_rates
 from bench.environments import builds
 from bench.environments.builds import Built, default_cache
 from bench.environments.commands import EnvironmentProblem
@@ -142,6 +144,14 @@ def _parser() -> argparse.ArgumentParser:
         "--environment", action="append", metavar="REQ", help=f"repeatable; {_REQ}"
     )
     numerics.set_defaults(run=_numerics)
+    bisect = commands.add_parser("bisect", help="find the release and the package of a change")
+    bisection.add_options(bisect, _REQ)
+    bisect.set_defaults(run=_bisect)
+    rates = commands.add_parser(
+        "bisect-error-rates", help="bisect drawn blocks of known truth, count right answers"
+    )
+    walk_rates.add_options(rates)
+    rates.set_defaults(run=walk_rates.run)
     return parser
 
 
@@ -311,6 +321,10 @@ def _numerics(options: argparse.Namespace) -> int:
     print(table)
     _print_all(f"{o.word}: {o.finding}" for o in outcomes if o.is_failed_report)
     return exit_code(outcomes)
+
+
+def _bisect(options: argparse.Namespace) -> int:
+    return bisection.run(options, _mnist, default_cache(os.environ))
 
 
 def _mnist() -> data.Dataset:

@@ -180,7 +180,16 @@ def begun(
     dataset: Dataset,
     code: str,
 ) -> list[Trainings]:
-    """Returns a set without seeds for each environment."""
+    """Returns a set without seeds for each environment.
+
+    Args:
+        recipe: recipe of the trainings.
+        engine: engine of the trainings.
+        requests: requests of the environments.
+        built: environments, or the problems of their builds.
+        dataset: MNIST.
+        code: SHA-256 of the training code.
+    """
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     same = recipe, engine, sha256_of(dataset), code
     return [
@@ -191,14 +200,14 @@ def begun(
 
 def _check_same(before: Trainings, now: Trainings) -> None:
     """Raises InputError unless more seeds may join a reference."""
-    if unlike := _unlike(before, now):
-        raise InputError(f"the existing reference {unlike}; {_ANEW}")
+    if reason := unlike(before, now):
+        raise InputError(f"the existing reference {reason}; {_ANEW}")
 
 
-def _unlike(before: Trainings, now: Trainings) -> str:
+def unlike(before: Trainings, now: Trainings) -> str:
     """Returns why no more seeds may join a set; empty if they may."""
-    if unlike := difference(before.side, now.side):
-        return f"is of another environment: {unlike}"
+    if differing := difference(before.side, now.side):
+        return f"is of another environment: {differing}"
     if before.machine != now.machine:
         return "is of another machine"
     return differs(before, now).removeprefix("the reference ")
@@ -217,8 +226,8 @@ def _resumed(
             if one != other:
                 raise InputError("the reference has changed; choose another --results")
         elif one.seeds:
-            if unlike := _unlike(one, other):
-                raise InputError(f"{one.side.label} {unlike}; choose another --results")
+            if reason := unlike(one, other):
+                raise InputError(f"{one.side.label} {reason}; choose another --results")
             sets.append(replace(one, problem=other.problem))
             continue
         sets.append(other)

@@ -257,7 +257,7 @@ def run(
     there = {place: side for place, side in enumerate(candidates) if side is not None}
 
     def keep(results: Results, measured: MeasuredBlock) -> Results:
-        results = _with_block(results, measured)
+        results = with_block(results, measured)
         on_results(results, measured.block)
         return results
 
@@ -270,7 +270,12 @@ def run(
     return replace(found, complete=True)
 
 
-def _with_block(results: Results, measured: MeasuredBlock) -> Results:
+def with_block(results: Results, measured: MeasuredBlock) -> Results:
+    """Returns results with one more block, and the versions that its workers reported.
+
+    Raises:
+        InputError: a worker's report contradicts an earlier worker's.
+    """
     block, said, steps = measured.block, measured.said, measured.steps
     workloads = {
         name: replace(terms, steps=steps.get(name, 0)) for name, terms in results.workloads.items()
@@ -337,7 +342,7 @@ def measure(
             budget_seconds=terms.budget_seconds,
             seed=terms.seed,
         )
-        bench = _bench(terms, folder)
+        bench = bench_of(terms, folder)
         sides: list[Any] = [side if isinstance(side, Built) else None for side in built]
         if cluster is None:
             sides = [None if side is None else interpreter_of(side) for side in sides]
@@ -408,7 +413,8 @@ def empty_results(terms: Terms, built: Sequence[Built | EnvironmentProblem], cod
     )
 
 
-def _bench(terms: Terms, folder: Path) -> Bench:
+def bench_of(terms: Terms, folder: Path) -> Bench:
+    """Returns the settings of measuring on this machine, with the workers' files in a folder."""
     return bench_here(
         folder,
         threads=terms.threads,

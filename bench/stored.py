@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import accuracy, speed
+from bench.bisection.flow import write_page
+from bench.bisection.stored import sections_of
 from bench.environments.builds import default_cache
 from bench.environments.request import parse_request
 from bench.plans.seeds import check_margin, default_margin
@@ -24,6 +26,7 @@ from bench.records.trainings import (
     write_trainings,
 )
 from bench.report.accuracy import accuracy_html, accuracy_table, headline
+from bench.report.bisection.page import bisection_text
 from bench.report.comparison import (
     comparison_html,
     comparison_pictures,
@@ -78,6 +81,8 @@ def add_commands(
 
 def findings(options: argparse.Namespace) -> tuple[list[str], Exit]:
     """Returns the findings of results files, and their exit status."""
+    if stages := sections_of(options.files):
+        return [section.finding for section in stages], stages[0].status
     if _is_of_trainings(options):
         outcomes = accuracy.outcomes_of(*_comparison(options))
         notes = []
@@ -91,6 +96,8 @@ def findings(options: argparse.Namespace) -> tuple[list[str], Exit]:
 
 def table(options: argparse.Namespace) -> str:
     """Returns the table of results files."""
+    if stages := sections_of(options.files):
+        return str(bisection_text(stages))
     if not _is_of_trainings(options):
         found = _speed(options)
         return table_text(found, decide(found))
@@ -111,6 +118,11 @@ def report(options: argparse.Namespace, load: Callable[[], Dataset]) -> None:
     Raises:
         InputError: a file cannot be read or written, or an input would be replaced.
     """
+    if stages := sections_of(options.files):
+        with writing(options.out):
+            options.out.mkdir(parents=True, exist_ok=True)
+        write_page(options.out, stages)
+        return
     kept = options.out / "results.jsonl"
     if any(path.resolve() == kept.resolve() for path in options.files):
         raise InputError(f"{kept} is an input and would be replaced: choose another --out")

@@ -413,3 +413,23 @@ def _is_ignored(process: psutil.Process, number: signal.Signals) -> bool:
 def _status(pid: int, name: str) -> str:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
+
+
+def test_an_order_has_the_lock_in_place_of_what_was_asked_for(tmp_path: Path) -> None:
+    """What was asked for may resolve to other packages on another day."""
+    tensorflow = write_wheel(tmp_path)
+    keras = write_wheel(tmp_path, distribution="keras", version="3.9.0", package="keras")
+    text = f"{tensorflow} override:{keras} without:h5py override:numpy<2 TF_X=1"
+    shas = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in (tensorflow, keras)}
+    lock = (
+        *(f"keras==3.9.0 @ sha256:{shas[keras]}", "numpy==1.26.4"),
+        f"tensorflow==2.21.0 @ sha256:{shas[tensorflow]}",
+    )
+    built = Built(parse_request(text), Path("python"), lock, "3.11.7")
+    order, wheels = on_worker.order_of(built)
+    assert wheels == {shas[path]: path for path in (tensorflow, keras)}
+    assert order.wheels == tuple(sorted((sha, path.name) for path, sha in shas.items()))
+    assert (order.lock, order.left_out) == (lock, ("h5py ; sys_platform == 'never'",))
+    assert (order.interpreter, order.settings) == ("", (("TF_X", "1"),))
+    this = Built(parse_request("."), Path(sys.executable), lock, "3.11.7")
+    assert on_worker.order_of(this)[0].interpreter == "."  # the worker's own Python

@@ -22,8 +22,8 @@ from filelock import FileLock, Timeout
 from packaging.utils import parse_wheel_filename
 
 from bench.environments.builds import Built, build, default_cache
-from bench.environments.ownership import make_private
 from bench.environments.request import Request
+from bench.environments.scratch import make_private
 from bench.measure.blocks import MeasuredBlock, measure_blocks
 from bench.measure.processes import Interpreter, interpreter_of, private_folder
 from bench.measure.seeds import TrainedSeed, train_seeds
@@ -68,7 +68,8 @@ def order_of(built: Built) -> tuple[Order, dict[str, Path]]:
     request = built.request
     hashes = dict(entry.split(_HASH) for entry in built.lock if _HASH in entry)
     wheels: dict[str, Path] = {}
-    for path in (Path(word) for word in request.requirements if word.endswith(".whl")):
+    words = (*request.requirements, *request.overrides)
+    for path in (Path(word) for word in words if word.endswith(".whl")):
         name, version, *_ = parse_wheel_filename(path.name)
         wheels[hashes[f"{name}=={version}"]] = path
     own = request.interpreter == Path(sys.executable)
@@ -78,7 +79,7 @@ def order_of(built: Built) -> tuple[Order, dict[str, Path]]:
         settings=tuple(sorted(request.settings.items())),
         lock=built.lock,
         wheels=tuple(sorted((sha, path.name) for sha, path in wheels.items())),
-        left_out=tuple(word for word in request.overrides if "==" not in word.partition(";")[0]),
+        left_out=tuple(word for word in request.overrides if word.endswith("== 'never'")),
         python_version=built.python_version,
     )
     return order, wheels
@@ -182,7 +183,7 @@ def _built(order: Order) -> Built:
         () if order.interpreter else (*pins, *wheels),
         interpreter if order.interpreter else None,
         dict(order.settings),
-        () if order.interpreter else (*pins, *order.left_out),  # the pins hold in any case
+        () if order.interpreter else (*pins, *wheels, *order.left_out),  # they hold in any case
     )
     built = build(request, default_cache(os.environ), say=print)
     for what, ours, theirs in (
