@@ -404,6 +404,23 @@ def test_seeds_without_a_comparison_have_no_verdict(
     assert command.main(["show", path]) == 0
 
 
+@pytest.mark.usefixtures("no_reference")
+def test_seeds_of_several_ledgers_are_held_against_the_reference(
+    stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = ("--engine", "graph")
+    assert command.main(["reference", "--environment", stub, *engine]) == 0
+    paths = [str(tmp_path / f"{seed}.jsonl") for seed in range(10)]
+    for seed, path in enumerate(paths):
+        terms = ("--environment", f"{stub} TF_STUB_LOSS=38", *engine, "--results", path)
+        assert command.main(["measure", "--seed", str(seed), *terms]) == 0
+    capsys.readouterr()
+    assert command.main(["verdict", *paths, "--baseline", "reference"]) == 1
+    assert "loses 0.380 points against the reference (9.9.0) (" in capsys.readouterr().out
+    for more in ([], ["--accuracy-margin", "2"]):
+        assert command.main(["verdict", paths[0], "--baseline", "reference", *more]) == 6
+
+
 def test_a_reference_of_an_earlier_recipe_gives_no_margin(
     run: Run, stub: str, references: Path
 ) -> None:
