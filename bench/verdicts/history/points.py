@@ -1,0 +1,159 @@
+"""Points of a history: a workload of a candidate in one run, reduced to a mean and its error."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from bench.records import ledger
+from bench.records.archive import Stored
+from bench.records.blocks import Block, Results, WorkloadTerms
+from bench.records.sides import Side
+from bench.verdicts.faults import missing
+from bench.verdicts.outcomes import NOT_THERE
+from bench.verdicts.speed import decide, value
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is kept of a run, without its samples.
+
+    Attributes:
+        path: ledger below the archive.
+        moment: start in UTC.
+        machine: properties of the machine.
+        code: SHA-256 of the workers' files.
+        baseline: environment of the baseline.
+    """
+
+    path: str
+    moment: datetime
+    machine: Mapping[str, Any]
+    code: str
+    baseline: Side
+
+
+@dataclass(frozen=True)
+class Point:
+    """A workload of a candidate in a run.
+
+    Attributes:
+        run: index among the runs in order of time.
+        side: environment of the candidate.
+        value: mean of the blocks' log-ratios to the baseline, or of their differences; NaN
+            without a measurement.
+        error: standard error of the mean; NaN below two blocks.
+        blocks: number of blocks.
+        verdict: PASS, FAIL, INCONCLUSIVE or NOT THERE, from the run alone.
+        baseline_amount: median seconds (of one step for slices) or MiB of the baseline; NaN
+            without a measurement.
+    """
+
+    run: int
+    side: Side
+    value: float
+    error: float
+    blocks: int
+    verdict: str
+    baseline_amount: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A point with the names under which it belongs to a series.
+
+    Attributes:
+        track: what was asked for as a candidate, the same on every day.
+        workload: name of the workload.
+        terms: version, unit, margin, gate.
+        point: the point.
+    """
+
+    track: str
+    workload: str
+    terms: WorkloadTerms
+    point: Point
+
+
+def run_of(stored: Stored) -> Run:
+    """Returns what is kept of a run."""
+    found = stored.results
+    return Run(stored.path, stored.moment, found.machine, found.code, found.baseline)
+
+
+def measured(found: Results, run: int) -> list[Measured]:
+    """Reduces a run to points: every workload of every candidate, also without a measurement."""
+    verdicts = {(d.candidate, d.workload): d.verdict.value for d in decide(found)}
+    tracks = tracks_of(found)
+    points = []
+    for place, side in enumerate(found.candidates):
+        blocks = [block for block in found.blocks if block.candidate == place]
+        is_there = not missing(found, place)
+        for name, terms in found.workloads.items():
+            if name in side.unwanted:
+                continue
+            verdict = verdicts[place, name] if is_there else NOT_THERE
+            point = _point(run, side, name, terms, blocks, verdict)
+            points.append(Measured(tracks[place], name, terms, point))
+    return points
+
+
+def _point(
+    run: int, side: Side, name: str, terms: WorkloadTerms, blocks: list[Block], verdict: str
+) -> Point:
+    # As in a verdict: the repeat of a disturbed block replaces it.
+    samples = {block.number: block.samples[name] for block in blocks if name in block.samples}
+    values = [value(each, terms) for each in samples.values()]
+    steps = terms.steps if terms.unit == "s" and terms.steps else 1
+    amounts = [median(each.baseline.values) / steps for each in samples.values()]
+    count = len(values)
+    return Point(
+        run,
+        side,
+        float(np.mean(values)) if values else math.nan,
+        float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else math.nan,
+        count,
+        verdict,
+        median(amounts) if amounts else math.nan,
+    )
+
+
+def tracks_of(found: Results) -> list[str]:
+    """Returns the candidates' tracks: their requests, numbered if one is repeated.
+
+    A wheel counts by its distribution, since each build has another file name.
+    """
+    tracks: list[str] = []
+    for side in found.candidates:
+        track = _track(side.request)
+        count = 1 + sum(other == track or other.startswith(f"{track} (") for other in tracks)
+        tracks.append(f"{track} ({count})" if count > 1 else track)
+    return tracks
+
+
+def _track(request: str) -> str:
+    try:
+        words = shlex.split(request)
+    except ValueError:  # a ledger of others may hold any text
+        return request
+    return " ".join(
+        f"{word.rpartition('/')[2].partition('-')[0]} wheel" if word.endswith(".whl") else word
+        for word in words
+    )
+
+
+def identity(side: Side) -> str:
+    """Returns a digest of what decides an environment's times: lock, settings, Python, oneDNN."""
+    facts = [str(side.versions.get(name, "")) for name in ("python", "onednn")]
+    content = [list(side.lock), dict(side.settings), facts]
+    text = json.dumps(ledger.plain(content), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
