@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bench import accuracy, numerics, seeds, speed
+from bench import accuracy, history, numerics, seeds, speed
 from bench.environments import builds
 from bench.environments.builds import Built, default_cache
 from bench.environments.commands import EnvironmentProblem
@@ -166,6 +166,9 @@ def _parser() -> argparse.ArgumentParser:
         "--environment", action="append", metavar="REQ", help=f"repeatable; {_REQ}"
     )
     numerics.set_defaults(run=_numerics)
+    past = commands.add_parser("history", help="one page of all results under a folder")
+    history.add_options(past)
+    past.set_defaults(run=history.run)
     return parser
 
 

@@ -1,9 +1,9 @@
 """Accepted steps: a TOML file in the user's repository, written by hand.
 
-    [[step]]
-    series = "fit_call of tf-nightly on AMD EPYC, 2 cores"  # as the page names it
-    date = 2026-11-20  # a day within the range of the step
-    reason = "Keras validates its arguments since 3.9"
+[[step]]
+series = "fit_call of tf-nightly on AMD EPYC, 2 cores"  # as the page names it
+date = 2026-11-20  # a day within the range of the step
+reason = "Keras validates its arguments since 3.9"
 """
 
 from __future__ import annotations

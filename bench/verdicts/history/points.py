@@ -6,11 +6,11 @@ import hashlib
 import json
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class Point:
 
     Attributes:
         run: index among the runs in order of time.
-        side: environment of the candidate.
+        environment: identity of the candidate's environment.
         value: mean of the blocks' log-ratios to the baseline, or of their differences; NaN
             without a measurement.
         error: standard error of the mean; NaN below two blocks.
@@ -59,7 +59,7 @@ class Point:
     """
 
     run: int
-    side: Side
+    environment: str
     value: float
     error: float
     blocks: int
@@ -67,20 +67,21 @@ class Point:
     baseline_amount: float
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
     """A point with the names under which it belongs to a series.
 
     Attributes:
         track: what was asked for as a candidate, the same on every day.
         workload: name of the workload.
         terms: version, unit, margin, gate.
+        side: environment of the candidate.
         point: the point.
     """
 
     track: str
     workload: str
     terms: WorkloadTerms
+    side: Side
     point: Point
 
 
@@ -98,17 +99,23 @@ def measured(found: Results, run: int) -> list[Measured]:
     for place, side in enumerate(found.candidates):
         blocks = [block for block in found.blocks if block.candidate == place]
         is_there = not missing(found, place)
+        environment = identity(side)
         for name, terms in found.workloads.items():
             if name in side.unwanted:
                 continue
             verdict = verdicts[place, name] if is_there else NOT_THERE
-            point = _point(run, side, name, terms, blocks, verdict)
-            points.append(Measured(tracks[place], name, terms, point))
+            point = _point(run, environment, name, terms, blocks, verdict)
+            points.append(Measured(tracks[place], name, terms, side, point))
     return points
 
 
 def _point(
-    run: int, side: Side, name: str, terms: WorkloadTerms, blocks: list[Block], verdict: str
+    run: int,
+    environment: str,
+    name: str,
+    terms: WorkloadTerms,
+    blocks: Sequence[Block],
+    verdict: str,
 ) -> Point:
     # As in a verdict: the repeat of a disturbed block replaces it.
     samples = {block.number: block.samples[name] for block in blocks if name in block.samples}
@@ -118,7 +125,7 @@ def _point(
     count = len(values)
     return Point(
         run,
-        side,
+        environment,
         float(np.mean(values)) if values else math.nan,
         float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else math.nan,
         count,

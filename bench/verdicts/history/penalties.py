@@ -1,0 +1,62 @@
+"""Penalties of change points by length of a series, calibrated on equal blocks.
+
+Made by `python -m bench history --calibrate bench/results/equal.jsonl`: TensorFlow 2.21.0 against
+itself on 2 cores of an AMD EPYC, 24 blocks of five candidates, workloads `train_step[loop,b128]`
+and `fit_call`, four blocks a run, seed 0. At most 1.5 % of the drawn series may have a change
+point; `alarms` counts them on as many fresh series.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+LEAST_PENALTY = 6.0
+RATE = 0.015  # below the 2 % that are promised, since a calibration has an error itself
+
+
+class Calibrated(NamedTuple):
+    """A calibrated penalty.
+
+    Attributes:
+        runs: runs of a series.
+        penalty: penalty of a change point, in squared units of the noise.
+        alarms: fresh series without a step that had a change point nevertheless.
+        series: number of fresh series.
+    """
+
+    runs: int
+    penalty: float
+    alarms: int
+    series: int
+
+
+TABLE = (
+    Calibrated(8, 30.0, 0, 1),
+    Calibrated(30, 20.0, 0, 1),
+    Calibrated(120, 20.0, 0, 1),
+)
+FEWEST = TABLE[0].runs  # shorter series are drawn, but not tested
+
+
+def penalty_of(runs: int) -> float:
+    """Returns the penalty for a series of this length: the larger one of its neighbours in TABLE.
+
+    Beyond the table it grows by 2 log(runs), as Schwarz's criterion does.
+
+    Raises:
+        ValueError: fewer runs than `FEWEST`.
+    """
+    if runs < FEWEST:
+        raise ValueError(f"{runs} runs are too few")
+    last = TABLE[-1]
+    if runs >= last.runs:
+        return last.penalty + 2 * math.log(runs / last.runs)
+    above = next(place for place, row in enumerate(TABLE) if row.runs >= runs)
+    exact = TABLE[above].runs == runs
+    return max(row.penalty for row in TABLE[above if exact else above - 1 : above + 1])
+
+
+def nearest(runs: int) -> Calibrated:
+    """Returns the row of the table whose length is nearest, by ratio."""
+    return min(TABLE, key=lambda row: abs(math.log(row.runs / runs)))

@@ -1,0 +1,352 @@
+"""Series: the same question asked in many runs, its points on one scale.
+
+A series is a workload of a track (what was asked for as a candidate) on a machine class, against
+one baseline. Its values are log-ratios to that baseline, or differences. Where the baseline
+changed, earlier points are chained to the newest baseline if measurements link the two
+(`bench.verdicts.history.chains`); otherwise they are another series. So are other versions of a
+workload's code and other numbers of threads, which are never comparable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import special
+
+from bench.records.archive import Omitted, Stored
+from bench.records.blocks import WorkloadTerms
+from bench.records.sides import Side
+from bench.verdicts.history.chains import Edge, Link, links_to
+from bench.verdicts.history.change_points import COVERAGE, Segments, segments
+from bench.verdicts.history.points import Measured, Point, Run, identity, measured, run_of
+
+CURRENT = timedelta(days=30)  # a series whose newest point is older than that has ended
+FLOOR = 1e-3  # of a log-ratio; of MiB a call for differences
+FEWEST_EQUAL = 4  # equal runs behind a band of noise
+
+Order = Callable[[Side], Any]
+
+
+class Placed(NamedTuple):
+    """A point on the scale of its series.
+
+    Attributes:
+        point: the point, with its value against its own baseline.
+        value: value against the series' baseline; NaN without a measurement.
+        link: standard error of the chain between the two baselines; 0 without a chain.
+        baseline: identity of its own baseline.
+    """
+
+    point: Point
+    value: float
+    link: float
+    baseline: str
+
+
+@dataclass(frozen=True)
+class Band:
+    """Noise of equal runs: the baseline as its own candidate.
+
+    Attributes:
+        half: half the width of a 95 % band around a level; NaN with too few equal runs.
+        runs: number of equal runs.
+    """
+
+    half: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series in the order of time, or of versions.
+
+    Attributes:
+        name: unique name; the one of a current series stays the same over time.
+        workload: name of the workload.
+        track: what was asked for as a candidate; empty for a series of all versions.
+        machine: label of the machine class.
+        terms: unit, margin and gate of the newest run.
+        baseline: identity of the baseline that all values are against.
+        points: points; those without a measurement have the value NaN.
+        found: levels and steps, by index of `points`; None without a value.
+        band: noise of equal runs.
+        is_current: whether its newest point is recent.
+    """
+
+    name: str
+    workload: str
+    track: str
+    machine: str
+    terms: WorkloadTerms
+    baseline: str
+    points: tuple[Placed, ...]
+    found: Segments | None
+    band: Band
+    is_current: bool
+
+    @property
+    def measured(self) -> list[int]:
+        """Indices of the points with a value."""
+        return [place for place, each in enumerate(self.points) if math.isfinite(each.value)]
+
+
+@dataclass(frozen=True)
+class History:
+    """All runs of an archive as series.
+
+    Attributes:
+        runs: runs in the order of time.
+        environments: environments by identity.
+        series: series in the order of time, sorted by machine, track and workload.
+        versions: series over the versions of all tracks, sorted likewise.
+        omitted: files that are not part of it.
+    """
+
+    runs: tuple[Run, ...]
+    environments: Mapping[str, Side]
+    series: tuple[Series, ...]
+    versions: tuple[Series, ...]
+    omitted: tuple[Omitted, ...]
+
+
+class _Kind(NamedTuple):
+    """What points need in common to be comparable, if their baselines are."""
+
+    machine: str
+    workload: str
+    version: int
+    threads: int
+
+
+def history_of(found: Iterable[Stored | Omitted], order: Order) -> History:
+    """Builds the history of an archive.
+
+    Args:
+        found: runs and omitted files; a run's samples are dropped before the next one is read.
+        order: sort key of an environment among versions.
+
+    Raises:
+        InputError: the library of change points is not installed.
+    """
+    omitted: list[Omitted] = []
+    environments: dict[str, Side] = {}
+    kept: list[tuple[Run, list[Measured]]] = []
+    for item in found:
+        if isinstance(item, Omitted):
+            omitted.append(item)
+            continue
+        run, points = run_of(item), measured(item.results, 0)
+        baseline = environments.setdefault(identity(run.baseline), run.baseline)
+        kept.append((replace(run, baseline=baseline), points))
+        for each in points:
+            environments.setdefault(each.point.environment, each.side)
+    kept.sort(key=lambda pair: (pair[0].moment, pair[0].path))
+    runs = tuple(run for run, _ in kept)
+    labels = machine_labels(runs)
+    by_kind: dict[_Kind, list[Measured]] = defaultdict(list)
+    for place, (run, points) in enumerate(kept):
+        for each in points:
+            threads = each.terms.threads
+            kind = _Kind(labels[_machine_class(run)], each.workload, each.terms.version, threads)
+            by_kind[kind].append(each._replace(point=replace(each.point, run=place)))
+    baselines = [identity(run.baseline) for run in runs]
+    build = _Builder(runs, baselines, environments, order)
+    series = [each for kind, points in by_kind.items() for each in build.tracks(kind, points)]
+    versions = build.versions(series)
+    return History(
+        runs,
+        environments,
+        tuple(sorted(_named(series, runs), key=_by_name)),
+        tuple(sorted(_named(versions, runs), key=_by_name)),
+        tuple(omitted),
+    )
+
+
+def machine_labels(runs: Sequence[Run]) -> dict[tuple[str, ...], str]:
+    """Returns a label of every machine class: CPU and cores; the system where it differs."""
+    classes = sorted({_machine_class(run) for run in runs})
+    short = {each: ", ".join(filter(None, each[:2])) or "unknown machine" for each in classes}
+    repeated = Counter(short.values())
+    return {
+        each: f"{label}, {each[2]}" if repeated[label] > 1 else label
+        for each, label in short.items()
+    }
+
+
+def _machine_class(run: Run) -> tuple[str, ...]:
+    cpu, cores, system = (run.machine.get(name) for name in ("cpu", "usable_cores", "system"))
+    counted = f"{cores} core{'' if cores == 1 else 's'}" if cores else ""
+    return str(cpu or ""), counted, str(system or "")
+
+
+@dataclass(frozen=True)
+class _Builder:
+    runs: Sequence[Run]
+    baselines: Sequence[str]
+    environments: Mapping[str, Side]
+    order: Order
+
+    def tracks(self, kind: _Kind, points: Sequence[Measured]) -> list[Series]:
+        """Returns the series of a kind: one or more of each track, by linked baselines."""
+        edges = [
+            Edge(self.baselines[p.run], p.environment, p.value, p.error)
+            for p in (each.point for each in points)
+        ]
+        band = _band(edges)
+        by_track: dict[str, list[Measured]] = defaultdict(list)
+        for each in points:
+            by_track[each.track].append(each)
+        linked: dict[str, dict[str, Link]] = {}
+        made = []
+        for track, rest in by_track.items():
+            while rest:
+                root = self.baselines[rest[-1].point.run]
+                if root not in linked:
+                    linked[root] = links_to(root, edges)
+                links = linked[root]
+                own = [each for each in rest if self.baselines[each.point.run] in links]
+                rest = [each for each in rest if self.baselines[each.point.run] not in links]
+                placed = tuple(self._placed(each.point, links) for each in own)
+                made.append(self._series(kind, track, own[-1].terms, root, placed, band))
+        return made
+
+    def versions(self, series: Sequence[Series]) -> list[Series]:
+        """Returns series over versions: all tracks with a baseline and settings in common."""
+        groups: dict[tuple[Any, ...], list[tuple[Series, Placed]]] = defaultdict(list)
+        for each in series:
+            for placed in each.points:
+                settings = self.environments[placed.point.environment].settings
+                key = (
+                    *(each.machine, each.workload, each.terms.version, each.terms.threads),
+                    *(each.baseline, tuple(sorted(settings.items()))),
+                )
+                groups[key].append((each, placed))
+        made = []
+        for members in groups.values():
+            if len({placed.point.environment for _, placed in members}) < 2:
+                continue
+            keys = {
+                name: self.order(self.environments[name])
+                for name in {placed.point.environment for _, placed in members}
+            }
+            points = tuple(
+                sorted(
+                    (placed for _, placed in members),
+                    key=lambda placed: (keys[placed.point.environment], placed.point.run),
+                )
+            )
+            one = max((each for each, _ in members), key=lambda each: each.points[-1].point.run)
+            kind = _Kind(one.machine, one.workload, one.terms.version, one.terms.threads)
+            made.append(self._series(kind, "", one.terms, one.baseline, points, one.band))
+        return made
+
+    def _placed(self, point: Point, links: Mapping[str, Link]) -> Placed:
+        baseline = self.baselines[point.run]
+        link = links[baseline]
+        return Placed(point, point.value + link.value, link.error, baseline)
+
+    def _series(
+        self,
+        kind: _Kind,
+        track: str,
+        terms: WorkloadTerms,
+        root: str,
+        points: tuple[Placed, ...],
+        band: Band,
+    ) -> Series:
+        newest = max(self.runs[each.point.run].moment for each in points)
+        return Series(
+            name="",
+            workload=kind.workload,
+            track=track,
+            machine=kind.machine,
+            terms=terms,
+            baseline=root,
+            points=points,
+            found=_found(points),
+            band=band,
+            is_current=newest >= self.runs[-1].moment - CURRENT,
+        )
+
+
+def _found(points: Sequence[Placed]) -> Segments | None:
+    """Returns levels and steps by index of all points, with or without a value."""
+    places = [place for place, each in enumerate(points) if math.isfinite(each.value)]
+    if not places:
+        return None
+    there = [points[place] for place in places]
+    found = segments(
+        [each.value for each in there],
+        [each.point.error for each in there],
+        [each.link for each in there],
+        floor=FLOOR,
+    )
+    return replace(
+        found,
+        levels=tuple(
+            replace(level, first=places[level.first], last=places[level.last])
+            for level in found.levels
+        ),
+        steps=tuple(
+            replace(
+                step,
+                at=places[step.at],
+                earliest=places[step.earliest],
+                latest=places[step.latest],
+            )
+            for step in found.steps
+        ),
+    )
+
+
+def _band(edges: Iterable[Edge]) -> Band:
+    """Returns the band of equal runs: their true value is 0, so their squares give the noise."""
+    equal = [edge.value for edge in edges if edge.base == edge.other and math.isfinite(edge.value)]
+    if len(equal) < FEWEST_EQUAL:
+        return Band(math.nan, len(equal))
+    deviation = max(float(np.sqrt(np.mean(np.square(equal)))), FLOOR)
+    return Band(float(special.stdtrit(len(equal), 0.5 + COVERAGE / 2)) * deviation, len(equal))
+
+
+def _by_name(series: Series) -> tuple[str, str, str]:
+    return series.machine, series.track, series.name
+
+
+def _named(series: Sequence[Series], runs: Sequence[Run]) -> list[Series]:
+    """Names the series: the newest of a track has the plain name, older ones say what differs."""
+    groups: dict[str, list[Series]] = defaultdict(list)
+    for each in series:
+        of = f" of {each.track}" if each.track else " by version"
+        groups[f"{each.workload}{of} on {each.machine}"].append(each)
+    named = []
+    for plain, group in groups.items():
+        group.sort(key=lambda each: max(p.point.run for p in each.points), reverse=True)
+        taken = {plain}
+        for place, each in enumerate(group):
+            name = plain if place == 0 else f"{plain}, {_what_differs(each, group[0], runs)}"
+            number = 1
+            while place and name in taken:
+                number += 1
+                name = f"{plain}, {_what_differs(each, group[0], runs)} ({number})"
+            taken.add(name)
+            named.append(replace(each, name=name))
+    return named
+
+
+def _what_differs(series: Series, newest: Series, runs: Sequence[Run]) -> str:
+    terms, other = series.terms, newest.terms
+    words = []
+    if terms.version != other.version:
+        words.append(f"version {terms.version}")
+    if terms.threads != other.threads:
+        words.append(f"{terms.threads} thread{'' if terms.threads == 1 else 's'}")
+    if series.baseline != newest.baseline:
+        last = max(each.point.run for each in series.points)
+        words.append(f"another baseline until {runs[last].moment:%Y-%m-%d}")
+    return ", ".join(words) or "other settings"
