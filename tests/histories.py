@@ -82,3 +82,19 @@ def with_changes(stored: Stored, **changes: Any) -> Stored:
     """Returns a run with other terms."""
     found: Results = replace(stored.results, **changes)
     return replace(stored, results=found)
+
+
+def resampled(found: Results, runs: int, seed: int = 0) -> list[Stored]:
+    """Returns runs of six blocks each, drawn from real blocks of every candidate; one a day."""
+    random = np.random.RandomState(seed)
+    made = []
+    for day in range(runs):
+        moment = START + timedelta(days=day)
+        blocks = []
+        for place in range(len(found.candidates)):
+            own = [block for block in found.blocks if block.candidate == place]
+            for number, at in enumerate(random.permutation(len(own))[:6]):
+                blocks.append(replace(own[at], number=number))
+        drawn = replace(found, started=moment.isoformat(), blocks=tuple(blocks), complete=True)
+        made.append(Stored(f"{moment:%Y/%m/%d}/comparison.jsonl", moment, drawn))
+    return made

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -114,7 +115,7 @@ def segments(
     is_tested = len(array) >= FEWEST
     found = detect(array / noise, penalty_of(len(array))) if is_tested else []
     bounds = [0, *found, len(array)]
-    pieces = [array[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    pieces = [array[a:b] for a, b in pairwise(bounds)]
     freedom = len(array) - len(pieces)
     spread = _pooled_deviation(pieces, freedom, floor)
     t = float(special.stdtrit(freedom, 0.5 + COVERAGE / 2)) if freedom else math.nan

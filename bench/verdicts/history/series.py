@@ -204,7 +204,8 @@ class _Builder:
             by_track[each.track].append(each)
         linked: dict[str, dict[str, Link]] = {}
         made = []
-        for track, rest in by_track.items():
+        for track, asked in by_track.items():
+            rest = asked
             while rest:
                 root = self.baselines[rest[-1].point.run]
                 if root not in linked:
