@@ -55,9 +55,10 @@ def test_without_script_the_page_names_what_is_new_and_all_levels() -> None:
     row = re.search(r"<tr><th><a [^>]*>[^<]*</a></th>.*?</tr>", shown, re.DOTALL)
     assert row is not None
     assert re.findall(r">([^<>]+)</td>", row[0]) == [
-        "+5.1 %",
+        "+5.0 %",
         "+4.9 to +5.3 %",
         "2026-01-20 to 2026-01-21",
+        "1.050",
         "worse",
     ]
     assert "1.051" in shown

@@ -123,9 +123,8 @@ def label_of(side: Side) -> str:
         return side.request
     name = "tf-keras" if modules.keras_package == "tf_keras" else "Keras"
     keras = f" + {name} {modules.keras}" if modules.keras else ""
-    built = (
-        f" ({modules.built})" if modules.built and modules.built not in modules.tensorflow else ""
-    )
+    is_dated = modules.built.replace("-", "") in modules.tensorflow
+    built = "" if is_dated else f" ({modules.built})"  # a nightly's date, unless it has it
     settings = "".join(f" {key}={value}" for key, value in sorted(side.settings.items()))
     return f"{modules.tensorflow}{built}{keras}{settings}"
 

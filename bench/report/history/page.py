@@ -140,10 +140,11 @@ def news_table(history: History, news: Sequence[News]) -> Table:
                 change_text(step.change, each.series.terms),
                 _interval(step.low, step.high, each.series.terms),
                 f"{days.after} to {days.by}",
+                level_text(each.series.found.levels[-1].mean, each.series.terms),
                 f"accepted: {reason}" if reason else _told(each),
             )
         )
-    return Table(("series", "step", "95 % interval", "between", "state"), rows, left=1)
+    return Table(("series", "step", "95 % interval", "between", "level now", "state"), rows, left=1)
 
 
 def levels_table(history: History, news: Sequence[News]) -> Table:

@@ -143,7 +143,7 @@
   const h = (name, attributes = {}, ...children) => fill(document.createElement(name), attributes, children);
   const s = (name, attributes = {}, ...children) =>
     fill(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
-  const rowsOf = (header, rows, left = 1) => h("div", {class: "wide"}, h("table", {class: `left-${left}`},
+  const rowsOf = (header, rows, left = 1) => h("div", {class: "wide"}, h("table", {class: `${header.length ? "columns" : "facts"} left-${left}`},
     header.length ? h("thead", {}, h("tr", {}, ...header.map(cell => h("th", {scope: "col"}, cell)))) : null,
     h("tbody", {}, ...rows.map(([first, ...rest]) => h("tr", {}, h("th", {scope: "row"}, first),
       ...rest.map(cell => h("td", {}, cell)))))));
@@ -206,7 +206,7 @@
 
   const plot = (number, state, choose) => {
     const series = all[number], points = pointsOf(number), count = points.length;
-    const width = Math.max(300, Math.min(1100, view.clientWidth || 1050)), left = 58, right = 10, top = 12, tall = 270;
+    const width = Math.max(300, Math.min(1100, view.clientWidth || 1050)), left = 70, right = 10, top = 12, tall = 270;
     const inAmounts = state.show === "amount";
     const shown = point => inAmounts ? point.amount : series.difference ? point.value : Math.exp(point.value);
     const back = value => series.difference ? value : Math.exp(value);
@@ -242,12 +242,13 @@
       s("text", {x: left - 6, y: y(tick / scale[0]) + 4, "text-anchor": "end", "font-size": 12, fill: COLOURS.quiet},
         `${tick.toFixed(digits)}${scale[1] ? ` ${scale[1]}` : ""}`));
     const every = Math.max(1, Math.ceil(count / Math.max(2, Math.floor((width - left) / 110))));
-    let before = "";
+    let before = "", end = -Infinity;
     for (let at = 0; at < count; at += every) {
       const told = series.members ? data.environments[points[at].environment].versions[0] : day(points[at].run);
-      if (told !== before && x(at) < width - 40) svg.append(s("text", {x: x(at), y: top + tall + 16, "font-size": 12,
-        "text-anchor": at ? "middle" : "start", fill: COLOURS.quiet}, told));
-      before = told;
+      if (told === before || x(at) - 36 < end || x(at) > width - 40) continue;
+      svg.append(s("text", {x: Math.max(x(at), left + 36), y: top + tall + 16, "font-size": 12, "text-anchor": "middle",
+        fill: COLOURS.quiet}, told));
+      [before, end] = [told, Math.max(x(at), left + 36) + 44];
     }
     if (!inAmounts) {
       if (band !== null && newest) {
@@ -417,7 +418,8 @@
         && pointsOf(data.series.length + at).some(point => point.series === number));
     const pressed = (on, text, click, focusName) => h("button", {type: "button", "aria-pressed": on, click, "data-focus": focusName}, text);
     const newest = series.levels.at(-1);
-    const band = series.band === null ? "" : `; grey: noise of ${series.equal} equal runs`;
+    const band = series.band === null ? "; no run of the baseline against itself shows the noise"
+      : `; grey: noise of ${series.equal} runs of the baseline against itself`;
     view.append(
       h("nav", {"aria-label": "history"}, h("a", {href: "#", "data-focus": "back"}, "\u2190 all series"),
         other ? h("span", {}, pressed(!series.members, "by date", () => series.members && (location.hash = write({series: other.name})), "date"), " ",
