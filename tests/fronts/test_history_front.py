@@ -38,7 +38,7 @@ def test_the_page_is_written_and_the_news_are_printed(
     assert command.main(["history", str(archive)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "1 new level for the worse in 1 current series of 30 runs"
-    row = [NAME, "+5.0 %", "+4.9 to +5.2 %", "2026-01-20 to 2026-01-21", "1.050", "worse"]
+    row = [NAME, "+5.0 %", "+4.9 to +5.2 %", "2026-01-20 to 2026-01-21", "1.052", "worse"]
     assert row in [re.split(" {2,}", line) for line in lines]
     assert "left out: foreign.jsonl: is damaged or not a ledger" in lines
     assert lines[-1] == "history.html"

@@ -94,6 +94,14 @@ def test_a_linked_change_of_the_baseline_keeps_one_series() -> None:
     assert [each.link for each in series.points] == pytest.approx([0.002] * 3 + [0.0] * 2)
 
 
+def test_a_package_without_part_in_the_times_leaves_the_baseline_the_same() -> None:
+    newer = replace(BASELINE, lock=("certifi==2027.1.1", *BASELINE.lock))
+    found = histories.history([*nightlies([0.05] * 3), run(3, {LOOP: 0.05}, baseline=newer)])
+    (series,) = found.series
+    assert [each.value for each in series.points] == pytest.approx([0.05] * 4)
+    assert not any(each.link for each in series.points)
+
+
 def test_an_unlinked_change_of_the_baseline_splits_the_series() -> None:
     new = [run(day, {LOOP: 0.0}, baseline=NEW_BASELINE) for day in (4, 5)]
     found = histories.history([*nightlies([0.05] * 3), *new])

@@ -25,7 +25,8 @@ from bench.verdicts.history.series import History, Series
 MOST_SHOWN = 3  # tracks of a cell before all versions; the others are folded
 NEW = (Standing.WORSE, Standing.BETTER, Standing.ACCEPTED)
 _MARKS = {Standing.WORSE: "worse", Standing.BETTER: "better", Standing.ACCEPTED: "accepted"}
-_SCRIPT = Path(__file__).parents[1] / "templates" / "history.js"
+_TEMPLATES = Path(__file__).parents[1] / "templates"
+_SCRIPTS = ("history_numbers.js", "history.js")
 _HEADER = ("series", "latest level", "95 % interval", "runs", "state", "since")
 
 
@@ -58,7 +59,7 @@ def history_html(history: History, news: Sequence[News], *, accepted: str) -> st
         news: standing of every series, most important first.
         accepted: name of the file of accepted steps.
     """
-    script = _SCRIPT.read_text(encoding="utf-8")
+    script = "".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     current = [each for each in news if each.standing is not Standing.ENDED]
     return render(

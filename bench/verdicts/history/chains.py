@@ -33,19 +33,20 @@ class Link(NamedTuple):
     error: float
 
 
-def links_to(root: str, edges: Iterable[Edge]) -> dict[str, Link]:
+Neighbours = Mapping[str, Mapping[str, Link]]
+
+
+def links_to(root: str, neighbours: Neighbours) -> dict[str, Link]:
     """Returns the value of every linked environment against the root, over its best path.
 
-    Repeated measurements of a pair are averaged; the error is the larger one of what the runs
-    state and of what their scatter shows. The best path has the least variance (Dijkstra 1959).
+    The best path has the least variance (Dijkstra 1959, "A note on two problems in connexion with
+    graphs").
 
     Args:
         root: identity of the baseline that the links lead to.
-        edges: all measurements of a workload on a machine class; those without an error are left
-            out.
+        neighbours: links of measured pairs, from `pooled`.
     """
     found: dict[str, Link] = {}
-    neighbours = _pooled(edges)
     heap = [(0.0, root, 0.0)]
     while heap:
         variance, name, total = heapq.heappop(heap)
@@ -58,8 +59,16 @@ def links_to(root: str, edges: Iterable[Edge]) -> dict[str, Link]:
     return found
 
 
-def _pooled(edges: Iterable[Edge]) -> Mapping[str, Mapping[str, Link]]:
-    """Returns the links from each environment to its neighbours, in both directions."""
+def pooled(edges: Iterable[Edge]) -> Neighbours:
+    """Returns the links from each environment to its neighbours, in both directions.
+
+    Repeated measurements of a pair are averaged; the error is the larger one of what the runs
+    state and of what their scatter shows.
+
+    Args:
+        edges: all measurements of a workload on a machine class; those without an error are left
+            out.
+    """
     pairs: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for base, other, value, error in edges:
         if base != other and math.isfinite(error):

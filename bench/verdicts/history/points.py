@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
@@ -158,9 +158,15 @@ def _track(request: str) -> str:
     )
 
 
-def identity(side: Side) -> str:
-    """Returns a digest of what decides an environment's times: lock, settings, Python, oneDNN."""
+def identity(side: Side, without: Collection[str] = ()) -> str:
+    """Returns a digest of what decides an environment's times: lock, settings, Python, oneDNN.
+
+    Args:
+        side: the environment.
+        without: packages that do not count.
+    """
     facts = [str(side.versions.get(name, "")) for name in ("python", "onednn")]
-    content = [list(side.lock), dict(side.settings), facts]
+    lock = [entry for entry in side.lock if entry.partition("==")[0] not in without]
+    content = [lock, dict(side.settings), facts]
     text = json.dumps(ledger.plain(content), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -22,13 +22,19 @@ from scipy import special
 from bench.records.archive import Omitted, Stored
 from bench.records.blocks import WorkloadTerms
 from bench.records.sides import Side
-from bench.verdicts.history.chains import Edge, Link, links_to
+from bench.verdicts.history.chains import Edge, Link, links_to, pooled
 from bench.verdicts.history.change_points import COVERAGE, Segments, segments
 from bench.verdicts.history.points import Measured, Point, Run, identity, measured, run_of
 
 CURRENT = timedelta(days=30)  # a series whose newest point is older than that has ended
 FLOOR = 1e-3  # of a log-ratio; of MiB a call for differences
 FEWEST_EQUAL = 4  # equal runs behind a band of noise
+# Packages of network and installation: their releases appear every few weeks in a lock that pins
+# TensorFlow only, and no workload computes with them. A baseline stays the same without them.
+IDLE = (
+    *("certifi", "charset-normalizer", "idna", "packaging", "pip", "requests", "setuptools"),
+    *("urllib3", "wheel"),
+)
 
 Order = Callable[[Side], Any]
 
@@ -40,13 +46,11 @@ class Placed(NamedTuple):
         point: the point, with its value against its own baseline.
         value: value against the series' baseline; NaN without a measurement.
         link: standard error of the chain between the two baselines; 0 without a chain.
-        baseline: identity of its own baseline.
     """
 
     point: Point
     value: float
     link: float
-    baseline: str
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ class Series:
         track: what was asked for as a candidate; empty for a series of all versions.
         machine: label of the machine class.
         terms: unit, margin and gate of the newest run.
-        baseline: identity of the baseline that all values are against.
+        baseline: identity of the newest run's baseline; all values are against it.
+        anchor: the same without `IDLE` packages.
         points: points; those without a measurement have the value NaN.
         found: levels and steps, by index of `points`; None without a value.
         band: noise of equal runs.
@@ -85,6 +90,7 @@ class Series:
     machine: str
     terms: WorkloadTerms
     baseline: str
+    anchor: str
     points: tuple[Placed, ...]
     found: Segments | None
     band: Band
@@ -155,8 +161,13 @@ def history_of(found: Iterable[Stored | Omitted], order: Order) -> History:
             threads = each.terms.threads
             kind = _Kind(labels[_machine_class(run)], each.workload, each.terms.version, threads)
             by_kind[kind].append(each._replace(point=replace(each.point, run=place)))
-    baselines = [identity(run.baseline) for run in runs]
-    build = _Builder(runs, baselines, environments, order)
+    build = _Builder(
+        runs,
+        baselines=[identity(run.baseline) for run in runs],
+        anchors={name: identity(side, IDLE) for name, side in environments.items()},
+        environments=environments,
+        order=order,
+    )
     series = [each for kind, points in by_kind.items() for each in build.tracks(kind, points)]
     versions = build.versions(series)
     return History(
@@ -187,18 +198,29 @@ def _machine_class(run: Run) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Builder:
+    """Builds series.
+
+    Attributes:
+        runs: runs in the order of time.
+        baselines: identity of each run's baseline.
+        anchors: identity without `IDLE` packages, of every environment.
+        environments: environments by identity.
+        order: sort key among versions.
+    """
+
     runs: Sequence[Run]
     baselines: Sequence[str]
+    anchors: Mapping[str, str]
     environments: Mapping[str, Side]
     order: Order
 
     def tracks(self, kind: _Kind, points: Sequence[Measured]) -> list[Series]:
         """Returns the series of a kind: one or more of each track, by linked baselines."""
         edges = [
-            Edge(self.baselines[p.run], p.environment, p.value, p.error)
+            Edge(self._anchor(p), self.anchors[p.environment], p.value, p.error)
             for p in (each.point for each in points)
         ]
-        band = _band(edges)
+        band, neighbours = _band(edges), pooled(edges)
         by_track: dict[str, list[Measured]] = defaultdict(list)
         for each in points:
             by_track[each.track].append(each)
@@ -207,14 +229,14 @@ class _Builder:
         for track, asked in by_track.items():
             rest = asked
             while rest:
-                root = self.baselines[rest[-1].point.run]
-                if root not in linked:
-                    linked[root] = links_to(root, edges)
-                links = linked[root]
-                own = [each for each in rest if self.baselines[each.point.run] in links]
-                rest = [each for each in rest if self.baselines[each.point.run] not in links]
+                anchor = self._anchor(rest[-1].point)
+                if anchor not in linked:
+                    linked[anchor] = links_to(anchor, neighbours)
+                links = linked[anchor]
+                own = [each for each in rest if self._anchor(each.point) in links]
+                rest = [each for each in rest if self._anchor(each.point) not in links]
                 placed = tuple(self._placed(each.point, links) for each in own)
-                made.append(self._series(kind, track, own[-1].terms, root, placed, band))
+                made.append(self._series(kind, track, own[-1].terms, anchor, placed, band))
         return made
 
     def versions(self, series: Sequence[Series]) -> list[Series]:
@@ -225,7 +247,7 @@ class _Builder:
                 settings = self.environments[placed.point.environment].settings
                 key = (
                     *(each.machine, each.workload, each.terms.version, each.terms.threads),
-                    *(each.baseline, tuple(sorted(settings.items()))),
+                    *(each.anchor, tuple(sorted(settings.items()))),
                 )
                 groups[key].append((each, placed))
         made = []
@@ -244,35 +266,38 @@ class _Builder:
             )
             one = max((each for each, _ in members), key=lambda each: each.points[-1].point.run)
             kind = _Kind(one.machine, one.workload, one.terms.version, one.terms.threads)
-            made.append(self._series(kind, "", one.terms, one.baseline, points, one.band))
+            made.append(self._series(kind, "", one.terms, one.anchor, points, one.band))
         return made
 
+    def _anchor(self, point: Point) -> str:
+        return self.anchors[self.baselines[point.run]]
+
     def _placed(self, point: Point, links: Mapping[str, Link]) -> Placed:
-        baseline = self.baselines[point.run]
-        link = links[baseline]
-        return Placed(point, point.value + link.value, link.error, baseline)
+        link = links[self._anchor(point)]
+        return Placed(point, point.value + link.value, link.error)
 
     def _series(
         self,
         kind: _Kind,
         track: str,
         terms: WorkloadTerms,
-        root: str,
+        anchor: str,
         points: tuple[Placed, ...],
         band: Band,
     ) -> Series:
-        newest = max(self.runs[each.point.run].moment for each in points)
+        newest = max(each.point.run for each in points)
         return Series(
             name="",
             workload=kind.workload,
             track=track,
             machine=kind.machine,
             terms=terms,
-            baseline=root,
+            baseline=self.baselines[newest],
+            anchor=anchor,
             points=points,
             found=_found(points),
             band=band,
-            is_current=newest >= self.runs[-1].moment - CURRENT,
+            is_current=self.runs[newest].moment >= self.runs[-1].moment - CURRENT,
         )
 
 
@@ -347,7 +372,7 @@ def _what_differs(series: Series, newest: Series, runs: Sequence[Run]) -> str:
         words.append(f"version {terms.version}")
     if terms.threads != other.threads:
         words.append(f"{terms.threads} thread{'' if terms.threads == 1 else 's'}")
-    if series.baseline != newest.baseline:
+    if series.anchor != newest.anchor:
         last = max(each.point.run for each in series.points)
         words.append(f"another baseline until {runs[last].moment:%Y-%m-%d}")
     return ", ".join(words) or "other settings"
