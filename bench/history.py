@@ -22,7 +22,7 @@ from lenet5.printable import printable
 DEFAULT_OUT = Path("history.html")
 LENGTHS = (8, 10, 12, 16, 20, 30, 45, 60, 90, 120, 180, 240, 480, 960)  # runs of a series
 _SERIES = 4000  # drawn per bank and length
-_MOST_DRAWN = 480_000  # runs drawn per bank and length; long series take long
+_MOST_DRAWN = 240_000  # runs drawn per bank and length; long series take long
 
 
 def add_options(command: argparse.ArgumentParser) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.records.archive import Stored
+from bench.records import results
+from bench.records.archive import Item, Stored
 from bench.records.blocks import Results
 from bench.records.sides import Side
 from bench.report.versions import version_key
+from bench.verdicts.collection import condensed
 from bench.verdicts.history.series import History, history_of
 from tests import synthetic
 from tests.synthetic import LOOP
@@ -73,7 +77,7 @@ def nightlies(values: Sequence[float | None], name: str = LOOP, **more: Any) -> 
     return [run(day, {name: value}, **more) for day, value in enumerate(values)]
 
 
-def history(runs: Sequence[Stored]) -> History:
+def history(runs: Sequence[Item]) -> History:
     """Returns the history of an archive."""
     return history_of(runs, version_key)
 
@@ -84,17 +88,63 @@ def with_changes(stored: Stored, **changes: Any) -> Stored:
     return replace(stored, results=found)
 
 
-def resampled(found: Results, runs: int, seed: int = 0) -> list[Stored]:
-    """Returns runs of six blocks each, drawn from real blocks of every candidate; one a day."""
+def resampled(
+    found: Results, runs: int, *, environments: int, copies: int, seed: int = 0
+) -> Iterator[Stored]:
+    """Yields one run a day of six blocks, drawn from real blocks of equal environments.
+
+    Args:
+        found: a comparison of an environment with itself.
+        runs: number of runs.
+        environments: candidates of a run.
+        copies: copies of each workload under another name.
+        seed: seed of the draws.
+    """
     random = np.random.RandomState(seed)
-    made = []
+    found = condensed(found)
+    names = {f"{name} {copy}": name for name in found.workloads for copy in range(copies)}
+    by_candidate = [
+        [block for block in found.blocks if block.candidate == place]
+        for place in range(len(found.candidates))
+    ]
     for day in range(runs):
         moment = START + timedelta(days=day)
         blocks = []
-        for place in range(len(found.candidates)):
-            own = [block for block in found.blocks if block.candidate == place]
+        for place in range(environments):
+            own = by_candidate[place % len(by_candidate)]
             for number, at in enumerate(random.permutation(len(own))[:6]):
-                blocks.append(replace(own[at], number=number))
-        drawn = replace(found, started=moment.isoformat(), blocks=tuple(blocks), complete=True)
-        made.append(Stored(f"{moment:%Y/%m/%d}/comparison.jsonl", moment, drawn))
-    return made
+                samples = {copy: own[at].samples[name] for copy, name in names.items()}
+                blocks.append(replace(own[at], candidate=place, number=number, samples=samples))
+        sides = [
+            replace(
+                found.candidates[0],
+                request=f"tensorflow==2.{place}.0",
+                versions={"tensorflow": f"2.{place}.0", "python": "3.11.7"},
+                lock=(*found.baseline.lock, f"urllib4=={place}.{day}"),
+            )
+            for place in range(environments)
+        ]
+        drawn = replace(
+            found,
+            started=moment.isoformat(),
+            candidates=tuple(sides),
+            workloads={copy: found.workloads[name] for copy, name in names.items()},
+            blocks=tuple(blocks),
+            complete=True,
+        )
+        yield Stored(f"{moment:%Y/%m/%d}/comparison.jsonl", moment, drawn)
+
+
+def main() -> None:
+    """Writes a resampled archive: `python -m tests.histories EQUAL.jsonl DIR RUNS ENVS COPIES`."""
+    equal, folder, *counts = sys.argv[1:]
+    runs, environments, copies = map(int, counts)
+    found = results.read(Path(equal))
+    for stored in resampled(found, runs, environments=environments, copies=copies):
+        path = Path(folder) / stored.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        results.write(path, stored.results)
+
+
+if __name__ == "__main__":
+    main()

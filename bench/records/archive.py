@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench.records import ledger, results, trainings
 from bench.records.blocks import Results
+from bench.records.trainings import Comparison, Trainings
 from lenet5.errors import InputError
 from lenet5.printable import short_line
 
@@ -33,6 +34,23 @@ class Stored:
 
 
 @dataclass(frozen=True)
+class StoredSeeds:
+    """A run of accuracy in an archive.
+
+    Attributes:
+        path: path below the archive, with `/`.
+        moment: start of the run, in UTC.
+        sets: seeds of the baseline or the reference, then of each candidate.
+        terms: margin and pairing.
+    """
+
+    path: str
+    moment: datetime
+    sets: tuple[Trainings, ...]
+    terms: Comparison
+
+
+@dataclass(frozen=True)
 class Omitted:
     """A file that is not part of the history.
 
@@ -45,11 +63,15 @@ class Omitted:
     reason: str
 
 
-def read_archive(folder: Path) -> Iterator[Stored | Omitted]:
-    """Yields each speed ledger below a folder, by path; one at a time, since they may be large.
+Item = Stored | StoredSeeds | Omitted
 
-    Other files of this suffix, damaged ones and second copies of a run are named instead. A report
-    holds a copy of its run with fewer samples (`condensed`), which has the same verdicts.
+
+def read_archive(folder: Path) -> Iterator[Item]:
+    """Yields each comparison below a folder, by path; one at a time, since they may be large.
+
+    Other files of this suffix, damaged ones, references and second copies of a run are named
+    instead. A report holds a copy of its run with fewer samples (`condensed`), which has the same
+    verdicts.
 
     Raises:
         InputError: the folder is missing, or holds no file of this suffix.
@@ -63,27 +85,24 @@ def read_archive(folder: Path) -> Iterator[Stored | Omitted]:
     for path in paths:
         name = path.relative_to(folder).as_posix()
         try:
-            found = _read(path)
+            found = _read(path, name)
         except InputError as error:
             yield Omitted(name, _reason(str(error), path))
             continue
         identity = _identity(found)
         if identity in known:
             yield Omitted(name, f"the same run as {known[identity]}")
-            continue
-        moment = _moment(found.started)
-        if moment is None:
-            yield Omitted(name, f"has no date of its start: {short_line(found.started, 50)}")
-            continue
-        known[identity] = name
-        yield Stored(name, moment, found)
+        else:
+            known[identity] = name
+            yield found
 
 
-def _read(path: Path) -> Results:
-    kind = ledger.kind_of(path)
-    if kind == trainings.KIND:
-        raise InputError("holds results of accuracy")
-    return results.read(path)
+def _read(path: Path, name: str) -> Stored | StoredSeeds:
+    if trainings.holds_trainings(path):
+        sets, terms = trainings.read_comparison(path)
+        return StoredSeeds(name, _moment(sets[-1].started), tuple(sets), terms)
+    found = results.read(path)
+    return Stored(name, _moment(found.started), found)
 
 
 def _reason(message: str, path: Path) -> str:
@@ -91,22 +110,39 @@ def _reason(message: str, path: Path) -> str:
     return short_line(message.removeprefix(f"{path}: "))
 
 
-def _identity(found: Results) -> str:
+def _identity(found: Stored | StoredSeeds) -> str:
     """Digest of what every copy of a run shares: its start, machine, sides and blocks' starts."""
-    content = (
-        found.started,
-        ledger.plain(found.machine),
-        [(side.request, side.lock) for side in (found.baseline, *found.candidates)],
-        sorted(found.workloads),
-        [(block.candidate, block.number, block.started) for block in found.blocks],
+    if isinstance(found, StoredSeeds):
+        sets = [
+            (each.started, each.machine, each.side.request, each.side.lock, len(each.seeds))
+            for each in found.sets
+        ]
+        return _digest(sets)
+    run = found.results
+    return _digest(
+        (
+            run.started,
+            run.machine,
+            [(side.request, side.lock) for side in (run.baseline, *run.candidates)],
+            sorted(run.workloads),
+            [(block.candidate, block.number, block.started) for block in run.blocks],
+        )
     )
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _moment(text: str) -> datetime | None:
-    """Returns a moment of ISO 8601 in UTC; None for another text. Without an offset it is UTC."""
+def _digest(content: object) -> str:
+    text = json.dumps(ledger.plain(content), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _moment(text: str) -> datetime:
+    """Returns a moment of ISO 8601 in UTC. Without an offset it is UTC.
+
+    Raises:
+        InputError: the text is no such moment.
+    """
     try:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
         return moment.replace(tzinfo=moment.tzinfo or timezone.utc).astimezone(timezone.utc)
     except (ValueError, OverflowError):
-        return None
+        raise InputError(f"has no date of its start: {short_line(text, 50)}") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.records import results, trainings
-from bench.records.archive import Omitted, Stored, read_archive
+from bench.records.archive import Omitted, Stored, StoredSeeds, read_archive
 from bench.verdicts.collection import condensed
 from lenet5.errors import InputError
 from tests import histories
@@ -42,10 +42,18 @@ def test_ledgers_are_found_at_any_depth_and_others_are_named(tmp_path: Path) -> 
     assert all(str(tmp_path) not in reason and "\n" not in reason for reason in named.values())
 
 
-def test_results_of_accuracy_are_named(tmp_path: Path) -> None:
+def test_comparisons_of_accuracy_are_read_and_references_are_named(tmp_path: Path) -> None:
     reference = trainings.reference_path("fast", "graph")
     (tmp_path / "fast.jsonl").write_bytes(reference.read_bytes())
-    assert list(read_archive(tmp_path)) == [Omitted("fast.jsonl", "holds results of accuracy")]
+    sets = trainings.read_trainings(reference) * 2
+    terms = trainings.Comparison(0.2, paired=True, beside=True)
+    trainings.write_trainings(tmp_path / "x.jsonl", sets, terms)
+    (tmp_path / "z.jsonl").write_bytes((tmp_path / "x.jsonl").read_bytes())
+    named, compared, copy = read_archive(tmp_path)
+    assert named == Omitted("fast.jsonl", "holds seeds without a comparison")
+    assert isinstance(compared, StoredSeeds)
+    assert (compared.sets, compared.terms) == (tuple(sets), terms)
+    assert copy == Omitted("z.jsonl", "the same run as x.jsonl")
 
 
 def test_a_copy_of_a_run_counts_once_even_condensed(tmp_path: Path) -> None:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from bench.records.archive import Omitted
+from bench.records.archive import Omitted, StoredSeeds
 from bench.records.blocks import Failure
 from bench.records.sides import Side
+from bench.records.trainings import (
+    Comparison,
+    Trained,
+    Trainings,
+    read_trainings,
+    reference_path,
+)
 from bench.verdicts.history.points import tracks_of
 from bench.verdicts.history.repeating import repeating_request
 from bench.verdicts.history.series import machine_labels
@@ -74,8 +82,7 @@ def test_a_missing_environment_is_not_there() -> None:
 def test_a_wheel_counts_by_its_distribution_and_repeated_requests_are_numbered() -> None:
     wheel = "'./my dist/tensorflow_cpu-2.22.0-cp311-cp311-linux_x86_64.whl' TF_A=1"
     requests = [wheel, "tf-nightly", "tf-nightly", "tf-nightly 'x"]
-    found = synthetic.results({LOOP: [0.0]}, candidates=[Side(text, text) for text in requests])
-    assert tracks_of(found) == [
+    assert tracks_of(requests) == [
         "tensorflow_cpu wheel TF_A=1",
         "tf-nightly",
         "tf-nightly (2)",
@@ -184,9 +191,38 @@ def test_differences_stay_differences() -> None:
     assert series.terms.is_difference
 
 
+def seeds(label: str, wrong: Sequence[int], version: str) -> Trainings:
+    reference = read_trainings(reference_path("fast", "graph"))[0]
+    trained = [Trained(seed=n, wrong=each, images=10_000) for n, each in enumerate(wrong)]
+    return replace(
+        reference,
+        side=side(label, f"tensorflow=={version}"),
+        seeds=tuple(trained),
+        machine=MACHINE,
+    )
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_accuracy_is_a_series_of_lost_points(paired: bool) -> None:
+    base = seeds("tensorflow==2.20.0", [150, 160] * 5, "2.20.0")
+    worse = seeds(NIGHTLY, [170, 180] * 5, "2.21.0")
+    terms = Comparison(0.5, paired=paired, beside=paired, seeds=10)
+    stored = StoredSeeds("a.jsonl", histories.START, (base, worse), terms)
+    (series,) = histories.history([stored]).series
+    assert series.name == f"accuracy[fast,graph] of {NIGHTLY} on a processor, 2 cores"
+    (placed,) = series.points
+    assert placed.value == pytest.approx(0.2)
+    # Ten seeds of either side, 0.1 points apart in turns: variance 0.0025 * 10 / 9.
+    assert placed.point.error == pytest.approx(0.0 if paired else math.sqrt(2 * 0.025 / 9 / 10))
+    assert placed.point.blocks == 10
+    assert placed.point.verdict == "PASS"
+    sides = "--baseline {baseline} --candidate {candidate}" if paired else "--candidate {candidate}"
+    assert series.asked == f"{sides} --seeds 10 --recipe fast --engine graph"
+
+
 def test_omitted_files_are_kept() -> None:
     omitted = Omitted("x.jsonl", "is damaged")
-    assert histories.history([*nightlies([0.0]), omitted]).omitted == (omitted,)  # type: ignore[list-item]
+    assert histories.history([*nightlies([0.0]), omitted]).omitted == (omitted,)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from bench.verdicts.history.news import News, Standing, period
 from bench.verdicts.history.penalties import FEWEST, nearest
 from bench.verdicts.history.series import History, Series
 
-MOST_SHOWN = 3  # tracks of a cell before all versions; the others are folded
+MOST_SHOWN = 3  # tracks of a cell before all versions (others are folded), rates
 NEW = (Standing.WORSE, Standing.BETTER, Standing.ACCEPTED)
 _MARKS = {Standing.WORSE: "worse", Standing.BETTER: "better", Standing.ACCEPTED: "accepted"}
 _TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -106,16 +106,19 @@ def notes(history: History) -> list[str]:
         return [f"A change is looked for from {FEWEST} runs of a series on."]
     rows = [nearest(len(series.measured)) for series in tested]
     kinds = sorted(set(rows))
-    told = "; ".join(
-        f"{row.alarms} of {row.series:,} such series with {row.runs} runs "
+    if len(kinds) > MOST_SHOWN:  # the lowest, the middle and the highest rate
+        kinds.sort(key=lambda row: row.alarms / row.series)
+        kinds = [kinds[0], kinds[len(kinds) // 2], kinds[-1]]
+    told = ", ".join(
+        f"{row.alarms} of {row.series:,} with {row.runs} runs "
         f"({100 * row.alarms / row.series:.1f} %)"
-        for row in kinds
+        for row in sorted(kinds)
     )
     expected = sum(row.alarms / row.series for row in rows)
     return [
-        f"False alarms: series drawn from blocks of equal environments had a change in {told}. "
-        f"This page tests {len(tested)} series: without any true change, {expected:.1f} of them "
-        "would probably show one.",
+        "False alarms: of series drawn from measured blocks of equal environments, a change was "
+        f"found in {told}. This page tests {len(tested)} series: if nothing had ever changed, "
+        f"about {expected:.1f} of them would show a change.",
     ]
 
 

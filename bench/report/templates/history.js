@@ -201,7 +201,7 @@
     const before = points.slice(0, place).findLast(each => isFinite(each.value));
     const interval = isFinite(half(point)) ? ` (95 % interval ${between(series, level, point.value - half(point), point.value + half(point))})` : "";
     const rows = [
-      ["value", `${level(series, point.value)}${interval}, ${point.blocks} block${point.blocks === 1 ? "" : "s"}`],
+      ["value", `${level(series, point.value)}${interval}, ${point.blocks} ${series.unit === "points" ? "seed" : "block"}${point.blocks === 1 ? "" : "s"}`],
       ["against", `${data.environments[series.baseline].label}${point.link === 0 ? ""
         : `, chained from ${data.environments[base].label} (standard error ${(100 * point.link).toFixed(2)} %)`}`],
       ["verdict of the run", point.verdict],

@@ -85,9 +85,9 @@ const historyNumbers = async packed => {
   const quoted = text => /^[\w./:=,+<>~-]+$/.test(text) && !/[<>~]/.test(text) ? text : `'${text.replace(/'/g, "'\\''")}'`;
   const command = (series, point) => {
     const request = number => quoted(data.environments[number].repeat);
-    const threads = series.threads === 1 ? "" : ` --threads ${series.threads}`;
-    return `python -m pytest bench --baseline ${request(data.runs.baselines[point.run])}`
-      + ` --candidate ${request(point.environment)} --workloads ${quoted(series.workload)}${threads}`;
+    const asked = series.asked.replace("{baseline}", () => request(data.runs.baselines[point.run]))
+      .replace("{candidate}", () => request(point.environment));
+    return `python -m pytest bench ${asked}`;
   };
   const lockChanges = (later, earlier) => {
     const [now, before] = [packagesOf(later), packagesOf(earlier)];

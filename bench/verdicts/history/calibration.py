@@ -16,7 +16,7 @@ import numpy as np
 
 from bench.records.blocks import Results
 from bench.verdicts.history.change_points import detect, noise_of, segments
-from bench.verdicts.history.penalties import LEAST_PENALTY, Calibrated
+from bench.verdicts.history.penalties import Calibrated
 from bench.verdicts.speed import value
 from lenet5.errors import InputError
 
@@ -96,7 +96,8 @@ def calibrate(
 ) -> Calibrated:
     """Finds the least penalty with at most this rate of false alarms on each bank.
 
-    The rate is then counted on as many fresh series of each bank.
+    The search begins at 8 + 2 log(runs). The rate is then counted on as many fresh series of each
+    bank, and the highest one is kept.
 
     Args:
         banks: block values by workload, from `bank_of`.
@@ -107,19 +108,25 @@ def calibrate(
         blocks: blocks of a run.
     """
     random = np.random.RandomState(seed)
-    penalty = LEAST_PENALTY
+    penalty = _STEP * math.ceil((8 + 2 * math.log(runs)) / _STEP)
     for bank in banks.values():
+        least = penalty
         needed = sorted(
-            (_least_quiet_penalty(draw(bank, runs, random, blocks=blocks)) for _ in range(series)),
+            (
+                _least_quiet_penalty(draw(bank, runs, random, blocks=blocks), least)
+                for _ in range(series)
+            ),
             reverse=True,
         )
-        penalty = max(penalty, needed[int(rate * series)])
-    alarms = sum(
-        bool(detect(_standardised(draw(bank, runs, random, blocks=blocks)), penalty))
+        penalty = needed[int(rate * series)]
+    alarms = max(
+        sum(
+            bool(detect(_standardised(draw(bank, runs, random, blocks=blocks)), penalty))
+            for _ in range(series)
+        )
         for bank in banks.values()
-        for _ in range(series)
     )
-    return Calibrated(runs, penalty, alarms, series * len(banks))
+    return Calibrated(runs, penalty, alarms, series)
 
 
 def false_alarms(
@@ -162,24 +169,24 @@ def _standardised(drawn: Drawn) -> np.ndarray:
     return drawn.values / noise_of(drawn.values, list(drawn.errors), FLOOR)
 
 
-def _least_quiet_penalty(drawn: Drawn) -> float:
-    """Returns the least penalty without a change point, from `LEAST_PENALTY` in steps of 0.25.
+def _least_quiet_penalty(drawn: Drawn, least: float) -> float:
+    """Returns the least penalty without a change point, from `least` in steps of 0.25.
 
     More penalty never adds a change point to an optimal segmentation.
     """
     values = _standardised(drawn)
-    if not detect(values, LEAST_PENALTY):
-        return LEAST_PENALTY
+    if not detect(values, least):
+        return least
     low, high = 0, 1
-    while detect(values, LEAST_PENALTY + _STEP * high):
+    while detect(values, least + _STEP * high):
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        if detect(values, LEAST_PENALTY + _STEP * middle):
+        if detect(values, least + _STEP * middle):
             low = middle
         else:
             high = middle
-    return LEAST_PENALTY + _STEP * high
+    return least + _STEP * high
 
 
 def line(row: Calibrated) -> str:

@@ -19,15 +19,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import special
 
-from bench.records.archive import Omitted, Stored
+from bench.records.archive import Item, Omitted
 from bench.records.blocks import WorkloadTerms
 from bench.records.sides import Side
 from bench.verdicts.history.chains import Edge, Link, links_to, pooled
 from bench.verdicts.history.change_points import COVERAGE, Segments, segments
-from bench.verdicts.history.points import Measured, Point, Run, identity, measured, run_of
+from bench.verdicts.history.points import POINTS, Measured, Point, Run, identity, measured, run_of
 
 CURRENT = timedelta(days=30)  # a series whose newest point is older than that has ended
-FLOOR = 1e-3  # of a log-ratio; of MiB a call for differences
+FLOOR = 1e-3  # least noise of a log-ratio, or of MiB a call
+POINTS_FLOOR = 0.01  # of accuracy: one image of 10,000
 FEWEST_EQUAL = 4  # equal runs behind a band of noise
 # Packages of network and installation: their releases appear every few weeks in a lock that pins
 # TensorFlow only, and no workload computes with them. A baseline stays the same without them.
@@ -76,6 +77,7 @@ class Series:
         track: what was asked for as a candidate; empty for a series of all versions.
         machine: label of the machine class.
         terms: unit, margin and gate of the newest run.
+        asked: options that repeat a point, from the newest run (`Measured.asked`).
         baseline: identity of the newest run's baseline; all values are against it.
         anchor: the same without `IDLE` packages.
         points: points; those without a measurement have the value NaN.
@@ -89,6 +91,7 @@ class Series:
     track: str
     machine: str
     terms: WorkloadTerms
+    asked: str
     baseline: str
     anchor: str
     points: tuple[Placed, ...]
@@ -130,7 +133,7 @@ class _Kind(NamedTuple):
     threads: int
 
 
-def history_of(found: Iterable[Stored | Omitted], order: Order) -> History:
+def history_of(found: Iterable[Item], order: Order) -> History:
     """Builds the history of an archive.
 
     Args:
@@ -147,7 +150,7 @@ def history_of(found: Iterable[Stored | Omitted], order: Order) -> History:
         if isinstance(item, Omitted):
             omitted.append(item)
             continue
-        run, points = run_of(item), measured(item.results, 0)
+        run, points = run_of(item), measured(item)
         baseline = environments.setdefault(identity(run.baseline), run.baseline)
         kept.append((replace(run, baseline=baseline), points))
         for each in points:
@@ -236,7 +239,10 @@ class _Builder:
                 own = [each for each in rest if self._anchor(each.point) in links]
                 rest = [each for each in rest if self._anchor(each.point) not in links]
                 placed = tuple(self._placed(each.point, links) for each in own)
-                made.append(self._series(kind, track, own[-1].terms, anchor, placed, band))
+                newest = own[-1]
+                made.append(
+                    self._series(kind, track, newest.terms, newest.asked, anchor, placed, band)
+                )
         return made
 
     def versions(self, series: Sequence[Series]) -> list[Series]:
@@ -266,7 +272,7 @@ class _Builder:
             )
             one = max((each for each, _ in members), key=lambda each: each.points[-1].point.run)
             kind = _Kind(one.machine, one.workload, one.terms.version, one.terms.threads)
-            made.append(self._series(kind, "", one.terms, one.anchor, points, one.band))
+            made.append(self._series(kind, "", one.terms, one.asked, one.anchor, points, one.band))
         return made
 
     def _anchor(self, point: Point) -> str:
@@ -281,6 +287,7 @@ class _Builder:
         kind: _Kind,
         track: str,
         terms: WorkloadTerms,
+        asked: str,
         anchor: str,
         points: tuple[Placed, ...],
         band: Band,
@@ -292,16 +299,17 @@ class _Builder:
             track=track,
             machine=kind.machine,
             terms=terms,
+            asked=asked,
             baseline=self.baselines[newest],
             anchor=anchor,
             points=points,
-            found=_found(points),
+            found=_found(points, terms),
             band=band,
             is_current=self.runs[newest].moment >= self.runs[-1].moment - CURRENT,
         )
 
 
-def _found(points: Sequence[Placed]) -> Segments | None:
+def _found(points: Sequence[Placed], terms: WorkloadTerms) -> Segments | None:
     """Returns levels and steps by index of all points, with or without a value."""
     places = [place for place, each in enumerate(points) if math.isfinite(each.value)]
     if not places:
@@ -311,7 +319,7 @@ def _found(points: Sequence[Placed]) -> Segments | None:
         [each.value for each in there],
         [each.point.error for each in there],
         [each.link for each in there],
-        floor=FLOOR,
+        floor=POINTS_FLOOR if terms.unit == POINTS else FLOOR,
     )
     return replace(
         found,
