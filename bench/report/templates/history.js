@@ -30,11 +30,13 @@
     header.length ? h("thead", {}, h("tr", {}, ...header.map(cell => h("th", {scope: "col"}, cell)))) : null,
     h("tbody", {}, ...rows.map(([first, ...rest]) => h("tr", {}, h("th", {scope: "row"}, first),
       ...rest.map(cell => h("td", {}, cell)))))));
-  const csv = (name, header, rows) => {
+  const drawn = [];  // addresses of the CSV files of the drawn series
+  const csv = (name, header, rows, kept = []) => {
     const cell = text => /[",\n]/.test(text) ? `"${String(text).replace(/"/g, '""')}"` : String(text);
     const guarded = text => /^[=+@\t\r]/.test(text) ? `'${text}` : text;  // a spreadsheet would run it
     const lines = [header, ...rows].map(row => row.map(each => cell(typeof each === "string" ? guarded(each) : each)).join(","));
     const url = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], {type: "text/csv"}));
+    kept.push(url);
     return h("a", {class: "button", href: url, download: `${name.replace(/[^\w.-]+/g, "-")}.csv`}, "CSV");
   };
   const rounded = (value, digits = 5) => isFinite(value) ? +value.toFixed(digits) : "";
@@ -262,7 +264,7 @@
       if (details.open && details.children.length === 1)
         details.append(rowsOf(header, rows.map(row => row.map(String)), 2));
     });
-    return [h("p", {}, csv(series.name, header, rows)), details];
+    return [h("p", {}, csv(series.name, header, rows, drawn)), details];
   };
 
   // State in the address: series, point, point to compare with, ratio or amount.
@@ -279,6 +281,7 @@
     landing.hidden = number !== undefined;
     view.hidden = number === undefined;
     view.replaceChildren();
+    drawn.splice(0).forEach(url => URL.revokeObjectURL(url));
     if (number === undefined) {
       document.title = "Training speed: history";
       return;

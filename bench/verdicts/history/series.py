@@ -150,11 +150,13 @@ def history_of(found: Iterable[Item], order: Order) -> History:
         if isinstance(item, Omitted):
             omitted.append(item)
             continue
-        run, points = run_of(item), measured(item)
+        run = run_of(item)
         baseline = environments.setdefault(identity(run.baseline), run.baseline)
+        points = [  # one object for each environment: an archive has thousands of equal locks
+            each._replace(side=environments.setdefault(each.point.environment, each.side))
+            for each in measured(item)
+        ]
         kept.append((replace(run, baseline=baseline), points))
-        for each in points:
-            environments.setdefault(each.point.environment, each.side)
     kept.sort(key=lambda pair: (pair[0].moment, pair[0].path))
     runs = tuple(run for run, _ in kept)
     labels = machine_labels(runs)
