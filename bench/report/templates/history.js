@@ -101,8 +101,11 @@
       for (const [kind, told] of Object.entries(changesOf(points[at], points[at - 1]))) (kinds[kind] ??= []).push([at, told]);
     const strips = Object.entries(kinds), height = top + tall + 22 + 17 * strips.length + 4;
     const values = points.map(shown).filter(isFinite);
-    const ends = inAmounts ? [] : points.flatMap(point => isFinite(half(point))
-      ? [back(point.value - Math.min(half(point), .2)), back(point.value + Math.min(half(point), .2))] : []);
+    const there = points.map(point => point.value).filter(isFinite);
+    // A run of two blocks has an interval that would flatten all others.
+    const most = Math.max(Math.max(...there) - Math.min(...there), 4 * (series.noise ?? 0) / data.value);
+    const ends = inAmounts ? [] : points.flatMap(point => isFinite(half(point)) && isFinite(point.value)
+      ? [-1, 1].map(side => back(point.value + side * Math.min(half(point), most))) : []);
     const sorted = ends.sort((a, b) => a - b);
     const inner = sorted.length ? [sorted[Math.floor(.02 * sorted.length)], sorted[Math.floor(.98 * (sorted.length - 1))]] : [];
     let low = Math.min(...values, ...inner), high = Math.max(...values, ...inner);
