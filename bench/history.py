@@ -21,8 +21,8 @@ from lenet5.printable import printable
 
 DEFAULT_OUT = Path("history.html")
 LENGTHS = (8, 10, 12, 16, 20, 30, 45, 60, 90, 120, 180, 240, 480, 960)  # runs of a series
-_SERIES = 4000  # drawn per bank and length
-_MOST_DRAWN = 240_000  # runs drawn per bank and length; long series take long
+_LONG = 90  # runs; long series take long, so half as many are drawn
+_SERIES = 4000  # drawn per bank
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -93,7 +93,7 @@ def _calibrate(options: argparse.Namespace) -> int:
         row = calibration.calibrate(
             banks,
             runs,
-            series=min(_SERIES, _MOST_DRAWN // runs),
+            series=_SERIES // 2 if runs >= _LONG else _SERIES,
             rate=penalties.RATE,
             seed=0,
         )

@@ -124,6 +124,30 @@ def test_names_of_results_are_text_only() -> None:
     assert "alert(1)</script>" not in page
 
 
+def test_changes_by_version_name_the_versions() -> None:
+    runs = [
+        run(
+            day,
+            {LOOP: value + 0.1 * (version >= 4)},
+            candidate=side(f"tf {version}", f"tensorflow==2.{version}.0"),
+        )
+        for version in range(6)
+        for day, value in enumerate(noise(4, seed=version))
+    ]
+    _, page = page_of(runs)
+    shown = without_script(page)
+    assert "1 change by version" in shown
+    assert re.search(r">\+10\.\d %<.*>2\.3\.0 to 2\.4\.0<", shown)
+    assert "6 current series of 24 runs" in shown
+
+
+def test_series_too_short_to_tell_are_counted() -> None:
+    late = [run(day, {LOOP: 0.0}, candidate=side("b", "tensorflow==2.1.0")) for day in range(3)]
+    history = histories.history([*nightlies(noise(20)), *late])
+    told = headline(history, news_of(history, [], ""))
+    assert told == "Nothing new in 2 current series of 23 runs (1 too short to tell)"
+
+
 def test_accepted_steps_have_their_reason() -> None:
     days = histories.START.date().replace(day=21)
     _, page = page_of(nightlies(STEPPED), [Accepted(NAME, days, "known upstream")])

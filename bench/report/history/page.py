@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.records.blocks import WorkloadTerms
-from bench.report.history.packing import packed, page_data
+from bench.report.history.packing import label_of, packed, page_data
 from bench.report.pages import render
 from bench.report.tables import Table
 from bench.verdicts.history.change_points import SMALLEST_SEGMENT, Level
@@ -69,6 +69,7 @@ def history_html(history: History, news: Sequence[News], *, accepted: str) -> st
         new=news_table(history, news),
         machines=_machines(current),
         rows=_matrix(history, current),
+        versions=versions_table(history),
         levels=levels_table(history, news),
         ended=[each.series.name for each in news if each.standing is Standing.ENDED],
         omitted=history.omitted,
@@ -86,6 +87,8 @@ def headline(history: History, news: Sequence[News]) -> str:
     counts = {word: sum(each.standing is word for each in news) for word in Standing}
     runs, series = len(history.runs), sum(counts.values()) - counts[Standing.ENDED]
     about = f"{series} current series of {runs} run{'' if runs == 1 else 's'}"
+    if 0 < counts[Standing.SHORT] < series:
+        about += f" ({counts[Standing.SHORT]} too short to tell)"
     if worse := counts[Standing.WORSE]:
         return f"{worse} new level{'' if worse == 1 else 's'} for the worse in {about}"
     if better := counts[Standing.BETTER]:
@@ -149,6 +152,29 @@ def news_table(history: History, news: Sequence[News]) -> Table:
             )
         )
     return Table(("series", "step", "95 % interval", "between", "level now", "state"), rows, left=1)
+
+
+def versions_table(history: History) -> Table:
+    """Returns the proven steps of current series over versions, in the order of the versions."""
+    rows = []
+    for series in history.versions:
+        if series.found is None or not series.is_current:
+            continue
+        for step in filter(lambda step: step.is_proven, series.found.steps):
+            before = max(place for place in series.measured if place < step.earliest)
+            ends = [
+                label_of(history.environments[series.points[place].point.environment])
+                for place in (before, step.latest)
+            ]
+            rows.append(
+                (
+                    series.name,
+                    change_text(step.change, series.terms),
+                    _interval(step.low, step.high, series.terms),
+                    " to ".join(ends),
+                )
+            )
+    return Table(("series", "step", "95 % interval", "between"), rows, left=1)
 
 
 def levels_table(history: History, news: Sequence[News]) -> Table:

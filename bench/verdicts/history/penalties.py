@@ -31,19 +31,15 @@ class Calibrated(NamedTuple):
 
 
 TABLE = (
-    Calibrated(8, 12.25, 96, 8000),
-    Calibrated(10, 13.75, 92, 8000),
-    Calibrated(12, 14.25, 83, 8000),
-    Calibrated(16, 17.25, 67, 8000),
-    Calibrated(20, 18, 63, 8000),
-    Calibrated(30, 17.75, 90, 8000),
-    Calibrated(45, 19.75, 76, 8000),
-    Calibrated(60, 21, 69, 8000),
-    Calibrated(90, 22.25, 44, 5332),
-    Calibrated(120, 23.75, 21, 4000),
-    Calibrated(180, 25, 23, 2666),
-    Calibrated(240, 24.5, 13, 2000),
-    Calibrated(480, 25.75, 12, 1000),
+    Calibrated(8, 14.25, 47, 4000),
+    Calibrated(10, 16.25, 35, 4000),
+    Calibrated(12, 16.5, 30, 4000),
+    Calibrated(16, 18.5, 45, 4000),
+    Calibrated(20, 20, 39, 4000),
+    Calibrated(30, 19.25, 58, 4000),
+    Calibrated(45, 21.25, 48, 4000),
+    Calibrated(60, 23.25, 43, 4000),
+    Calibrated(120, 25, 18, 2000),
 )
 FEWEST = TABLE[0].runs  # shorter series are drawn, but not tested
 
