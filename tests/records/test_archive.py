@@ -16,8 +16,8 @@ from tests import histories
 from tests.synthetic import LOOP
 
 
-def written(folder: Path, number: int = 0, **more: object) -> Path:
-    stored = histories.run(number, {LOOP: 0.01}, **more)
+def written(folder: Path, number: int = 0) -> Path:
+    stored = histories.run(number, {LOOP: 0.01})
     path = folder / stored.path
     path.parent.mkdir(parents=True, exist_ok=True)
     results.write(path, stored.results)

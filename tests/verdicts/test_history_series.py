@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -120,7 +121,7 @@ def test_an_unlinked_change_of_the_baseline_splits_the_series() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"), [({"version": 2}, "version 1"), ({"threads": 2}, "1 thread")]
 )
-def test_other_versions_and_threads_are_other_series(changes: dict[str, int], words: str) -> None:
+def test_other_versions_and_threads_are_other_series(changes: dict[str, Any], words: str) -> None:
     later = run(1, {LOOP: 0.0})
     terms = {LOOP: replace(synthetic.terms(), **changes)}
     found = histories.history([*nightlies([0.0]), with_changes(later, workloads=terms)])

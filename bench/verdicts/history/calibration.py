@@ -135,7 +135,9 @@ def false_alarms(
     """Counts the series without a step that have a change point, with the stored penalties."""
     random = np.random.RandomState(seed)
     drawn = (draw(bank, runs, random, blocks=blocks) for _ in range(series))
-    return sum(bool(segments(each.values, each.errors, floor=FLOOR).steps) for each in drawn)
+    return sum(
+        bool(segments(list(each.values), list(each.errors), floor=FLOOR).steps) for each in drawn
+    )
 
 
 def planted(
@@ -157,7 +159,7 @@ def planted(
         at = random.randint(4, runs - 3)
         drawn = draw(bank, runs, random, blocks=blocks)
         values = drawn.values + math.log(ratio) * (np.arange(runs) >= at)
-        steps = segments(values, drawn.errors, floor=FLOOR).steps
+        steps = segments(values.tolist(), drawn.errors.tolist(), floor=FLOOR).steps
         near = [step for step in steps if abs(step.at - at) <= 3]
         found += bool(near)
         within += any(step.earliest <= at <= step.latest for step in near)
