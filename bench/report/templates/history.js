@@ -26,7 +26,7 @@
   const h = (name, attributes = {}, ...children) => fill(document.createElement(name), attributes, children);
   const s = (name, attributes = {}, ...children) =>
     fill(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
-  const rowsOf = (header, rows, left = 1) => h("div", {class: "wide"}, h("table", {class: `${header.length ? "columns" : "facts"} left-${left}`},
+  const rowsOf = (header, rows, left = 1) => h("div", {class: "wide"}, h("table", {class: `${header.length ? "listed" : "facts"} left-${left}`},
     header.length ? h("thead", {}, h("tr", {}, ...header.map(cell => h("th", {scope: "col"}, cell)))) : null,
     h("tbody", {}, ...rows.map(([first, ...rest]) => h("tr", {}, h("th", {scope: "row"}, first),
       ...rest.map(cell => h("td", {}, cell)))))));
