@@ -163,8 +163,10 @@ def test_environments_with_other_settings_are_not_among_the_versions() -> None:
         run(1, {LOOP: 0.0}, candidate=side("c", "tensorflow==2.19.0")),
         run(2, {LOOP: 0.9}, candidate=with_settings),
     ]
-    (series,) = histories.history(runs).versions
-    assert [each.point.run for each in series.points] == [0, 1]
+    more = run(3, {LOOP: 0.9}, candidate=replace(with_settings, lock=("tensorflow==2.18.0",)))
+    plain, other = histories.history([*runs, more]).versions
+    assert [each.point.run for each in plain.points] == [0, 1]
+    assert other.name == f"{plain.name}, with TF_A=1"
 
 
 def test_the_band_is_the_noise_of_the_baseline_against_itself() -> None:

@@ -244,10 +244,12 @@ def _matrix(
             _told(each),
         )
         entries.setdefault((series.workload, series.machine), []).append(entry)
-    for place, series in enumerate(history.versions, start=len(history.series)):
+    over_versions = list(enumerate(history.versions, start=len(history.series)))
+    for place, series in reversed(over_versions):  # the plainest name is inserted last
         held = entries.get((series.workload, series.machine))
         if held is not None and series.is_current:
-            entry = Entry(place, series.name, "by version", _level(series), "", "all versions")
+            short = "by version" + series.name.partition(f" on {series.machine}")[2]
+            entry = Entry(place, series.name, short, _level(series), "", "all versions")
             held.insert(min(MOST_SHOWN, len(held)), entry)
     gated_first = sorted(news, key=lambda each: not each.series.terms.gated)
     workloads = list(dict.fromkeys(each.series.workload for each in gated_first))

@@ -178,8 +178,8 @@ def history_of(found: Iterable[Item], order: Order) -> History:
     return History(
         runs,
         environments,
-        tuple(sorted(_named(series, runs), key=_by_name)),
-        tuple(sorted(_named(versions, runs), key=_by_name)),
+        tuple(sorted(_named(series, runs, environments), key=_by_name)),
+        tuple(sorted(_named(versions, runs, environments), key=_by_name)),
         tuple(omitted),
     )
 
@@ -354,28 +354,48 @@ def _by_name(series: Series) -> tuple[str, str, str]:
     return series.machine, series.track, series.name
 
 
-def _named(series: Sequence[Series], runs: Sequence[Run]) -> list[Series]:
-    """Names the series: the newest of a track has the plain name, older ones say what differs."""
+def _named(
+    series: Sequence[Series], runs: Sequence[Run], environments: Mapping[str, Side]
+) -> list[Series]:
+    """Names the series: the newest of a track has the plain name, older ones say what differs.
+
+    Among series over versions the plain name belongs to the one without settings.
+    """
     groups: dict[str, list[Series]] = defaultdict(list)
     for each in series:
         of = f" of {each.track}" if each.track else " by version"
         groups[f"{each.workload}{of} on {each.machine}"].append(each)
     named = []
     for plain, group in groups.items():
-        group.sort(key=lambda each: max(p.point.run for p in each.points), reverse=True)
-        taken = {plain}
-        for place, each in enumerate(group):
-            name = plain if place == 0 else f"{plain}, {_what_differs(each, group[0], runs)}"
-            number = 1
-            while place and name in taken:
-                number += 1
-                name = f"{plain}, {_what_differs(each, group[0], runs)} ({number})"
+        settings = [_settings(each, environments) for each in group]
+        order = sorted(range(len(group)), key=lambda n: (settings[n], -_newest(group[n])))
+        taken: set[str] = set()
+        for place in order:
+            each, first = group[place], group[order[0]]
+            words = _what_differs(each, first, runs)
+            if settings[place] != settings[order[0]]:
+                words.append(f"with {settings[place]}")
+            name = full = ", ".join([plain, *words])
+            while name in taken:
+                name = f"{full} ({1 + sum(other.startswith(full) for other in taken)})"
             taken.add(name)
             named.append(replace(each, name=name))
     return named
 
 
-def _what_differs(series: Series, newest: Series, runs: Sequence[Run]) -> str:
+def _newest(series: Series) -> int:
+    return max(each.point.run for each in series.points)
+
+
+def _settings(series: Series, environments: Mapping[str, Side]) -> str:
+    """Returns the settings that set a series over versions apart; a track names its own."""
+    if series.track:
+        return ""
+    settings = environments[series.points[0].point.environment].settings
+    return " ".join(f"{name}={value}" for name, value in sorted(settings.items()))
+
+
+def _what_differs(series: Series, newest: Series, runs: Sequence[Run]) -> list[str]:
     terms, other = series.terms, newest.terms
     words = []
     if terms.version != other.version:
@@ -383,6 +403,5 @@ def _what_differs(series: Series, newest: Series, runs: Sequence[Run]) -> str:
     if terms.threads != other.threads:
         words.append(f"{terms.threads} thread{'' if terms.threads == 1 else 's'}")
     if series.anchor != newest.anchor:
-        last = max(each.point.run for each in series.points)
-        words.append(f"another baseline until {runs[last].moment:%Y-%m-%d}")
-    return ", ".join(words) or "other settings"
+        words.append(f"another baseline until {runs[_newest(series)].moment:%Y-%m-%d}")
+    return words
