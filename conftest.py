@@ -34,7 +34,9 @@ from lenet5.recipes import RECIPES, find_recipe
 
 TITLE = "LeNet-5 in TensorFlow: accuracy and training speed"
 
-WITHOUT_TENSORFLOW = ("environments", "fronts", "measure", "records", "report", "verdicts")
+WITHOUT_TENSORFLOW = (
+    *("bisection", "environments", "fronts", "measure", "records", "report", "verdicts"),
+)
 """Test folders without TensorFlow: a session of these alone does not start it."""
 
 UNUSABLE = pytest.StashKey[str]()

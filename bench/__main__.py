@@ -18,6 +18,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bench import accuracy, history, numerics, seeds, speed
+from bench.bisection import command as bisection
+from bench.bisection import error_rates as walk_rates
+from bench.bisection.flow import write_page
+from bench.bisection.stored import sections_of
 from bench.environments import builds
 from bench.environments.builds import Built, default_cache
 from bench.environments.commands import EnvironmentProblem
@@ -41,6 +45,7 @@ from bench.records.trainings import (
     reference_seeds,
 )
 from bench.report.accuracy import accuracy_table
+from bench.report.bisection.page import bisection_text
 from bench.report.comparison import (
     comparison_html,
     comparison_pictures,
@@ -169,6 +174,14 @@ def _parser() -> argparse.ArgumentParser:
     past = commands.add_parser("history", help="one page of all results under a folder")
     history.add_options(past)
     past.set_defaults(run=history.run)
+    bisect = commands.add_parser("bisect", help="find the release and the package of a change")
+    bisection.add_options(bisect, _REQ)
+    bisect.set_defaults(run=_bisect)
+    rates = commands.add_parser(
+        "bisect-error-rates", help="bisect drawn blocks of known truth, count right answers"
+    )
+    walk_rates.add_options(rates)
+    rates.set_defaults(run=walk_rates.run)
     return parser
 
 
@@ -182,6 +195,9 @@ def _add_engine(command: argparse.ArgumentParser) -> None:
 
 
 def _verdict(options: argparse.Namespace) -> int:
+    if stages := sections_of(options.files):
+        _print_all(section.finding for section in stages)
+        return stages[0].status
     if holds_trainings(options.files[0]):
         outcomes = accuracy.outcomes_of(*_read_accuracy(options))
         notes = []
@@ -200,6 +216,9 @@ def _read_accuracy(options: argparse.Namespace) -> tuple[list[Trainings], Compar
 
 
 def _show(options: argparse.Namespace) -> int:
+    if stages := sections_of(options.files):
+        _print_all([bisection_text(stages)])
+        return Exit.PASSED
     if holds_trainings(options.files[0]):
         sets, terms = _read_accuracy(options)
         print(accuracy_table(sets, decide_all(sets, terms)))
@@ -210,6 +229,12 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    if stages := sections_of(options.files):
+        with writing(options.out):
+            options.out.mkdir(parents=True, exist_ok=True)
+        write_page(options.out, stages)
+        print(options.out)
+        return Exit.PASSED
     found = _read(options)
     kept = options.out / "results.jsonl"
     if any(path.resolve() == kept.resolve() for path in options.files):
@@ -372,6 +397,10 @@ def _numerics(options: argparse.Namespace) -> int:
     print(table)
     _print_all(f"{o.word}: {o.finding}" for o in outcomes if o.is_failed_report)
     return exit_code(outcomes)
+
+
+def _bisect(options: argparse.Namespace) -> int:
+    return bisection.run(options, _mnist, default_cache(os.environ))
 
 
 def _mnist() -> data.Dataset:

@@ -56,7 +56,7 @@ def train_comparison(
     requests = [*filter(None, [terms.baseline]), *terms.candidates]
     with private_folder() as folder:
         code = prepare_training_folder(folder, dataset)
-        sets = _begun(terms.recipe, terms.engine, requests, built, dataset, code)
+        sets = begun(terms.recipe, terms.engine, requests, built, dataset, code)
         if reference is not None:
             label = f"the reference ({reference.side.label})"
             sets.insert(0, replace(reference, side=replace(reference.side, label=label)))
@@ -124,7 +124,7 @@ def train_reference(
     """
     with private_folder() as folder:
         code = prepare_training_folder(folder, dataset)
-        (found,) = _begun(recipe, engine, [built.request], [built], dataset, code)
+        (found,) = begun(recipe, engine, [built.request], [built], dataset, code)
         if before is not None:
             _check_same(before, found)
             found = replace(before, recipe=recipe)  # its name or bounds may have changed
@@ -149,7 +149,7 @@ def train_reference(
     return found, failed
 
 
-def _begun(
+def begun(
     recipe: Recipe,
     engine: str,
     requests: Sequence[Request],
@@ -157,7 +157,16 @@ def _begun(
     dataset: Dataset,
     code: str,
 ) -> list[Trainings]:
-    """Returns a set without seeds for each environment."""
+    """Returns a set without seeds for each environment.
+
+    Args:
+        recipe: recipe of the trainings.
+        engine: engine of the trainings.
+        requests: requests of the environments.
+        built: environments, or the problems of their builds.
+        dataset: MNIST.
+        code: SHA-256 of the training code.
+    """
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     same = recipe, engine, sha256_of(dataset), code
     return [
@@ -168,14 +177,14 @@ def _begun(
 
 def _check_same(before: Trainings, now: Trainings) -> None:
     """Raises InputError unless more seeds may join a reference."""
-    if unlike := _unlike(before, now):
-        raise InputError(f"the existing reference {unlike}; {_ANEW}")
+    if reason := unlike(before, now):
+        raise InputError(f"the existing reference {reason}; {_ANEW}")
 
 
-def _unlike(before: Trainings, now: Trainings) -> str:
+def unlike(before: Trainings, now: Trainings) -> str:
     """Returns why no more seeds may join a set; empty if they may."""
-    if unlike := difference(before.side, now.side):
-        return f"is of another environment: {unlike}"
+    if differing := difference(before.side, now.side):
+        return f"is of another environment: {differing}"
     if before.machine != now.machine:
         return "is of another machine"
     return differs(before, now).removeprefix("the reference ")
@@ -194,8 +203,8 @@ def _resumed(
             if one != other:
                 raise InputError("the reference has changed; choose another --results")
         elif one.seeds:
-            if unlike := _unlike(one, other):
-                raise InputError(f"{one.side.label} {unlike}; choose another --results")
+            if reason := unlike(one, other):
+                raise InputError(f"{one.side.label} {reason}; choose another --results")
             sets.append(replace(one, problem=other.problem))
             continue
         sets.append(other)

@@ -234,7 +234,7 @@ def run(
     there = {place: side for place, side in enumerate(candidates) if side is not None}
 
     def keep(results: Results, measured: MeasuredBlock) -> Results:
-        results = _with_block(results, measured)
+        results = with_block(results, measured)
         on_results(results, measured.block)
         return results
 
@@ -247,7 +247,12 @@ def run(
     return replace(found, complete=True)
 
 
-def _with_block(results: Results, measured: MeasuredBlock) -> Results:
+def with_block(results: Results, measured: MeasuredBlock) -> Results:
+    """Returns results with one more block, and the versions that its workers reported.
+
+    Raises:
+        InputError: a worker's report contradicts an earlier worker's.
+    """
     block, said, steps = measured.block, measured.said, measured.steps
     workloads = {
         name: replace(terms, steps=steps.get(name, 0)) for name, terms in results.workloads.items()
@@ -306,7 +311,7 @@ def measure(
             budget_seconds=terms.budget_seconds,
             seed=terms.seed,
         )
-        bench = _bench(terms, folder)
+        bench = bench_of(terms, folder)
         # This process avoids the core shared by both sides.
         with running_on(bench.start_cores[1]):
             found = run(
@@ -376,7 +381,8 @@ def empty_results(terms: Terms, built: Sequence[Built | EnvironmentProblem], cod
     )
 
 
-def _bench(terms: Terms, folder: Path) -> Bench:
+def bench_of(terms: Terms, folder: Path) -> Bench:
+    """Returns the settings of measuring on this machine, with the workers' files in a folder."""
     cores = machine.cores()
     pinned = terms.threads == 1
     return Bench(

@@ -49,6 +49,7 @@ HOMES = {
             "comparison_plots",
             "version_plots",
             "accuracy_plots",
+            "bisection.plots",
         )
     },
     ("bench", "tensorflow"): {
@@ -68,6 +69,10 @@ BENCH = {
     "plans": {"environments", "records", "verdicts"},
     "measure": {"environments", "records"},
     "report": {"records", "verdicts"},
+    "bisection": {
+        *("environments", "records", "verdicts", "plans", "measure", "report"),
+        *("engine", "speed", "seeds"),  # fronts, whose stages it repeats
+    },
     "mutations": set(),
 }
 HEAVY = ("tensorflow", "tensorflow_datasets", "sklearn", "matplotlib", "scipy", "keras")

@@ -21,14 +21,19 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "RESULTS.md"
 MANUALS = {
     name: (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "bench/README.md", "lenet5/README.md")
+    for name in (
+        *("README.md", "bench/README.md", "bench/bisection/README.md", "lenet5/README.md"),
+    )
 }
 PAGES = sorted({*(ROOT / name for name in MANUALS), RESULTS, *(ROOT / "bench").glob("*/*.md")})
 
 LENET5_COMMANDS = ("train", "evaluate", "predict", "data", "recipes")
 BENCH_COMMANDS = (
     *("verdict", "show", "report", "calibrate", "reference", "numerics", "error-rates"),
+    "bisect-error-rates",
 )
+OWN_MANUALS = {"bisect": "bench/bisection/README.md"}
+"""Commands of `python -m bench` with a page of their own."""
 TOX_OPTIONS = ("-e", "-m")
 UV_OPTIONS = {"--override"}
 REFUSED = {*BENDING.values(), "--dist"}
@@ -124,7 +129,7 @@ def test_every_named_option_exists(
     known = _pytest_options(pytestconfig) | REFUSED | UV_OPTIONS | _options_in(_help_of("", capsys))
     for command in LENET5_COMMANDS:
         known |= _options_in(_help_of(command, capsys))
-    for command in BENCH_COMMANDS:
+    for command in (*BENCH_COMMANDS, *OWN_MANUALS):
         known |= _options_in(_bench_help_of(command, capsys))
     assert _options_in(MANUALS[name]) <= known
 
@@ -163,6 +168,16 @@ def test_every_option_of_python_m_bench_is_documented(capsys: pytest.CaptureFixt
         found.setdefault(command, set()).update(_options_in(row[2]))
     for name in BENCH_COMMANDS:
         assert found[name] == _options_in(_bench_help_of(name, capsys)) - {"--help"}
+
+
+@pytest.mark.parametrize("command", OWN_MANUALS)
+def test_every_option_of_a_command_with_its_own_page_is_documented(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = MANUALS[OWN_MANUALS[command]].split("## Options", 1)[1].split("\n## ", 1)[0]
+    assert _options_in(_bench_help_of(command, capsys)) - {"--help"} == _options_in(told)
+    path = OWN_MANUALS[command].removeprefix("bench/")
+    assert f"]({path}" in MANUALS["bench/README.md"]
 
 
 def test_every_refused_option_is_documented() -> None:

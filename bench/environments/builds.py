@@ -20,6 +20,7 @@ import shutil
 import sys
 import sysconfig
 import uuid
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
@@ -30,13 +31,11 @@ from packaging.utils import parse_wheel_filename
 
 from bench.environments import commands
 from bench.environments.commands import EnvironmentProblem, uv_text
-from bench.environments.dates import date_in_version, date_of_wheel
 from bench.environments.interpreters import import_tensorflow, packages_in
-from bench.environments.labels import is_tensorflow, tensorflow_version
+from bench.environments.labels import date_in_version, is_tensorflow, tensorflow_version
 from bench.environments.overlaps import check_overlaps
-from bench.environments.ownership import make_private
-from bench.environments.request import Request, absolute
-from bench.environments.scratch import scratch_folder
+from bench.environments.request import Request, absolute, moment_of
+from bench.environments.scratch import make_private, scratch_folder
 from lenet5.errors import InputError
 from lenet5.locks import locked
 from lenet5.run_directory import read_json, write_json
@@ -52,6 +51,7 @@ _AS_REQUESTED = (
 _WHEELS_ONLY = "--no-build"  # a source archive would run its code with the user's variables
 _COPIED = ("--link-mode", "copy")
 _NO_HASHES = ("--no-require-hashes", "--no-verify-hashes")
+_UNKNOWN_DATE = date(1980, 1, 1)  # of reproducible archives
 _NO_NETWORK = re.compile(r"Failed to (fetch|download)|network\s+was\s+disabled")
 
 
@@ -130,12 +130,28 @@ def build(request: Request, cache: Path, *, say: Callable[[str], None]) -> Built
 
 def _nightly(request: Request) -> dict[str, str]:
     """Returns the date of a local wheel of TensorFlow whose development version has no date."""
-    for wheel in (Path(path) for path in request.requirements if path.endswith(".whl")):
+    for wheel in _wheels(request):
         name, version, *_ = parse_wheel_filename(wheel.name)
         is_undated = version.is_devrelease and not date_in_version(str(version))
-        if is_tensorflow(name) and is_undated and (built := date_of_wheel(wheel)):
+        if is_tensorflow(name) and is_undated and (built := _date_of_wheel(wheel)):
             return {"tensorflow_built": built.isoformat()}
     return {}
+
+
+def _wheels(request: Request) -> list[Path]:
+    """Returns the local wheels of a request, each once."""
+    words = dict.fromkeys((*request.requirements, *request.overrides))
+    return [Path(word) for word in words if word.endswith(".whl")]
+
+
+def _date_of_wheel(wheel: Path) -> date | None:
+    """Returns the date of a wheel's newest file; None if the wheel hides it."""
+    with zipfile.ZipFile(wheel) as archive:
+        newest = max((item.date_time for item in archive.infolist()), default=(1980, 1, 1))
+    with contextlib.suppress(ValueError):
+        found = date(*newest[:3])
+        return found if found > _UNKNOWN_DATE else None
+    return None
 
 
 def _from_cache(
@@ -145,9 +161,13 @@ def _from_cache(
 
     With `anew`, uv downloads the packages again: its own cache may be damaged.
     """
-    wheels = {path: _sha256(Path(path)) for path in request.requirements if path.endswith(".whl")}
-    asked = [wheels.get(requirement, requirement) for requirement in request.requirements]
-    remembered = cache / "requests" / f"{_digest([asked, request.overrides])}.json"
+    wheels = {str(path): _sha256(path) for path in _wheels(request)}
+    asked, overrides = (
+        [wheels.get(word, word) for word in words]
+        for words in (request.requirements, request.overrides)
+    )
+    dates = [request.as_of] if request.as_of else []  # without one: the name in older caches
+    remembered = cache / "requests" / f"{_digest([asked, overrides, *dates])}.json"
     try:
         pins = _resolve(request, wheels, scratch)
     except ConnectionError as error:
@@ -191,23 +211,22 @@ def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict
         ConnectionError: there is no network.
         EnvironmentProblem: the requirements cannot be met.
     """
-    lines, local = [], {}
-    for requirement in request.requirements:
-        if requirement in wheels:
-            path = Path(requirement)
-            name, version, *_ = parse_wheel_filename(path.name)
-            local[str(name)] = f"{name}=={version} @ sha256:{wheels[requirement]}"
-            lines.append(f"{name} @ {path.as_uri()}")
-        else:
-            lines.append(requirement)
+    lines, local = {}, {}
+    for wheel in map(Path, wheels):
+        name, version, *_ = parse_wheel_filename(wheel.name)
+        local[str(name)] = f"{name}=={version} @ sha256:{wheels[str(wheel)]}"
+        lines[str(wheel)] = f"{name} @ {wheel.as_uri()}"
     wanted, overrides = scratch / "requirements.in", scratch / "overrides.txt"
-    wanted.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    overrides.write_text("\n".join(request.overrides) + "\n", encoding="utf-8")
+    for file, words in ((wanted, request.requirements), (overrides, request.overrides)):
+        text = "".join(f"{lines.get(word, word)}\n" for word in words)
+        file.write_text(text, encoding="utf-8")
     done = commands.uv(
         scratch,
         *("pip", "compile", wanted, "--python", sys.executable, "--no-header", "--no-annotate"),
         *(*_AS_REQUESTED, _WHEELS_ONLY),
         *(("--override", overrides) if request.overrides else ()),  # uv warns about an empty file
+        # A moment: uv would take a date in the zone of this machine.
+        *(("--exclude-newer", moment_of(request.as_of).isoformat()) if request.as_of else ()),
     )
     if done.returncode:
         reason = uv_text(done.stderr)

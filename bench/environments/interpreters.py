@@ -30,6 +30,11 @@ from importlib.metadata import distributions
 found = [[item.metadata["Name"], item.version] for item in distributions()]
 print(json.dumps([platform.python_version(), found]))
 """
+_REQUIREMENTS = """
+import json
+from importlib.metadata import distributions
+print(json.dumps([[item.metadata["Name"], item.requires or []] for item in distributions()]))
+"""
 _FATAL = "Fatal Python error"
 _NONE = "contains no TensorFlow"
 _FAILS = "TensorFlow cannot be imported there"
@@ -110,6 +115,33 @@ def packages_in(
     if tuple(map(int, version.split(".")[:2])) < _LEAST_PYTHON:
         raise EnvironmentProblem(f"is not Python 3.10 or newer: it is {version}")
     return version, tuple(sorted(f"{name}=={number}" for name, number in lock.items()))
+
+
+def requirements_in(
+    python: Path, settings: Mapping[str, str], scratch: Path
+) -> dict[str, tuple[str, ...]]:
+    """Returns the requirements of an interpreter's packages, by the name of the distribution.
+
+    Args:
+        python: path of the interpreter.
+        settings: settings of the request.
+        scratch: folder for temporary files.
+
+    Raises:
+        EnvironmentProblem: its packages cannot be listed.
+    """
+    try:
+        done = _run(python, _REQUIREMENTS, settings, scratch)
+        found = all_printable(json.loads(done.stdout.splitlines()[-1]))
+        required: dict[str, tuple[str, ...]] = {}
+        for name, lines in found:
+            if name:  # remains of a broken uninstall have none
+                required.setdefault(canonicalize_name(name), tuple(map(str, lines)))
+    except OSError as error:
+        raise EnvironmentProblem(f"{python} cannot be run: {error.strerror}") from None
+    except (IndexError, ValueError, TypeError, RecursionError):
+        raise EnvironmentProblem(f"{python} does not list its packages") from None
+    return required
 
 
 def import_tensorflow(python: Path, settings: Mapping[str, str], scratch: Path) -> dict[str, str]:

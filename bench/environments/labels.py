@@ -7,14 +7,14 @@ the lock is the source. It lists distributions, and TensorFlow and Keras have ma
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from packaging.version import Version
-
-from bench.environments.dates import date_in_version
 
 # A vendor's prefix and build suffixes are optional; `tensorflow-datasets` does not match.
 TENSORFLOW_BUILD = (
@@ -26,6 +26,7 @@ KERAS = {
     "keras": re.compile(r"(keras|keras-nightly)"),
     "tf_keras": re.compile(r"(tf-keras|tf-keras-nightly)"),
 }
+_DATED = re.compile(r"\.dev(\d{4})(\d{2})(\d{2})\d*(\+.*)?$")
 _FOR_CPUS = re.compile(r"(^|-)(cpu|intel|macos|aarch64)(-|$)")
 
 
@@ -110,6 +111,14 @@ def labels(
         number = 1 + sum(other.startswith(label) for other in unique)
         unique.append(f"{label} ({number})" if label in unique else label)
     return unique
+
+
+def date_in_version(version: str) -> date | None:
+    """Returns the date in a version such as `2.23.0.dev20261026`; None without a valid one."""
+    if found := _DATED.search(version):
+        with contextlib.suppress(ValueError):
+            return date(*map(int, found.groups()[:3]))
+    return None
 
 
 def is_tensorflow(name: str) -> bool:

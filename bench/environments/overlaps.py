@@ -19,6 +19,11 @@ _FAMILIES = {
 _PART = re.compile(r"(tensorflow|tf-nightly)-(intel|macos|cpu-aws)")
 
 
+def package_of(name: str) -> str:
+    """Returns `tensorflow`, `keras` or `tf_keras`, if a distribution installs it; else nothing."""
+    return next((package for package, family in _FAMILIES.items() if family.fullmatch(name)), "")
+
+
 def check_overlaps(lock: Sequence[str], requirements: Sequence[str]) -> None:
     """Rejects a lock with two distributions of one package.
 

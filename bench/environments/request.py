@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta, timezone
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -28,6 +29,10 @@ _PATHS = (*IMPORT_PATHS, "LD_LIBRARY_PATH")
 _METADATA = r"[^/]+\.dist-info/METADATA"
 _LARGEST_METADATA = 2**22  # bytes; TensorFlow's has 2**14
 _SETTING = re.compile(r"(\w+)=(?!=)(.*)")
+_MOMENT = re.compile(  # RFC 3339
+    r"(\d{4}-\d\d-\d\d)(?:[Tt](\d\d:\d\d:\d\d)(?:\.(\d{1,6})\d*)?([Zz]|[+-]\d\d:\d\d))?",
+    re.ASCII,
+)
 _SPECIAL = re.compile(r"[\s'\"\\]|^$")  # in a word, to `shlex.split`
 
 
@@ -40,7 +45,9 @@ class Request:
         requirements: PEP 508 requirements, and absolute paths of wheels.
         interpreter: existing interpreter, in place of requirements.
         settings: variables for its processes.
-        overrides: requirements that replace the dependencies of packages.
+        overrides: requirements, and absolute paths of wheels, that replace the dependencies of
+            packages.
+        as_of: date or moment, as given, after which no release counts; empty without one.
     """
 
     text: str
@@ -48,14 +55,16 @@ class Request:
     interpreter: Path | None
     settings: Mapping[str, str]
     overrides: tuple[str, ...] = ()
+    as_of: str = ""
 
 
 def parse_request(text: str) -> Request:
     """Parses a request: words separated by spaces, and quoted as in a shell if they have some.
 
     A word is a requirement, a wheel's path, `.` (this Python), `python:PATH`, a setting
-    `NAME=VALUE`, `override:REQUIREMENT` or `without:NAME`. `without:NAME` excludes a distribution
-    even if packages depend on it. `.` includes this session's `PYTHONPATH` and user's site.
+    `NAME=VALUE`, `override:REQUIREMENT` (or a wheel's path), `without:NAME` or `as-of:DATE`.
+    `without:NAME` excludes a distribution even if packages depend on it. `as-of:DATE` resolves the
+    packages as on that day. `.` includes this session's `PYTHONPATH` and user's site.
 
     Raises:
         InputError: a word is none of these, two words conflict, or a text has an invisible
@@ -69,6 +78,7 @@ def parse_request(text: str) -> Request:
     interpreters: list[Path] = []
     settings: dict[str, str] = {}
     own: dict[str, str] = {}
+    dates: list[str] = []
     for word in words:
         kind, _, rest = word.partition(":")
         if setting := _SETTING.fullmatch(word):
@@ -80,20 +90,54 @@ def parse_request(text: str) -> Request:
             own = import_paths_of_session()
         elif kind == "python" and rest:
             interpreters.append(absolute(text, rest))
+        elif kind == "as-of":
+            moment_of(rest, text)
+            dates.append(rest)
         elif kind == "override":
-            overrides.append(_requirement(text, rest))
+            overrides.append(_package(text, rest))
         elif kind == "without":
-            name = _requirement(text, rest)
-            if canonicalize_name(name) != canonicalize_name(Requirement(name).name):
-                raise InputError(f"{text}: {word}: expected a name only, such as without:keras")
-            overrides.append(f"{name} ; sys_platform == 'never'")  # a marker that is never true
-        elif word.endswith(".whl") and "://" not in word:
-            requirements.append(_wheel(text, word))
+            overrides.append(_without(text, rest))
         else:
-            requirements.append(_requirement(text, word))
-    _check_together(text, interpreters, requirements, overrides, settings)
-    interpreter = interpreters[0] if interpreters else None
-    return Request(text, tuple(requirements), interpreter, {**own, **settings}, tuple(overrides))
+            requirements.append(_package(text, word))
+    if len(dates) > 1:
+        raise InputError(f"{text}: as-of: is given twice")
+    _check_together(text, interpreters, requirements, [*overrides, *dates], settings)
+    return Request(
+        text,
+        tuple(requirements),
+        interpreters[0] if interpreters else None,
+        {**own, **settings},
+        tuple(overrides),
+        "".join(dates),
+    )
+
+
+def moment_of(as_of: str, text: str = "") -> datetime:
+    """Returns the moment, in UTC, before which a release counts.
+
+    Args:
+        as_of: a day (`2026-09-01`), which counts to its end in UTC, or a moment of RFC 3339.
+        text: request of the date, for the message.
+
+    Raises:
+        InputError: there is no such day or moment.
+    """
+    try:
+        if not (found := _MOMENT.fullmatch(as_of)):
+            raise ValueError
+        day, clock, fraction, zone = found.groups()
+        if not clock:
+            midnight = datetime.combine(date.fromisoformat(day), time(), timezone.utc)
+            return midnight + timedelta(days=1)
+        digits = (fraction or "").ljust(6, "0")  # Python 3.10 reads six, and no Z
+        zone = "+00:00" if zone in "Zz" else zone
+        moment = datetime.fromisoformat(f"{day}T{clock}.{digits}{zone}")
+        return moment.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        raise InputError(
+            f"{text or as_of}: as-of:{as_of}: expected a date such as as-of:2026-09-01, or a "
+            "moment such as as-of:2026-09-01T12:00:00Z"
+        ) from None
 
 
 def quoted(word: str) -> str:
@@ -105,10 +149,10 @@ def _check_together(
     text: str,
     interpreters: Sequence[Path],
     requirements: Sequence[str],
-    overrides: Sequence[str],
+    others: Sequence[str],
     settings: Mapping[str, str],
 ) -> None:
-    if len(interpreters) > 1 or (interpreters and (requirements or overrides)):
+    if len(interpreters) > 1 or (interpreters and (requirements or others)):
         raise InputError(f"{text}: an existing Python accepts only settings beside it")
     if not interpreters and not requirements:
         raise InputError(
@@ -151,6 +195,11 @@ def _setting(text: str, name: str, value: str) -> tuple[str, str]:
     return name, value
 
 
+def _package(text: str, word: str) -> str:
+    is_wheel = word.endswith(".whl") and "://" not in word
+    return _wheel(text, word) if is_wheel else _requirement(text, word)
+
+
 def _requirement(text: str, word: str) -> str:
     if word.startswith("-"):
         raise InputError(f"{text}: {word}: options are not allowed, give packages only")
@@ -166,6 +215,14 @@ def _requirement(text: str, word: str) -> str:
             how = """write it in quotes, such as 'keras; python_version < "3.12"'"""
         raise InputError(f"{text}: {word or 'nothing'} is not a requirement: {how}") from None
     return word
+
+
+def _without(text: str, name: str) -> str:
+    """Returns an override that excludes a distribution: its marker is never true."""
+    word = _requirement(text, name)
+    if canonicalize_name(word) != canonicalize_name(Requirement(word).name):
+        raise InputError(f"{text}: without:{word}: expected a name only, such as without:keras")
+    return f"{word} ; sys_platform == 'never'"
 
 
 def _wheel(text: str, word: str) -> str:

@@ -101,6 +101,11 @@ def training_code() -> str:
     return code_digest(_ROOT, _TRAINING_CODE)
 
 
+def numerics_code() -> str:
+    """Returns `code_digest` of the files with an effect on the numerics problem."""
+    return code_digest(_ROOT, (*_FILES, *NUMERICS_FILES))
+
+
 def code_digest(root: Path, names: Sequence[str]) -> str:
     """Returns the SHA-256 of the behaviour of Python files, in hexadecimal.
 

@@ -134,12 +134,14 @@ class Comparison:
             reference.
         seeds: maximum number of seeds of each candidate; the default, for results without this
             field, is the number at the last look.
+        stage: stage of a bisection, as JSON; None for other comparisons.
     """
 
     margin_points: float
     paired: bool
     beside: bool
     seeds: int = 20
+    stage: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.seeds, int):
@@ -275,8 +277,30 @@ def read_comparison(path: Path) -> tuple[list[Trainings], Comparison]:
     Raises:
         InputError: as in `read_trainings`, or the ledger is not of a comparison.
     """
+    sets, comparison = read_terms(path)
+    if len(sets) < 2:
+        raise InputError(f"{path}: holds seeds without a comparison")
+    return sets, comparison
+
+
+def read_stage(path: Path) -> Comparison | None:
+    """Reads the terms of a stage of a bisection; None for other seeds.
+
+    Raises:
+        InputError: as in `read_trainings`.
+    """
+    comparison = _read(path)[1]
+    return None if comparison is None or comparison.stage is None else comparison
+
+
+def read_terms(path: Path) -> tuple[list[Trainings], Comparison]:
+    """Reads sets of any number, and the terms of their comparison.
+
+    Raises:
+        InputError: as in `read_trainings`, or the ledger is not of a comparison.
+    """
     sets, comparison, _ = _read(path)
-    if comparison is None or len(sets) < 2:
+    if comparison is None:
         raise InputError(f"{path}: holds seeds without a comparison")
     return sets, comparison
 

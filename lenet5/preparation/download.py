@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+import math
 import re
+import time
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from lenet5.errors import InputError
@@ -17,12 +20,20 @@ _OVERLOADED = (429, 500, 502, 503, 504)  # asked again, up to three times
 _CHUNK = 1 << 16
 
 
-def download(url: str, largest: int) -> bytes:
+def download(
+    url: str,
+    largest: int,
+    *,
+    headers: Mapping[str, str] | None = None,
+    most_seconds: float = math.inf,
+) -> bytes:
     """Returns the content of a small file.
 
     Args:
         url: its address.
         largest: number of bytes above which the content is refused.
+        headers: more headers of the request.
+        most_seconds: time after which a slow download is given up.
 
     Raises:
         InputError: the server or a proxy cannot be reached, or answers with an error.
@@ -40,22 +51,26 @@ def download(url: str, largest: int) -> bytes:
         status_forcelist=_OVERLOADED,
         raise_on_status=False,
     )
-    content = bytearray()
+    content, end = bytearray(), time.monotonic() + most_seconds
+    shown = _without_password(url)
+    timeout = (_CONNECT_SECONDS, _READ_SECONDS)
     try:
         with requests.Session() as session:
             for scheme in ("http://", "https://"):
                 session.mount(scheme, HTTPAdapter(max_retries=retries))
-            with session.get(url, stream=True, timeout=(_CONNECT_SECONDS, _READ_SECONDS)) as answer:
+            with session.get(url, headers=headers, stream=True, timeout=timeout) as answer:
                 answer.raise_for_status()
                 for chunk in answer.iter_content(_CHUNK):
                     content += chunk
                     if len(content) > largest:
-                        raise InputError(f"{url}: larger than {largest:,} bytes")
+                        raise InputError(f"{shown}: larger than {largest:,} bytes")
+                    if time.monotonic() > end:
+                        raise InputError(f"{shown}: not complete after {most_seconds:g} s")
     except (
         OSError,
         ValueError,
     ) as error:  # OSError: of requests; ValueError: a wrong proxy address
-        raise InputError(_reason(error, urlsplit(url).hostname or url)) from error
+        raise InputError(_reason(error, urlsplit(url).hostname or shown)) from error
     return bytes(content)
 
 
@@ -90,4 +105,9 @@ def _innermost(error: BaseException) -> BaseException:
 def _text_of(error: BaseException) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     text = re.sub(r"^<?\S*Connection\S*\(.*?\): |^<.*?>: ", "", lines[0])  # urllib3's objects
-    return re.sub(r"//[^/@\s]*@", "//", text)[:300]  # without a proxy's password
+    return _without_password(text)[:300]
+
+
+def _without_password(text: str) -> str:
+    """Returns a text without the user and the password of an address or a proxy."""
+    return re.sub(r"//[^/@\s]*@", "//", text)

@@ -335,6 +335,29 @@ def test_the_date_of_a_nightly_wheel_is_that_of_its_files(tmp_path: Path) -> Non
         assert "tensorflow_built" not in build_here(str(wheel), tmp_path).versions
 
 
+# Dates
+
+
+def test_a_date_is_told_to_uv_as_a_moment_and_not_part_of_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request of another date is remembered apart; a local wheel stays."""
+    recorder, wheel = Recorder(monkeypatch), write_wheel(tmp_path)
+    built = build_here(str(wheel), tmp_path)
+    assert "--exclude-newer" not in recorder.commands[0]
+    for as_of, moment in (
+        ("2020-01-01", "2020-01-02T00:00:00+00:00"),
+        ("2020-01-02T01:00:00+01:00", "2020-01-02T00:00:00+00:00"),
+    ):
+        recorder.commands.clear()
+        dated = build_here(f"{wheel} as-of:{as_of}", tmp_path)
+        assert (dated.python, dated.lock) == (built.python, built.lock)
+        place = recorder.commands[0].index("--exclude-newer")
+        assert recorder.commands[0][place + 1] == moment
+        assert recorder.kinds() == ["compile", "python"]
+    assert len(list((tmp_path / "cache" / "requests").iterdir())) == 3
+
+
 # Without network
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench.environments.commands import EnvironmentProblem
-from bench.environments.ownership import make_private
+from bench.environments.scratch import make_private
 from lenet5.run_directory import write_json
 from tests.environments.building import build_here, environments_in, problem
 from tests.environments.wheels import write_wheel

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.environments.builds import default_cache
-from bench.environments.request import parse_request, quoted
+from bench.environments.request import moment_of, parse_request, quoted
 from lenet5.errors import InputError
 from tests.environments.wheels import write_wheel
 
@@ -125,6 +125,24 @@ def test_a_dot_includes_the_import_path_of_this_session(
     assert parse_request(".").settings == {}
 
 
+@pytest.mark.parametrize(
+    ("as_of", "moment"),
+    [
+        ("2026-09-01", "2026-09-02T00:00:00+00:00"),  # to its end
+        ("2024-02-29", "2024-03-01T00:00:00+00:00"),
+        ("2026-09-01T12:00:00Z", "2026-09-01T12:00:00+00:00"),
+        ("2026-09-01t12:00:00.25z", "2026-09-01T12:00:00.250000+00:00"),
+        ("2026-09-01T01:00:00.123456789+02:00", "2026-08-31T23:00:00.123456+00:00"),
+    ],
+)
+def test_a_date_means_the_same_moment_everywhere(as_of: str, moment: str) -> None:
+    request = parse_request(f"as-of:{as_of} tensorflow-cpu keras>=3")
+    assert request.as_of == as_of
+    assert request.requirements == ("tensorflow-cpu", "keras>=3")
+    assert moment_of(request.as_of).isoformat() == moment
+    assert parse_request(request.text) == request
+
+
 def test_a_dot_is_the_current_environment() -> None:
     request = parse_request(". TF_ENABLE_ONEDNN_OPTS=0")
     assert request.interpreter == Path(sys.executable)
@@ -204,6 +222,18 @@ def test_a_wheel_becomes_an_absolute_path(tmp_path: Path, monkeypatch: pytest.Mo
         (". TF_X=1 TF_X=2", ". TF_X=1 TF_X=2: TF_X is set twice"),
         (". keras==3.0.5", "an existing Python accepts only settings beside it"),
         (". without:keras", "an existing Python accepts only settings"),
+        (". as-of:2026-09-01", "an existing Python accepts only settings"),
+        ("python:/x as-of:2026-09-01", "an existing Python accepts only settings"),
+        ("as-of:2026-09-01", "as-of:2026-09-01: give requirements, a wheel, . or python:PATH"),
+        ("keras as-of:2026-09-01 as-of:2026-09-02", "2026-09-02: as-of: is given twice"),
+        *(
+            (f"keras as-of:{date}", f"as-of:{date}: expected a date such as as-of:2026-09-01")
+            for date in (
+                *("", "today", "2026-9-1", "2026-09-31", "20260901", "2026-W36-2", "9999-12-31"),
+                *("2026-09-01T12:00Z", "2026-09-01T12:00:00", "2026-09-01T25:00:00Z"),
+                *("2026-09-01T12:00:00+99:00", "0001-01-01T00:00:00+01:00", "٢٠٢٦-09-01"),
+            )
+        ),
         (". python:/x", "an existing Python accepts only settings"),
         ("python:~nobody-of-this-name/python", "nobody-of-this-name"),
     ],

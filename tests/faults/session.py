@@ -75,12 +75,12 @@ def _prepared(project: Path) -> Path:
 
 def make_quick() -> None:
     """Limits blocks to four pairs, and takes the machine for quiet, so that none is repeated."""
-    real = speed._bench
+    real = speed.bench_of
 
     def short(terms: Terms, private: Path) -> Bench:
         return real(replace(terms, pair_seconds=0.0), private)
 
-    speed._bench = short  # type: ignore[assignment]
+    speed.bench_of = short  # type: ignore[assignment]
     machine.witness = lambda *_: Witness(1e-4, load=0.0)
 
 

@@ -16,7 +16,7 @@ from tests.faults.soak import Held, growth, soak
 def test_a_soak_writes_a_row_between_comparisons(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, name in ((speed, "_bench"), (machine, "witness"), (data, "load_dataset")):
+    for module, name in ((speed, "bench_of"), (machine, "witness"), (data, "load_dataset")):
         monkeypatch.setattr(module, name, getattr(module, name))  # the soak replaces them
     table = tmp_path / "table.csv"
     rows = soak(table, 0.0, real=False)

@@ -53,12 +53,12 @@ def black_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits blocks to four pairs and replaces their witnesses."""
-    real = speed._bench
+    real = speed.bench_of
 
     def short(terms: speed_plan.Terms, folder: Path) -> object:
         return real(replace(terms, pair_seconds=0.0), folder)
 
-    monkeypatch.setattr(speed, "_bench", short)
+    monkeypatch.setattr(speed, "bench_of", short)
     monkeypatch.setattr("bench.measure.machine.witness", lambda *_: blocks.Witness(1e-4, load=0.0))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Iterator
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -26,6 +27,8 @@ class Server(ThreadingHTTPServer):
     content = b"seven"
     length = 5
     asked = 0
+    headers: Message | None = None
+    """Headers of the last request."""
 
     @property
     def url(self) -> str:
@@ -37,6 +40,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked += 1
+        self.server.headers = self.headers
         self.send_response(self.server.status)
         self.send_header("Content-Length", str(self.server.length))
         self.end_headers()
@@ -73,6 +77,22 @@ def test_a_file_is_downloaded(server: Server) -> None:
 def test_a_larger_file_than_expected_is_refused(server: Server) -> None:
     with pytest.raises(InputError, match="file: larger than 4 bytes"):
         download(server.url, largest=4)
+
+
+def test_a_slow_download_is_given_up(server: Server) -> None:
+    with pytest.raises(InputError, match="file: not complete after 0 s"):
+        download(server.url, largest=5, most_seconds=0)
+
+
+def test_headers_are_sent_and_the_password_of_an_address_is_not_shown(server: Server) -> None:
+    url = server.url.replace("127.0.0.1", "user:secret@127.0.0.1")
+    assert download(url, largest=5, headers={"Accept": "text/plain"}) == b"seven"
+    assert server.headers is not None
+    assert server.headers["Accept"] == "text/plain"
+    assert server.headers["Authorization"].startswith("Basic ")
+    with pytest.raises(InputError, match="larger than 4 bytes") as caught:
+        download(url, largest=4)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("status", "asked"), [(404, 1), (403, 1), (503, 4)])

@@ -102,7 +102,7 @@ def test_the_parent_works_without_pinning_to_cores(
     with running_on([0]):
         pass
     this = parse_request(".")
-    bench = speed._bench(Terms(this, (this,), {}), tmp_path)
+    bench = speed.bench_of(Terms(this, (this,), {}), tmp_path)
     assert (bench.cores, bench.start_cores, bench.all_cores) == ((), ((), ()), ())
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     monkeypatch.setattr("bench.measure.machine.available_memory_bytes", lambda: 2**40)

@@ -1,0 +1,1 @@
+"""`python -m bench bisect`: since when, and through which package?"""
