@@ -39,7 +39,12 @@ TABLE = (
     Calibrated(30, 19.25, 58, 4000),
     Calibrated(45, 21.25, 48, 4000),
     Calibrated(60, 23.25, 43, 4000),
+    Calibrated(90, 24.25, 18, 2000),
     Calibrated(120, 25, 18, 2000),
+    Calibrated(180, 25.5, 18, 2000),
+    Calibrated(240, 26, 19, 2000),
+    Calibrated(480, 26.25, 30, 2000),
+    Calibrated(960, 29, 12, 2000),
 )
 FEWEST = TABLE[0].runs  # shorter series are drawn, but not tested
 
