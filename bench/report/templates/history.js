@@ -150,9 +150,7 @@
       }
       const bars = points.map((point, at) => isFinite(half(point)) && isFinite(point.value)
         ? `M${x(at).toFixed(1)},${clipped(back(point.value - half(point))).toFixed(1)}V${clipped(back(point.value + half(point))).toFixed(1)}` : "").join("");
-      svg.append(s("path", {d: bars, stroke: COLOURS.quiet, "stroke-width": count > 250 ? .5 : 1, opacity: .55}));
-      for (const [first, last, mean] of series.levels) svg.append(s("path", {stroke: COLOURS.line, "stroke-width": 2,
-        d: `M${x(first)},${y(back(mean / data.value))}H${Math.max(x(last), x(first) + 2)}`}));
+      svg.append(s("path", {d: bars, stroke: COLOURS.quiet, "stroke-width": count > 250 ? .5 : 1, opacity: count > 800 ? .15 : .55}));
     } else {
       let line = "", machine = null;
       points.forEach((point, at) => {
@@ -171,6 +169,8 @@
         fill: point.verdict === "INCONCLUSIVE" ? "#fff" : point.verdict === "PASS" ? COLOURS.better : COLOURS.worse,
         stroke: point.verdict === "INCONCLUSIVE" ? COLOURS.quiet : "none"}));
     });
+    if (!inAmounts) for (const [first, last, mean] of series.levels) svg.append(s("path", {stroke: COLOURS.line, "stroke-width": 2,
+      d: `M${x(first)},${y(back(mean / data.value))}H${Math.max(x(last), x(first) + 2)}`}));
     strips.forEach(([kind, found], row) => {
       const at = top + tall + 24 + 17 * row;
       svg.append(s("text", {x: left - 6, y: at + 11, "text-anchor": "end", "font-size": 11, fill: COLOURS.quiet}, kind),
