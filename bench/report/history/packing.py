@@ -172,6 +172,7 @@ def _head(series: Series, places: Mapping[str, int]) -> dict[str, Any]:
         "difference": terms.is_difference,
         "margin": terms.margin,
         "gated": terms.gated,
+        "stepwise": terms.steps > 0,
         "asked": series.asked,
         "baseline": places[series.baseline],
         "band": _whole(series.band.half, VALUE),

@@ -211,7 +211,7 @@
         : `, chained from ${data.environments[base].label} (standard error ${(100 * point.link).toFixed(2)} %)`}`],
       ["verdict of the run", point.verdict],
       ["level here", series.levels.length ? level(series, levelAt(series, place)[2] / data.value) : "no value"],
-      series.difference ? null : ["takes", amount(series, point.amount)],
+      series.difference ? null : ["takes", amount(series, point.amount) + (series.stepwise && series.unit === "s" ? " a step" : "")],
       ["to the point before", before ? changed(series, point, before) : "it is the first point"],
       ["packages since then", before ? listed(lockChanges(point.environment, before.environment), "the same lock") : ""],
       before ? ["other changes", otherChanges(point, before)] : null,
