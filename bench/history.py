@@ -81,7 +81,11 @@ def run(options: argparse.Namespace) -> int:
     for omitted in history.omitted:
         print(printable(f"left out: {omitted.path}: {omitted.reason}"))
     print(printable(str(options.out)))
-    return gate(news) if options.gate else Exit.PASSED
+    if not options.gate:
+        return Exit.PASSED
+    status, reason = gate(news)
+    print(printable(reason))
+    return status
 
 
 def _calibrate(options: argparse.Namespace) -> int:

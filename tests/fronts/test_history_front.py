@@ -45,16 +45,23 @@ def test_the_page_is_written_and_the_news_are_printed(
     assert NAME in Path("history.html").read_text(encoding="utf-8")
 
 
-def test_the_gate_fails_until_the_step_is_accepted(archive: Path) -> None:
+def test_the_gate_fails_until_the_step_is_accepted(
+    archive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command.main(["history", str(archive), "--gate"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == f"gate: worse: {NAME}"
     Path("bench-accepted.toml").write_text(
         f'[[step]]\nseries = "{NAME}"\ndate = 2026-01-21\nreason = "known"\n'
     )
     assert command.main(["history", str(archive), "--gate"]) == 0
 
 
-def test_the_gate_says_if_there_are_too_few_runs(archive: Path) -> None:
+def test_the_gate_says_if_there_are_too_few_runs(
+    archive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command.main(["history", str(archive / "2026/01/01"), "--gate"]) == 6
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"gate: too few runs, or no newest value: {NAME}"
     assert command.main(["history", str(archive / "2026/01/01")]) == 0
 
 

@@ -50,14 +50,14 @@ def test_the_gate_follows_the_newest_level(
 ) -> None:
     (news,) = found(values)
     assert news.standing is standing
-    assert gate([news]) is code
+    assert gate([news])[0] is code
 
 
 def test_an_accepted_step_passes_and_a_later_one_fails() -> None:
     accepted = Accepted(NAME, date(2026, 1, 26), "known")
     (news,) = found(levels((0.0, 25), (0.03, 10)), accepted)
     assert news.standing is Standing.ACCEPTED
-    assert gate([news]) is Exit.PASSED
+    assert gate([news]) == (Exit.PASSED, "gate: none of 1 series is worse")
     (again,) = found(levels((0.0, 25), (0.03, 10), (0.06, 10)), accepted)
     assert again.standing is Standing.WORSE
     assert again.step == 1
@@ -97,14 +97,14 @@ def test_informational_and_ended_series_are_not_gated() -> None:
     runs = [with_changes(each, workloads=informational) for each in worse]
     news = news_of(histories.history(runs), [], "")
     assert [each.standing for each in news] == [Standing.WORSE]
-    assert gate(news) is Exit.INCONCLUSIVE  # nothing is gated
+    assert gate(news) == (Exit.INCONCLUSIVE, "gate: no current series is gated")
     late = [
         run(90 + day, {LOOP: value}, candidate=side("b", "tensorflow==2.1"))
         for day, value in enumerate(noise(20))
     ]
     news = news_of(histories.history([*worse, *late]), [], "")
     assert [each.standing for each in news] == [Standing.STEADY, Standing.ENDED]
-    assert gate(news) is Exit.PASSED
+    assert gate(news)[0] is Exit.PASSED
 
 
 def test_worse_comes_first_and_larger_steps_before_smaller_ones() -> None:

@@ -21,6 +21,8 @@ from bench.verdicts.history.series import FLOOR, History, Series
 from bench.verdicts.outcomes import Exit
 from lenet5.errors import InputError
 
+_MOST_NAMED = 5
+
 
 class Standing(str, Enum):
     """State of a series' newest level."""
@@ -80,13 +82,29 @@ def period(step: Step, series: Series, runs: Sequence[Run]) -> Period:
     return Period(*days)
 
 
-def gate(news: Sequence[News]) -> Exit:
-    """Returns the exit status of the gate: 1 worse, 6 too little data or no gated series, 0."""
+def gate(news: Sequence[News]) -> tuple[Exit, str]:
+    """Returns the exit status of the gate and its reason in one sentence.
+
+    1: a gated, current series is worse. 6: one has too little data, or none is gated. 0: neither.
+    """
     gated = [each for each in news if each.series.terms.gated and each.series.is_current]
-    if any(each.standing is Standing.WORSE for each in gated):
-        return Exit.FAILED
-    lacking = any(each.standing is Standing.SHORT or _lacks_newest(each.series) for each in gated)
-    return Exit.INCONCLUSIVE if lacking or not gated else Exit.PASSED
+    worse = [each for each in gated if each.standing is Standing.WORSE]
+    if worse:
+        return Exit.FAILED, f"gate: worse: {_listed(worse)}"
+    lacking = [
+        each for each in gated if each.standing is Standing.SHORT or _lacks_newest(each.series)
+    ]
+    if lacking:
+        return Exit.INCONCLUSIVE, f"gate: too few runs, or no newest value: {_listed(lacking)}"
+    if not gated:
+        return Exit.INCONCLUSIVE, "gate: no current series is gated"
+    return Exit.PASSED, f"gate: none of {len(gated)} series is worse"
+
+
+def _listed(news: Sequence[News]) -> str:
+    names = [each.series.name for each in news]
+    more = [f"and {len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else []
+    return "; ".join([*names[:_MOST_NAMED], *more])
 
 
 def _lacks_newest(series: Series) -> bool:
