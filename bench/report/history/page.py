@@ -41,6 +41,7 @@ class Entry:
         level: newest level in words.
         standing: word for the style.
         told: standing in words.
+        since: day of the newest level's first run, if its step is new or accepted; else empty.
     """
 
     number: int
@@ -49,6 +50,7 @@ class Entry:
     level: str
     standing: str
     told: str
+    since: str = ""
 
 
 def history_html(history: History, news: Sequence[News], *, accepted: str) -> str:
@@ -184,7 +186,6 @@ def levels_table(history: History, news: Sequence[News]) -> Table:
         if each.standing is Standing.ENDED or each.series.found is None:
             continue
         level, terms = each.series.found.levels[-1], each.series.terms
-        since = history.runs[each.series.points[level.first].point.run].moment
         rows.append(
             (
                 each.series.name,
@@ -192,7 +193,7 @@ def levels_table(history: History, news: Sequence[News]) -> Table:
                 "" if math.isnan(level.low) else _interval_of(level, terms),
                 str(len(each.series.measured)),
                 _told(each),
-                f"{since:%Y-%m-%d}",
+                _since(history, each.series),
             )
         )
     return Table(_HEADER, rows, left=1)
@@ -216,6 +217,14 @@ def _interval(low: float, high: float, terms: WorkloadTerms) -> str:
 
 def _interval_of(level: Level, terms: WorkloadTerms) -> str:
     return f"{level_text(level.low, terms)} to {level_text(level.high, terms)}"
+
+
+def _since(history: History, series: Series) -> str:
+    """Returns the day of the newest level's first run."""
+    if series.found is None:
+        return ""
+    first = series.points[series.found.levels[-1].first].point.run
+    return f"{history.runs[first].moment:%Y-%m-%d}"
 
 
 def _told(news: News) -> str:
@@ -242,6 +251,7 @@ def _matrix(
             _level(series),
             _MARKS.get(each.standing, ""),
             _told(each),
+            _since(history, series) if each.standing in NEW else "",
         )
         entries.setdefault((series.workload, series.machine), []).append(entry)
     over_versions = list(enumerate(history.versions, start=len(history.series)))

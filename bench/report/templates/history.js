@@ -167,7 +167,8 @@
         fill: COLOURS.worse}, "\u00d7"));
       else svg.append(s("circle", {cx: x(at).toFixed(1), cy: y(value).toFixed(1), r: radius,
         fill: point.verdict === "INCONCLUSIVE" ? "#fff" : point.verdict === "PASS" ? COLOURS.better : COLOURS.worse,
-        stroke: point.verdict === "INCONCLUSIVE" ? COLOURS.quiet : "none"}));
+        stroke: point.verdict === "INCONCLUSIVE" ? COLOURS.quiet : "none"},
+        count > 400 ? null : s("title", {}, `${day(point.run)}, ${data.environments[point.environment].label}: ${inAmounts ? amount(series, value) : level(series, point.value)}`)));
     });
     if (!inAmounts) for (const [first, last, mean] of series.levels) svg.append(s("path", {stroke: COLOURS.line, "stroke-width": 2,
       d: `M${x(first)},${y(back(mean / data.value))}H${Math.max(x(last), x(first) + 2)}`}));
