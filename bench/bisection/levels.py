@@ -14,6 +14,8 @@ from bench.records.sides import Side, difference, labelled, named_sides
 from bench.records.stages import Stage
 from lenet5.errors import InputError
 
+_LONGEST = 100  # characters of a request in a line of progress
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -73,11 +75,23 @@ def join(
 def built_or_problem(
     request: str, cache: Path, say: Callable[[str], None]
 ) -> Built | EnvironmentProblem:
-    """Builds an environment; returns the problem in place of a failed one."""
+    """Builds an environment; returns the problem in place of a failed one.
+
+    Args:
+        request: the request; with exchanged packages it names every package.
+        cache: folder of environments and locks.
+        say: receives short lines on the build.
+    """
+
+    def say_shortly(line: str) -> None:
+        rest = line.removeprefix(request)
+        told = request if len(request) <= _LONGEST else f"{request[:_LONGEST]}…"
+        say(f"{told}{rest}" if len(rest) < len(line) else line)
+
     try:
-        return build(parse_request(request), cache, say=say)
+        return build(parse_request(request), cache, say=say_shortly)
     except EnvironmentProblem as problem:
-        say(str(problem))
+        say_shortly(str(problem))
         return problem
 
 

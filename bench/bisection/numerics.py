@@ -88,7 +88,7 @@ class NumericsStages:
         made = built_or_problem(request, self.cache, self.say)
         (side,) = named_sides([asked], [made])
         if not isinstance(made, Built):
-            return Computed(request, side, {}, {}, " ".join(str(made).split()))
+            return Computed(request, side, {}, {}, side.reason)
         (answer,) = compute_in([interpreter_of(made)], self.training)
         if isinstance(answer, WorkerError):
             return Computed(request, side, {}, {}, answer.reason)

@@ -49,6 +49,11 @@ class Side:
         return modules_of(self.lock, self.settings, self.versions)
 
     @property
+    def reason(self) -> str:
+        """Problem in one line, without the request at its start; empty without a problem."""
+        return in_one_line(self.problem).removeprefix(f"{self.request}: ")
+
+    @property
     def packages(self) -> dict[str, str]:
         """Versions by distribution."""
         return packages_of(self.lock)

@@ -7,7 +7,7 @@ from bench.records.numerics import QUANTITIES
 from bench.report.bisection.page import Section, order, stage_title
 from bench.report.tables import Table
 from bench.report.versions import facts, lock_differences
-from bench.verdicts.bisection.numerics import by_place, missing, steps_of
+from bench.verdicts.bisection.numerics import by_place, missing, name_of, steps_of
 from bench.verdicts.outcomes import Exit
 
 
@@ -27,7 +27,8 @@ def numerics_section(found: Levels, ledger: str) -> Section:
     header = ("level", *(q.removeprefix("gradient ") for q in QUANTITIES), "bits")
     details = [
         (
-            f"{stage.places[before].name} to {stage.places[after].name}",
+            name_of(found, (before, after)),
+            f"against {stage.places[before].name}",
             ", ".join(q for q in QUANTITIES if known[before].bits[q] != known[after].bits[q]),
         )
         for before, after in steps
@@ -40,11 +41,11 @@ def numerics_section(found: Levels, ledger: str) -> Section:
         packages = Table(("package", *names), differing, left=None)
     tables = [("", Table(header, rows, left=1))]
     if details:
-        tables.append(("Changes of bits", Table(("from, to", "quantities"), details, left=None)))
+        tables.append(("Changes of bits", Table(("change", "", "quantities"), details, left=None)))
     return Section(
         stage_title(stage),
         _finding(found),
-        " and ".join(f"{stage.places[b].name} to {stage.places[a].name}" for b, a in steps),
+        " and ".join(_names(found)),
         None,
         tables,
         packages,
@@ -56,11 +57,14 @@ def numerics_section(found: Levels, ledger: str) -> Section:
 
 
 def _finding(found: Levels) -> str:
-    stage, known, steps = found.stage, by_place(found), steps_of(found)
+    stage, known = found.stage, by_place(found)
     ends = f"{stage.places[stage.bad].name} against {stage.places[0].name}"
     if not {0, stage.bad} <= set(known):
         return f"INCONCLUSIVE: numerics: {ends} is not computed yet"
     if known[0].bits == known[stage.bad].bits:
         return f"numerics: {ends} has the same bits"
-    told = "; ".join(f"{stage.places[b].name} to {stage.places[a].name}" for b, a in steps)
-    return f"numerics: {ends} has other bits. Found: {told}"
+    return f"numerics: {ends} has other bits. Found: {'; '.join(_names(found))}"
+
+
+def _names(found: Levels) -> list[str]:
+    return list(dict.fromkeys(name_of(found, step) for step in steps_of(found)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bench.records.stages import Stage
 from bench.records.trainings import Comparison, Trainings
@@ -57,5 +58,5 @@ def missing_levels(stage: Stage, sets: Sequence[Trainings]) -> list[Missing]:
 def problem_of(item: Trainings) -> str:
     """Returns why a set has no seed or an invalid one, in one line; empty if it has not."""
     if item.problem:
-        return " ".join(item.problem.split())
+        return replace(item.side, problem=item.problem).reason
     return next((f"seed {t.seed}: {t.problem}" for t in item.seeds if t.wrong is None), "")

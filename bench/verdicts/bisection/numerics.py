@@ -56,17 +56,20 @@ def _request(found: Levels, place: int) -> str:
 def steps_of(found: Levels) -> list[tuple[int, int]]:
     """Returns pairs of places between which the bits change, by one change or a gap.
 
-    Among packages these are pairs that differ by one change alone: good with it, or bad without.
+    Among packages these are good and good with a package, and bad without it and bad.
     """
     stage, known = found.stage, by_place(found)
     if stage.is_ordered:
         pairs = list(pairwise(known))
     else:
-        pairs = [
-            (before, after)
-            for before in known
-            for after in known
-            if len(set(stage.places[after].held) - set(stage.places[before].held)) == 1
-            and set(stage.places[before].held) < set(stage.places[after].held)
-        ]
+        most = len(stage.places[stage.bad].held)
+        with_one = [(0, p) for p in known if len(stage.places[p].held) == 1]
+        but_one = [(p, stage.bad) for p in known if len(stage.places[p].held) == most - 1]
+        pairs = [pair for pair in dict.fromkeys([*with_one, *but_one]) if set(pair) <= set(known)]
     return [(before, after) for before, after in pairs if known[before].bits != known[after].bits]
+
+
+def name_of(found: Levels, step: tuple[int, int]) -> str:
+    """Returns the changes between two places in words."""
+    before, after = (set(found.stage.places[place].held) for place in step)
+    return found.stage.named(frozenset(after - before))

@@ -90,7 +90,7 @@ def unusable(results: Results, candidate: int) -> str:
     """Returns why a candidate cannot be measured, in one line; empty if it can."""
     side = results.candidates[candidate]
     if side.problem:
-        return " ".join(side.problem.split())
+        return side.reason
     if stage_of(results.options).kind == DATES:
         for other in (results.baseline, *results.candidates[:candidate]):
             if other.lock == side.lock:
