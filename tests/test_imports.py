@@ -56,6 +56,7 @@ HOMES = {
         *(f"worker.{name}" for name in ("main", "workloads", "numerics")),
         *(f"mutations.framework.{name}" for name in BREAKING),
     },
+    ("bench", "skchange"): {"verdicts.history.change_points"},
     ("bench", "sklearn"): set(),
     ("bench", "tensorflow_datasets"): set(),
 }
