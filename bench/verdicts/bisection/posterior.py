@@ -218,13 +218,10 @@ class Posterior:
     Attributes:
         fit: summary of the blocks.
         hypotheses: sets of steps, most likely first.
-        any_step: probability that some effect is at least `Fit.least_step`; also of effects whose
-            means are below it.
     """
 
     fit: Fit
     hypotheses: tuple[Hypothesis, ...]
-    any_step: float
 
     def step_probabilities(self) -> tuple[float, ...]:
         """Returns the probability of a step in each merged change."""
@@ -279,9 +276,7 @@ def posterior(summary: Fit) -> Posterior:
     total = special.logsumexp(list(scores.values()))
     together: dict[Steps, float] = {}
     effects: dict[Steps, tuple[float, ...]] = {}
-    any_step = 0.0
     for steps in sorted(scores, key=lambda steps: (-scores[steps], steps)):
-        any_step += math.exp(scores[steps] - total) * search.any_step(steps)
         kept = [
             (place, effect)
             for place, effect in zip(steps, search.effects[steps].tolist(), strict=True)
@@ -292,9 +287,7 @@ def posterior(summary: Fit) -> Posterior:
         together[large] = together.get(large, 0.0) + math.exp(scores[steps] - total)
     ranked = sorted(together, key=lambda steps: (-together[steps], steps))
     return Posterior(
-        summary,
-        tuple(Hypothesis(steps, together[steps], effects[steps]) for steps in ranked),
-        min(any_step, 1.0),
+        summary, tuple(Hypothesis(steps, together[steps], effects[steps]) for steps in ranked)
     )
 
 
@@ -303,13 +296,10 @@ class _Search:
 
     Attributes:
         effects: means of the effects of each evaluated set, at its likeliest noise and slab.
-        errors: their standard deviations.
     """
 
     def __init__(self, summary: Fit) -> None:
         self.effects: dict[Steps, np.ndarray] = {}
-        self.errors: dict[Steps, np.ndarray] = {}
-        self._least_step = summary.least_step
         self._groups = len(summary.merged)
         share = summary.axis.expected_steps / max(math.fsum(summary.axis.weights.values()), 1.0)
         share = min(share, 0.5)
@@ -336,17 +326,6 @@ class _Search:
                 - float(np.linalg.slogdet(spread)[1]) / 2
             )
             self._nodes += [(base, information_left, left[:, -1], slab) for slab in slabs]
-
-    def any_step(self, steps: Steps) -> float:
-        """Returns the probability that some effect of an evaluated set is at least the least step.
-
-        The effects count as independent.
-        """
-        effects, errors = self.effects[steps], self.errors[steps]
-        below = special.ndtr((self._least_step - effects) / errors) - special.ndtr(
-            (-self._least_step - effects) / errors
-        )
-        return float(1 - np.prod(below))
 
     def explore(self) -> dict[Steps, float]:
         """Evaluates sets of steps, the neighbours of likely ones first."""
@@ -381,31 +360,27 @@ class _Search:
             alike = [steps for steps in wanted if len(steps) == size]
             places = np.array(alike, dtype=np.intp).reshape(len(alike), size)
             at_nodes = [self._at_node(node, places) for node in self._nodes]
-            scores = np.array([score for score, _, _ in at_nodes])
+            scores = np.array([score for score, _ in at_nodes])
             totals = special.logsumexp(scores, axis=0) + self._log_odds[places].sum(axis=1)
             likeliest = scores.argmax(axis=0)
             for row, steps in enumerate(alike):
                 found[steps] = float(totals[row])
-                _, effects, errors = at_nodes[likeliest[row]]
-                self.effects[steps], self.errors[steps] = effects[row], errors[row]
+                self.effects[steps] = at_nodes[likeliest[row]][1][row]
 
     @staticmethod
     def _at_node(
         node: tuple[float, np.ndarray, np.ndarray, float], places: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Log likelihoods of sets of equal size, means of their effects and their errors."""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Log likelihoods of sets of equal size, and the means of their effects."""
         base, information, score, slab = node
         size = places.shape[1]
         if not size:
-            none = np.zeros((len(places), 0))
-            return np.full(len(places), base), none, none
+            return np.full(len(places), base), np.zeros((len(places), 0))
         own = information[places[:, :, None], places[:, None, :]] + np.eye(size) / slab**2
         pulls = score[places]
-        covariances = np.linalg.inv(own)
-        effects = np.einsum("nij,nj->ni", covariances, pulls)
-        errors = np.sqrt(np.einsum("nii->ni", covariances))
+        effects = np.linalg.solve(own, pulls[:, :, None])[:, :, 0]
         log_determinants = np.linalg.slogdet(own)[1] + 2 * size * math.log(slab)
-        return base + ((pulls * effects).sum(axis=1) - log_determinants) / 2, effects, errors
+        return base + ((pulls * effects).sum(axis=1) - log_determinants) / 2, effects
 
 
 def _noises(summary: Fit) -> list[tuple[float, float]]:

@@ -168,7 +168,7 @@ class Walk:
         if self.difference is not Difference.SHOWN or self.fit is None or self.posterior is None:
             return False
         is_whole = set(required(self.search)) <= set(self.fit.measured)
-        return is_whole and self.posterior.any_step <= 1 - COVERAGE
+        return is_whole and self.posterior.outside(()) <= 1 - COVERAGE
 
     @property
     def fresh(self) -> int:
