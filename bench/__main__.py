@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bench import numerics, seeds, speed, stored, unit
+from bench import history, numerics, seeds, speed, stored, unit
 from bench.bisection import command as bisection
 from bench.bisection import error_rates as walk_rates
 from bench.environments import builds
@@ -144,6 +144,9 @@ def _parser() -> argparse.ArgumentParser:
         "--environment", action="append", metavar="REQ", help=f"repeatable; {_REQ}"
     )
     numerics.set_defaults(run=_numerics)
+    past = commands.add_parser("history", help="one page of all results under a folder")
+    history.add_options(past)
+    past.set_defaults(run=history.run)
     bisect = commands.add_parser("bisect", help="find the release and the package of a change")
     bisection.add_options(bisect, _REQ)
     bisect.set_defaults(run=_bisect)

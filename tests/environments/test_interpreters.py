@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.environments.interpreters import forget_pages
 from bench.measure.processes import interpreter_of, time_import
 from tests.environments.building import Recorder, build_here, problem
 from tests.environments.wheels import write_wheel
@@ -184,3 +186,23 @@ def test_two_distributions_of_tensorflow_in_an_interpreter_are_refused(
         "acme 1.0 and tf-nightly 2.99.0 both install the package tensorflow, one over the other: "
         "uninstall both, then install one"
     )
+
+
+def test_pages_of_large_libraries_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Freshly written libraries would take more memory than the same ones read from disk."""
+    large, small = tmp_path / "a" / "large.so.2", tmp_path / "small.so"
+    large.parent.mkdir()
+    large.write_bytes(bytes(1 << 20))
+    small.write_bytes(b"x")
+    (tmp_path / "large.txt").write_bytes(bytes(1 << 20))
+    (tmp_path / "link.so").symlink_to(large)
+    dropped: list[str] = []
+    monkeypatch.setattr(
+        "os.posix_fadvise",
+        lambda file, *_: dropped.append(os.readlink(f"/proc/self/fd/{file}")),
+        raising=False,
+    )
+    forget_pages(str(tmp_path))
+    assert dropped == [str(large)]

@@ -164,11 +164,24 @@ class Walk:
 
     @cached_property
     def is_spread(self) -> bool:
-        """Whether good and bad differ, but no single change is a step."""
-        if self.difference is not Difference.SHOWN or self.fit is None or self.posterior is None:
+        """Whether good and bad differ, but every change is shown to be less than a step.
+
+        All intervals hold at once with the coverage of credible sets (Bonferroni).
+        """
+        if self.difference is not Difference.SHOWN or self.fit is None:
             return False
-        is_whole = set(required(self.search)) <= set(self.fit.measured)
-        return is_whole and self.posterior.outside(()) <= 1 - COVERAGE
+        groups, least = self.fit.merged, self.search.least_step
+        if not set(required(self.search)) <= set(self.fit.measured):
+            return False
+        known = {0, *self.fit.measured}
+        for group in groups:
+            pairs = [pair for pair in ways(self.search, group) if set(pair) <= known]
+            if not pairs:
+                return False
+            step = self.fit.contrast(*pairs[0], 1 - (1 - COVERAGE) / len(groups))
+            if not -least < step.low <= step.high < least:
+                return False
+        return True
 
     @property
     def fresh(self) -> int:

@@ -1,0 +1,1 @@
+"""Series of results over many runs: points, chained baselines, change points, steps."""
