@@ -30,7 +30,8 @@ PAGES = sorted({*(ROOT / name for name in MANUALS), RESULTS, *(ROOT / "bench").r
 
 LENET5_COMMANDS = ("train", "evaluate", "predict", "data", "recipes")
 BENCH_COMMANDS = (
-    *("verdict", "show", "report", "calibrate", "reference", "numerics", "error-rates"),
+    *("verdict", "show", "report", "measure", "calibrate", "reference", "numerics"),
+    "error-rates",
     "bisect-error-rates",
 )
 OWN_MANUALS = {
@@ -40,6 +41,7 @@ OWN_MANUALS = {
 """Commands of `python -m bench` with a page of their own."""
 TOX_OPTIONS = ("-e", "-m")
 UV_OPTIONS = {"--override"}
+DASK_OPTIONS = {"--nthreads", "--port", "--resources"}
 REFUSED = {*BENDING.values(), "--dist"}
 """Options of other plugins, which may be missing."""
 
@@ -121,6 +123,10 @@ def test_a_command_exists_with_all_its_options(
     elif program == "uv":
         assert arguments[:2] == ["pip", "install"]
         assert options <= UV_OPTIONS
+    elif program == "dask":
+        assert options <= DASK_OPTIONS
+    elif program.startswith("tests."):
+        assert (ROOT / f"{program.replace('.', '/')}.py").is_file()
     else:
         assert program in ("cat", "echo"), f"nothing checks {program!r}"
 
@@ -130,7 +136,8 @@ def test_every_named_option_exists(
     name: str, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """This includes sentences and tables, except for refused options of other plugins."""
-    known = _pytest_options(pytestconfig) | REFUSED | UV_OPTIONS | _options_in(_help_of("", capsys))
+    known = _pytest_options(pytestconfig) | REFUSED | UV_OPTIONS | DASK_OPTIONS
+    known |= _options_in(_help_of("", capsys))
     for command in LENET5_COMMANDS:
         known |= _options_in(_help_of(command, capsys))
     for command in (*BENCH_COMMANDS, *OWN_MANUALS):
