@@ -144,6 +144,8 @@ def test_packages_have_two_ways_to_verify() -> None:
     axis = Axis(tuple(held), dict.fromkeys(every, 1.0))
     search = Search(axis, LEAST)
     assert ways(search, frozenset({2})) == ((0, 2), (5, 7))
+    mixed = Axis(tuple(held[place] for place in (0, 2, 5, 7, 1, 3, 4, 6)), axis.weights)
+    assert ways(Search(mixed, LEAST), frozenset({2})) == ((0, 1), (2, 3))
     effects = {1: 0.0, 2: math.log(1.2), 3: 0.0}
     means = [sum(effects[c] for c in own) for own in held]
     found = follow(search, means)

@@ -12,7 +12,7 @@ The error is spent over the walk, 5 % in all:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -267,16 +267,15 @@ def ways(search: Search, group: frozenset[int]) -> tuple[tuple[int, int], ...]:
 
     Two where they exist: good with the change, and bad without it.
     """
-    there = (0, *search.runnable)
-    held: Mapping[frozenset[int], int] = {search.axis.held[place]: place for place in there}
+    held = search.axis.held
+    there = {held[place]: place for place in (0, *search.runnable)}
     pairs = [
-        (before, held[search.axis.held[before] | group])
-        for before in there
-        if not search.axis.held[before] & group and search.axis.held[before] | group in held
+        (before, there[own | group])
+        for own, before in there.items()
+        if not own & group and own | group in there
     ]
-    if len(pairs) > 2:
-        return pairs[0], pairs[-1]
-    return tuple(pairs)
+    pairs.sort(key=lambda pair: len(held[pair[0]]))
+    return tuple(dict.fromkeys([*pairs[:1], *pairs[-1:]]))
 
 
 def _fresh_step(
