@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench.records import ledger, results, trainings
 from bench.records.blocks import Results
+from bench.records.stages import OPTION
 from bench.records.trainings import Comparison, Trainings
 from lenet5.errors import InputError
 from lenet5.printable import short_line
@@ -97,11 +98,18 @@ def read_archive(folder: Path) -> Iterator[Item]:
             yield found
 
 
+_STAGE = "a stage of a bisection: its levels are no runs of one track"
+
+
 def _read(path: Path, name: str) -> Stored | StoredSeeds:
     if trainings.holds_trainings(path):
         sets, terms = trainings.read_comparison(path)
+        if terms.stage is not None:
+            raise InputError(_STAGE)
         return StoredSeeds(name, _moment(sets[-1].started), tuple(sets), terms)
     found = results.read(path)
+    if OPTION in found.options:
+        raise InputError(_STAGE)
     return Stored(name, _moment(found.started), found)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from bench.records import results, trainings
 from bench.records.archive import Omitted, Stored, StoredSeeds, read_archive
+from bench.records.stages import OPTION
 from bench.verdicts.collection import condensed
 from lenet5.errors import InputError
 from tests import histories
@@ -82,3 +83,12 @@ def test_moments_are_in_utc_whatever_their_offset(tmp_path: Path) -> None:
 def test_a_folder_without_ledgers_is_an_error(tmp_path: Path, name: str, problem: str) -> None:
     with pytest.raises(InputError, match=re.escape(problem)):
         list(read_archive(tmp_path / name))
+
+
+def test_a_stage_of_a_bisection_is_no_run(tmp_path: Path) -> None:
+    one = results.read(written(tmp_path))
+    stage = replace(one, options={**one.options, OPTION: {}})
+    results.write(tmp_path / "z.jsonl", stage)
+    _, last = read_archive(tmp_path)
+    assert isinstance(last, Omitted)
+    assert last.reason.startswith("a stage of a bisection")
