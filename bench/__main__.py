@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     history.add_options(past)
     past.set_defaults(run=history.run)
     bisect = commands.add_parser("bisect", help="find the release and the package of a change")
-    bisection.add_options(bisect, _REQ)
+    bisection.add_options(bisect)
     bisect.set_defaults(run=_bisect)
     rates = commands.add_parser(
         "bisect-error-rates", help="bisect drawn blocks of known truth, count right answers"

@@ -76,6 +76,8 @@ class AccuracyStages:
         )
         if before is not None and before[1].stage != comparison.stage:
             raise InputError("--out holds a walk between other environments: choose another folder")
+        if before is not None and before[1].margin_points != comparison.margin_points:
+            raise InputError("--out holds a walk with another margin: choose another folder")
         good = build(parse_request(stage.places[0].requests[0]), self.cache, say=self.say)
         shown = 0
         with private_folder() as folder:

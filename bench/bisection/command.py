@@ -28,6 +28,7 @@ from lenet5.recipes import find_recipe
 
 DEFAULT_BUDGET_SECONDS = 1800.0
 DEFAULT_SEEDS = 40
+_END = "words of requirements and settings, quoted as in a shell"
 _OF_A_KIND = {
     **dict.fromkeys(("margin", "budget", "threads"), ("--workload", None)),
     **dict.fromkeys(
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace, mnist: Callable[[], Dataset], cache: Path) 
     sections = follow(ends, measuring(mnist(), cache), folder, cache, say)
     print(printable(bisection_text(sections)))
     print(folder / "report.html")
-    return int(sections[0].status)
+    return int(max(section.status for section in sections))
 
 
 def _ends(options: argparse.Namespace) -> Ends:
@@ -118,10 +119,10 @@ def _speed(options: argparse.Namespace) -> Callable[[Dataset, Path], Measuring]:
     return lambda dataset, cache: SpeedStages(terms, dataset.training, cache, say)
 
 
-def add_options(command: argparse.ArgumentParser, request_help: str) -> None:
+def add_options(command: argparse.ArgumentParser) -> None:
     """Adds the options of `python -m bench bisect`."""
-    command.add_argument("--good", required=True, metavar="REQ", help=request_help)
-    command.add_argument("--bad", required=True, metavar="REQ", help=request_help)
+    command.add_argument("--good", required=True, metavar="REQ", help=_END)
+    command.add_argument("--bad", required=True, metavar="REQ", help=_END)
     command.add_argument(
         "--level",
         action="append",

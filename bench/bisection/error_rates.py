@@ -12,13 +12,13 @@ from bench.plans.simulated_walks import (
     Counts,
     bank_of,
     binary_search,
-    least_step_of,
     noise_of,
     simulate,
 )
 from bench.records import results
 from bench.records.catalogue import check_margin
 from bench.report.tables import Table
+from bench.verdicts.bisection.stages import least_step
 from bench.verdicts.outcomes import Exit
 from lenet5.errors import InputError
 
@@ -67,8 +67,8 @@ def run(options: argparse.Namespace) -> int:
     same = {"levels": options.levels, "walks": options.walks, "seed": options.seed}
     rows = []
     for name, kind in tqdm(KINDS.items(), disable=None):
-        least_step = least_step_of(terms.margin)
-        own = simulate(kind, bank, least_step=least_step, **same)
+        step = least_step(terms)
+        own = simulate(kind, bank, least_step=step, **same)
         pairs = binary_search(kind, bank, is_paired=True, **same)
         singles = binary_search(kind, bank, is_paired=False, **same)
         rows.append(_row(name, own, pairs, singles))

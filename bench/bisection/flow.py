@@ -11,7 +11,7 @@ from bench.bisection.stages import first_stage, nightly_stage, package_stage
 from bench.environments.axes import Level
 from bench.environments.builds import build
 from bench.environments.request import parse_request
-from bench.records.stages import PACKAGES, VERSIONS, Stage
+from bench.records.stages import GIVEN, PACKAGES, VERSIONS, Stage
 from bench.report.bisection.page import Section, bisection_html, bisection_text, headline
 from bench.report.pages import markdown, page_html, plain_note, write_plain
 from lenet5.errors import InputError
@@ -108,6 +108,9 @@ def _first(ends: Ends, stored: Stage | None, folder: Path) -> Stage:
         return first_stage(good, bad, [parse_request(text) for text in ends.levels])
     if [stored.places[place].requests[0] for place in (0, stored.bad)] != [good.text, bad.text]:
         raise InputError(f"{folder}: holds a walk between other environments: choose another --out")
+    between = tuple(place.requests[0] for place in stored.places[1:-1])
+    if (ends.levels or stored.kind == GIVEN) and between != ends.levels:
+        raise InputError(f"{folder}: holds a walk over other levels: choose another --out")
     return stored
 
 

@@ -222,8 +222,9 @@ def _resumed(before: Results, now: Results) -> Results:
     """Returns the earlier results, if they are of the same stage and conditions."""
     if stage_of(before.options) != stage_of(now.options):
         raise InputError("--out holds a walk between other environments: choose another folder")
-    if before.workloads.keys() != now.workloads.keys():
-        raise InputError("--out holds a walk of another workload: choose another folder")
+    margins = [{n: t.margin for n, t in each.workloads.items()} for each in (before, now)]
+    if margins[0] != margins[1]:
+        raise InputError("--out holds a walk of another workload or margin: choose another folder")
     results.check_alike(before, now)
     return replace(before, complete=False)
 
@@ -297,12 +298,19 @@ def view_of(found: Results, ledger: str) -> StageView:
         closures,
         [
             ("Started", found.started),
+            ("Disturbed blocks", _disturbed(found)),
             *facts({k: v for k, v in found.options.items() if k != OPTION}),
             *facts(found.machine),
         ],
         ledger,
         _repeat(stage, walk, name),
     )
+
+
+def _disturbed(found: Results) -> str:
+    """Returns how many blocks the witnesses found disturbed; a walk uses them all."""
+    by_number = {block.number: block.disturbed for block in found.blocks}
+    return f"{sum(map(bool, by_number.values()))} of {len(by_number)}, all used"
 
 
 def _repeat(stage: Stage, walk: Walk, workload: str) -> list[tuple[str, str]]:

@@ -52,15 +52,16 @@ def forget_pages(folder: str) -> None:
     for place, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(place, name)
-            if ".so" not in name or os.path.islink(path) or os.path.getsize(path) < 2**20:
+            if ".so" not in name or os.path.islink(path):
                 continue
             try:
                 file = os.open(path, os.O_RDONLY)
-            except OSError:
+            except OSError:  # not readable, then no process of ours maps it
                 continue
             try:
-                os.fsync(file)  # pages that are not on the disk yet cannot be dropped
-                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+                if os.fstat(file).st_size >= 2**20:
+                    os.fsync(file)  # pages that are not on the disk yet cannot be dropped
+                    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
             except (AttributeError, OSError):  # not on macOS, and not on every file system
                 pass
             finally:

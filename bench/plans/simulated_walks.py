@@ -251,8 +251,3 @@ def noise_of(bank: Bank) -> tuple[float, float]:
     sides = bank.ratios.shape[1]
     paired = np.array([own[np.triu_indices(sides, 1)] for own in bank.ratios])
     return float(np.sqrt((paired**2).mean())), float(math.sqrt(2) * bank.times.std(ddof=1))
-
-
-def least_step_of(margin: float) -> float:
-    """Smallest difference that a bisection calls a step: a third of the margin, as a logarithm."""
-    return math.log(margin) / 3

@@ -10,7 +10,7 @@ from bench.records import ledger
 from lenet5.errors import InputError
 
 OPTION = "bisection"  # in the options of a stage's ledger
-VERSIONS, DATES, ENDS, PACKAGES = "versions", "dates", "ends", "packages"
+VERSIONS, DATES, GIVEN, ENDS, PACKAGES = "versions", "dates", "given", "ends", "packages"
 
 
 @dataclass(frozen=True)

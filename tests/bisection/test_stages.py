@@ -61,7 +61,7 @@ def test_values_are_log_ratios_to_good_by_place() -> None:
         {1: pytest.approx(0.01), 3: pytest.approx(0.03)},
         {2: pytest.approx(0.02), 3: pytest.approx(0.03)},
     ]
-    assert least_step(found) == pytest.approx(math.log(1.03) / 3)
+    assert least_step(found.workloads[LOOP]) == pytest.approx(math.log(1.03) / 3)
 
 
 def test_a_level_is_missing_after_two_failures() -> None:
@@ -71,6 +71,21 @@ def test_a_level_is_missing_after_two_failures() -> None:
     (missing,) = missing_places(results_of(blocks, candidate=[2, 2]))
     assert (missing.place, missing.reason) == (2, "killed by SIGSEGV")
     assert speed_walk(results_of(blocks, candidate=[2, 2])).search.missing == {2}
+
+
+def test_a_level_that_computes_another_result_is_missing() -> None:
+    """A fast but wrong level must not count as a step."""
+    found = results_of([{2: -0.2, 3: 0.03}, {2: -0.2, 3: 0.03}])
+    blocks = [
+        replace(block, samples={LOOP: replace(block.samples[LOOP], candidate_check=(2.3, 2.2, 9))})
+        if block.candidate == 1
+        else block
+        for block in found.blocks
+    ]
+    wrong = replace(found, blocks=tuple(blocks))
+    (missing,) = missing_places(wrong)
+    assert (missing.place, missing.reason) == (2, "computes 9 instead of 2 (check figure 3)")
+    assert speed_values(wrong) == [{3: pytest.approx(0.03)}] * 2
 
 
 def test_good_that_fails_twice_is_named() -> None:

@@ -197,3 +197,15 @@ def test_wrong_options_of_error_rates_are_refused(
 ) -> None:
     assert command.main(["bisect-error-rates", *options]) == 4
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["margin", "levels"])
+def test_another_margin_or_other_levels_need_another_folder(
+    change: str, stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A walk must not go on under terms that its first blocks did not have."""
+    options = levels(stub, 1, 1, 1.1)
+    assert bisect(tmp_path / "walk", *options) == 0
+    more = ["--margin", "1.2"] if change == "margin" else ["--level", f"{stub} TF_LEVEL=9"]
+    assert bisect(tmp_path / "walk", *options, *more) == 4
+    assert "choose another" in capsys.readouterr().err

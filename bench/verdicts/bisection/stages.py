@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from bench.records.blocks import BASELINE, CANDIDATE, Block, Results
+from bench.records.blocks import Results, WorkloadTerms
 from bench.records.stages import DATES, Stage, stage_of
 from bench.verdicts.bisection.posterior import Axis, Level, Values
 from bench.verdicts.bisection.walk import Search, Walk, walk
+from bench.verdicts.faults import faults_of
 from bench.verdicts.sequential import block_value
-
-_FAILURES_THAT_COUNT = 2
+from bench.verdicts.speed import FAILURES_THAT_DECIDE
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,8 @@ def axis_of(stage: Stage) -> Axis:
     return Axis(held, {int(change): weight for change, weight in stage.weights.items()})
 
 
-def least_step(results: Results) -> float:
+def least_step(terms: WorkloadTerms) -> float:
     """Smallest difference that counts as a step: a third of the margin, on the values' scale."""
-    (terms,) = results.workloads.values()
     return (terms.margin if terms.is_difference else math.log(terms.margin)) / 3
 
 
@@ -46,17 +45,22 @@ def speed_walk(results: Results) -> Walk:
     """
     stage = stage_of(results.options)
     missing = frozenset(found.place for found in missing_places(results))
-    search = Search(axis_of(stage), least_step(results), missing)
+    (terms,) = results.workloads.values()
+    search = Search(axis_of(stage), least_step(terms), missing)
     return walk(search, speed_values(results))
 
 
 def speed_values(results: Results) -> list[Values]:
-    """Returns the values of every block that has any: log-ratios, or differences, to good."""
+    """Returns the values of every block that has any: log-ratios, or differences, to good.
+
+    A level that crashes, hangs or computes another result in two blocks has no values.
+    """
     ((name, terms),) = results.workloads.items()
     places = places_of(results)
+    unusable_ones = {at for at in range(len(places)) if unusable(results, at)}
     values: dict[int, dict[int, float]] = {}
     for block in results.blocks:
-        if name in block.samples:
+        if name in block.samples and block.candidate not in unusable_ones:
             samples = block.samples[name]
             own, good = (np.asarray(s.values) for s in (samples.candidate, samples.baseline))
             differences = own - good if terms.is_difference else np.log(own) - np.log(good)
@@ -95,22 +99,21 @@ def unusable(results: Results, candidate: int) -> str:
         for other in (results.baseline, *results.candidates[:candidate]):
             if other.lock == side.lock:
                 return f"same packages as {other.request}"
-    return _failing([b for b in results.blocks if b.candidate == candidate], CANDIDATE)
+    blocks = [block for block in results.blocks if block.candidate == candidate]
+    (name,) = results.workloads
+    return _repeated(faults_of(blocks, name).candidate)
 
 
 def good_fails(results: Results) -> str:
     """Returns why good cannot be measured, in one line; empty if it can."""
     by_number = {block.number: block for block in results.blocks}
-    return _failing([*by_number.values()], BASELINE)
+    (name,) = results.workloads
+    return _repeated(faults_of([*by_number.values()], name).baseline)
 
 
-def _failing(blocks: Sequence[Block], side: str) -> str:
-    failures = [
-        next(failure for failure in block.failures if failure.side == side)
-        for block in blocks
-        if any(failure.side == side for failure in block.failures)
-    ]
-    return failures[0].reason if len(failures) >= _FAILURES_THAT_COUNT else ""
+def _repeated(faults: Sequence[str]) -> str:
+    """Returns the first fault if it is no accident: fresh processes repeated it."""
+    return faults[0] if len(faults) >= FAILURES_THAT_DECIDE else ""
 
 
 def closure(results: Results, found: Walk, middle: int) -> Level | None:
