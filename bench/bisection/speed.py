@@ -286,7 +286,11 @@ def view_of(found: Results, ledger: str) -> StageView:
     ((name, terms),) = found.workloads.items()
     is_time = terms.unit == "s"
     words = ("slower", "faster") if is_time else ("larger", "smaller")
-    inner = [] if walk.fit is None else [p for p in walk.fit.measured if p != walk.search.axis.bad]
+    inner = (
+        []
+        if walk.fit is None
+        else [p for p in walk.fit.measured if p != walk.search.change_sets.bad]
+    )
     closures = {place: gap for place in inner if (gap := closure(found, walk, place)) is not None}
     sides = {place: found.candidates[at] for at, place in enumerate(places_of(found))}
     return StageView(

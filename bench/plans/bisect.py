@@ -27,7 +27,7 @@ def next_environments(now: Walk, *, is_in_budget: bool, seed: int) -> tuple[int,
     if now.is_over or not is_in_budget:
         return ()
     search = now.search
-    bad = search.axis.bad
+    bad = search.change_sets.bad
     if now.searched is not None:
         return tuple(sorted({bad, *(place for pair in now.pairs for place in pair)} - {0}))
     between = _telling(search, now, np.random.RandomState(seed + len(now.blocks)))
@@ -41,7 +41,7 @@ def _telling(search: Search, now: Walk, random: np.random.RandomState) -> list[i
     covariance of the environments' means over likely sets of steps, beside the noise. The cost of
     a block is proportional to its sides.
     """
-    bad = search.axis.bad
+    bad = search.change_sets.bad
     candidates = [place for place in search.runnable if place != bad]
     if now.fit is None or now.posterior is None:
         return _spread(candidates, 1)
@@ -74,7 +74,7 @@ def _telling(search: Search, now: Walk, random: np.random.RandomState) -> list[i
 
 def _least_known(search: Search, summary: Fit) -> list[int]:
     """Returns the levels of the profile with fewest blocks: nothing points to a step."""
-    between = [place for place in required(search) if place != search.axis.bad]
+    between = [place for place in required(search) if place != search.change_sets.bad]
     return sorted(between, key=lambda place: summary.counts.get(place, 0))[:_MOST_BETWEEN]
 
 
@@ -101,19 +101,20 @@ def drawn_means(found: Posterior, random: np.random.RandomState) -> np.ndarray:
     their posterior means: their own uncertainty does not tell where a step is.
     """
     summary: Fit = found.fit
-    axis = summary.axis
+    change_sets = summary.change_sets
     held = np.array(
-        [[change in own for change in axis.weights] for own in axis.held], dtype=np.float64
+        [[change in own for change in change_sets.weights] for own in change_sets.held],
+        dtype=np.float64,
     )
-    column = {change: at for at, change in enumerate(axis.weights)}
+    column = {change: at for at, change in enumerate(change_sets.weights)}
     probabilities = np.array([each.probability for each in found.hypotheses])
     drawn = random.choice(len(probabilities), _DRAWS, p=probabilities / probabilities.sum())
-    means = np.zeros((_DRAWS, len(axis.held)))
+    means = np.zeros((_DRAWS, len(change_sets.held)))
     for row, at in enumerate(drawn):
         hypothesis = found.hypotheses[at]
         for place, effect in zip(hypothesis.steps, hypothesis.effects, strict=True):
             group = sorted(summary.merged[place])
-            weights = np.array([axis.weights[change] for change in group])
+            weights = np.array([change_sets.weights[change] for change in group])
             change = group[int(random.choice(len(group), p=weights / weights.sum()))]
             means[row] += effect * held[:, column[change]]
     return means

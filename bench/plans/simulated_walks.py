@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.plans.bisect import next_environments
 from bench.records.blocks import Results
-from bench.verdicts.bisection.posterior import ordered_axis
+from bench.verdicts.bisection.posterior import ordered_levels
 from bench.verdicts.bisection.walk import Difference, Search, Walk
 from bench.verdicts.sequential import block_value
 from lenet5.errors import InputError
@@ -180,7 +180,7 @@ def simulate(
 def _follow(
     truth: Truth, bank: Bank, least_step: float, random: np.random.RandomState, seed: int
 ) -> tuple[Walk, int]:
-    search = Search(ordered_axis(truth.levels), least_step, truth.missing)
+    search = Search(ordered_levels(truth.levels), least_step, truth.missing)
     now, sides = Walk(search), 0
     while places := next_environments(now, is_in_budget=len(now.blocks) < MOST_BLOCKS, seed=seed):
         ratios = _drawn(bank, 1 + len(places), random)[0]

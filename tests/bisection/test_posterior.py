@@ -11,11 +11,11 @@ import pytest
 from scipy import stats
 
 from bench.verdicts.bisection.posterior import (
-    Axis,
+    ChangeSets,
     Fit,
     Values,
     fit,
-    ordered_axis,
+    ordered_levels,
     posterior,
 )
 
@@ -35,14 +35,14 @@ def drawn(
 
 
 def directly(
-    axis: Axis, blocks: Sequence[Values], noise: float, slab: float
+    change_sets: ChangeSets, blocks: Sequence[Values], noise: float, slab: float
 ) -> dict[tuple[int, ...], float]:
     """Probabilities of sets of changes by multivariate normal densities of all values."""
-    changes = sorted(axis.weights)
-    share = axis.expected_steps / len(changes)
+    changes = sorted(change_sets.weights)
+    share = change_sets.expected_steps / len(changes)
     values = np.concatenate([[block[p] for p in sorted(block)] for block in blocks])
     rows = [p for block in blocks for p in sorted(block)]
-    held = np.array([[c in axis.held[p] for c in changes] for p in rows], float)
+    held = np.array([[c in change_sets.held[p] for c in changes] for p in rows], float)
     errors = np.zeros((len(rows), len(rows)))
     start = 0
     for block in blocks:
@@ -69,10 +69,10 @@ def test_probabilities_equal_direct_integration(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(module, "_noises", lambda _: [(0.005, 0.0)])
     monkeypatch.setattr(module, "_SLABS", (6.0,))
-    axis = ordered_axis(5)
+    change_sets = ordered_levels(5)
     blocks = drawn([0, 0, 0.02, 0.02, 0.03], [[1, 2, 4], [2, 3, 4], [4], [1, 3, 4]], 0.005, 3)
-    truth = directly(axis, blocks, 0.005, 6 * LEAST)
-    search = module._Search(fit(axis, blocks, LEAST))
+    truth = directly(change_sets, blocks, 0.005, 6 * LEAST)
+    search = module._Search(fit(change_sets, blocks, LEAST))
     found = search.explore()
     total = sum(map(math.exp, found.values()))
     for steps, probability in truth.items():
@@ -81,9 +81,9 @@ def test_probabilities_equal_direct_integration(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_means_are_generalised_least_squares() -> None:
-    axis = ordered_axis(4)
+    change_sets = ordered_levels(4)
     blocks = drawn([0, 0.01, 0.02, 0.03], [[1, 3], [2, 3], [1, 2, 3], [3]], 0.004, 0)
-    summary = fit(axis, blocks, LEAST)
+    summary = fit(change_sets, blocks, LEAST)
     rows: list[list[bool]] = []
     values: list[float] = []
     weights = np.zeros((8, 8))
@@ -110,28 +110,28 @@ def test_means_are_generalised_least_squares() -> None:
 
 
 def test_intervals_hold_the_truth_in_95_percent() -> None:
-    axis, means = ordered_axis(4), [0, 0.01, 0.01, 0.03]
+    change_sets, means = ordered_levels(4), [0, 0.01, 0.01, 0.03]
     held = 0
     for seed in range(400):
         blocks = drawn(means, [[1, 3], [2, 3], [1, 2, 3], [1, 2, 3]], 0.005, seed)
-        level = fit(axis, blocks, LEAST).contrast(1, 3)
+        level = fit(change_sets, blocks, LEAST).contrast(1, 3)
         held += level.low <= 0.02 <= level.high
     assert stats.binomtest(held, 400, 0.95).pvalue > 0.001
 
 
 def test_changes_that_no_level_separates_are_merged() -> None:
-    summary = fit(ordered_axis(7), [{2: 0.0, 6: 0.03}], LEAST)
+    summary = fit(ordered_levels(7), [{2: 0.0, 6: 0.03}], LEAST)
     assert summary.merged == (frozenset({1, 2}), frozenset({3, 4, 5, 6}))
 
 
 def test_packages_are_told_apart_by_their_exchange() -> None:
     """Good with Keras, and bad without it, show Keras's step of a quarter."""
     everything = frozenset({1, 2, 3})
-    axis = Axis(
+    change_sets = ChangeSets(
         (frozenset(), frozenset({2}), everything - {2}, everything), dict.fromkeys((1, 2, 3), 1.0)
     )
     means = [0, math.log(1.25), 0, math.log(1.25)]
-    found = posterior(fit(axis, drawn(means, [[1, 2, 3]] * 3, 0.01, 0), LEAST))
+    found = posterior(fit(change_sets, drawn(means, [[1, 2, 3]] * 3, 0.01, 0), LEAST))
     sets, mass = found.credible_sets(0.975)
     assert [found.fit.merged[place] for each in sets for place in each] == [frozenset({2})]
     assert mass > 0.975
@@ -140,7 +140,7 @@ def test_packages_are_told_apart_by_their_exchange() -> None:
 
 def posterior_of(means: Sequence[float], blocks: int, noise: float, seed: int = 0) -> Fit:
     places = [[*range(1, len(means))]] * blocks
-    return fit(ordered_axis(len(means)), drawn(means, places, noise, seed), LEAST)
+    return fit(ordered_levels(len(means)), drawn(means, places, noise, seed), LEAST)
 
 
 def test_two_steps_and_a_step_taken_back_are_found() -> None:
@@ -173,6 +173,6 @@ def test_effects_below_the_least_step_are_no_steps() -> None:
 
 def test_equal_values_keep_a_floor_of_noise() -> None:
     """Seeds with the same number of errors everywhere have no spread at all."""
-    found = posterior(fit(ordered_axis(4), [{1: 0.0, 2: 0.0, 3: 0.0}] * 4, LEAST))
+    found = posterior(fit(ordered_levels(4), [{1: 0.0, 2: 0.0, 3: 0.0}] * 4, LEAST))
     assert found.hypotheses[0].steps == ()
     assert found.fit.noise > 0

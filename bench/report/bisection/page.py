@@ -11,7 +11,7 @@ from bench.records.stages import PACKAGES, Stage
 from bench.report.pages import Picture, render
 from bench.report.tables import Table
 from bench.report.versions import lock_differences
-from bench.verdicts.bisection.posterior import Level
+from bench.verdicts.bisection.posterior import Estimate
 from bench.verdicts.bisection.stages import Missing
 from bench.verdicts.bisection.walk import COVERAGE, Difference, Walk, ways
 from bench.verdicts.outcomes import Exit
@@ -53,7 +53,7 @@ class Quantity:
             return f"{math.exp(value):.3f}"
         return f"{value:+.2f} {self.unit}".strip()
 
-    def interval(self, level: Level) -> str:
+    def interval(self, level: Estimate) -> str:
         """Returns an interval: `1.010-1.035`; empty without one."""
         if not math.isfinite(level.low):
             return ""
@@ -90,7 +90,7 @@ class StageView:
     quantity: Quantity
     missing: Sequence[Missing]
     sides: Mapping[int, Side]
-    closures: Mapping[int, Level]
+    closures: Mapping[int, Estimate]
     facts: Sequence[tuple[str, str]]
     ledger: str
     repeat: Sequence[tuple[str, str]] = field(default_factory=tuple)
@@ -156,7 +156,7 @@ def _step(view: StageView, group: frozenset[int]) -> str:
     return f"{name}, {shown}, {quantity.word(level.mean)}"
 
 
-def effect(view: StageView, group: frozenset[int]) -> Level | None:
+def effect(view: StageView, group: frozenset[int]) -> Estimate | None:
     """Returns the effect of a group of changes, from all blocks, if a pair tells it alone."""
     walk = view.walk
     if walk.fit is None:
@@ -223,7 +223,7 @@ class Row:
 
     place: int
     name: str
-    level: Level | None
+    level: Estimate | None
     note: str
 
 
@@ -251,7 +251,7 @@ def rows_of(view: StageView) -> list[Row]:
     return rows
 
 
-def _closed(level: Level, quantity: Quantity) -> str:
+def _closed(level: Estimate, quantity: Quantity) -> str:
     word = "closes" if level.low <= 0 <= level.high else "does not close"
     return f"{word}: {quantity.shown(level.mean)} ({quantity.interval(level)})"
 
@@ -296,7 +296,7 @@ def order(stage: Stage) -> list[int]:
     return sorted(range(len(stage.places)), key=lambda p: (len(stage.places[p].held), p))
 
 
-def level_of(view: StageView, place: int) -> Level | None:
+def level_of(view: StageView, place: int) -> Estimate | None:
     """Returns a place's mean against good; None if it was not measured."""
     summary = view.walk.fit
     if summary is None or (place and place not in summary.measured):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from bench.records.stages import Stage
 from bench.records.trainings import Comparison, Trainings
 from bench.verdicts.bisection.posterior import Values
-from bench.verdicts.bisection.stages import Missing, axis_of
+from bench.verdicts.bisection.stages import Missing, change_sets_of
 from bench.verdicts.bisection.walk import Search, Walk, walk
 
 
@@ -23,7 +23,7 @@ def accuracy_walk(stage: Stage, sets: Sequence[Trainings], comparison: Compariso
     images = next((t.images for item in sets for t in item.seeds), 10_000)
     least_step = comparison.margin_points / 100 * images / 3
     missing = frozenset(found.place for found in missing_levels(stage, sets))
-    search = Search(axis_of(stage), least_step, missing)
+    search = Search(change_sets_of(stage), least_step, missing)
     return walk(search, accuracy_values(stage, sets))
 
 

@@ -41,12 +41,12 @@ _MOST_SETS = 4000
 
 
 @dataclass(frozen=True)
-class Axis:
+class ChangeSets:
     """Environments between good and bad, by the changes that they hold.
 
     Attributes:
         held: changes of each environment; the first is good and holds none.
-        weights: prior weight of each change, such as 1; their number is the axis's length.
+        weights: prior weight of each change, such as 1.
         expected_steps: expected number of steps before measuring.
     """
 
@@ -60,14 +60,14 @@ class Axis:
         return max(range(len(self.held)), key=lambda place: len(self.held[place]))
 
 
-def ordered_axis(levels: int) -> Axis:
-    """Returns the axis of so many ordered levels: good is the first, bad the last."""
+def ordered_levels(levels: int) -> ChangeSets:
+    """Returns the change sets of so many ordered levels: good is the first, bad the last."""
     held = tuple(frozenset(range(1, level + 1)) for level in range(levels))
-    return Axis(held, dict.fromkeys(range(1, levels), 1.0))
+    return ChangeSets(held, dict.fromkeys(range(1, levels), 1.0))
 
 
 @dataclass(frozen=True)
-class Level:
+class Estimate:
     """Mean of an environment against good, with its interval.
 
     Attributes:
@@ -88,7 +88,7 @@ class Fit:
     """Sufficient statistics of blocks, in the order of `measured` (good is left out).
 
     Attributes:
-        axis: axis of the environments.
+        change_sets: environments by their changes.
         measured: measured environments, ascending, without good.
         merged: groups of changes that measured environments tell apart.
         design: 1 where an environment holds a group; shape (measured, groups).
@@ -100,7 +100,7 @@ class Fit:
         least_step: smallest difference that counts as a step, above 0.
     """
 
-    axis: Axis
+    change_sets: ChangeSets
     measured: tuple[int, ...]
     merged: tuple[frozenset[int], ...]
     design: np.ndarray
@@ -129,7 +129,7 @@ class Fit:
         left = max(self.squares - float(self.weighted @ self.means), 0.0)
         return max(math.sqrt(left / self.freedom), _LEAST_NOISE * self.least_step)
 
-    def contrast(self, one: int, other: int, confidence: float = 0.95) -> Level:
+    def contrast(self, one: int, other: int, confidence: float = 0.95) -> Estimate:
         """Returns other minus one, with a t interval; both measured, or 0 for good."""
         weights = np.zeros(len(self.measured))
         for place, sign in ((one, -1.0), (other, 1.0)):
@@ -138,20 +138,20 @@ class Fit:
         mean = float(weights @ self.means)
         blocks = min(self.counts.get(p, self.counts[0]) for p in (one, other))
         if not weights.any():
-            return Level(0.0, 0.0, 0.0, blocks)
+            return Estimate(0.0, 0.0, 0.0, blocks)
         if self.freedom < 1:
-            return Level(mean, -math.inf, math.inf, blocks)
+            return Estimate(mean, -math.inf, math.inf, blocks)
         variance = float(weights @ np.linalg.solve(self.precision, weights))
         t = float(special.stdtrit(self.freedom, 0.5 + confidence / 2))
         half = t * self.noise * math.sqrt(variance)
-        return Level(mean, mean - half, mean + half, blocks)
+        return Estimate(mean, mean - half, mean + half, blocks)
 
 
-def fit(axis: Axis, blocks: Sequence[Values], least_step: float) -> Fit:
+def fit(change_sets: ChangeSets, blocks: Sequence[Values], least_step: float) -> Fit:
     """Summarises blocks.
 
     Args:
-        axis: environments and their changes.
+        change_sets: environments and their changes.
         blocks: at least one block; a block holds at least one environment beside good, whose
             value, 0, is left out.
         least_step: smallest difference that counts as a step, above 0.
@@ -170,10 +170,12 @@ def fit(axis: Axis, blocks: Sequence[Values], least_step: float) -> Fit:
         squares += float(values @ own @ values)
         for place in (0, *block):
             counts[place] += 1
-    merged = _merged(axis, measured)
-    design = np.array([[min(group) in axis.held[place] for group in merged] for place in measured])
+    merged = _merged(change_sets, measured)
+    design = np.array(
+        [[min(group) in change_sets.held[place] for group in merged] for place in measured]
+    )
     return Fit(
-        axis,
+        change_sets,
         measured,
         merged,
         design.astype(np.float64),
@@ -186,11 +188,11 @@ def fit(axis: Axis, blocks: Sequence[Values], least_step: float) -> Fit:
     )
 
 
-def _merged(axis: Axis, measured: Sequence[int]) -> tuple[frozenset[int], ...]:
+def _merged(change_sets: ChangeSets, measured: Sequence[int]) -> tuple[frozenset[int], ...]:
     """Groups changes by the measured environments that hold them; unheld changes are left out."""
     groups: dict[tuple[bool, ...], set[int]] = {}
-    for change in axis.weights:
-        pattern = tuple(change in axis.held[place] for place in measured)
+    for change in change_sets.weights:
+        pattern = tuple(change in change_sets.held[place] for place in measured)
         if any(pattern):
             groups.setdefault(pattern, set()).add(change)
     return tuple(sorted(map(frozenset, groups.values()), key=min))
@@ -301,10 +303,13 @@ class _Search:
     def __init__(self, summary: Fit) -> None:
         self.effects: dict[Steps, np.ndarray] = {}
         self._groups = len(summary.merged)
-        share = summary.axis.expected_steps / max(math.fsum(summary.axis.weights.values()), 1.0)
+        share = summary.change_sets.expected_steps / max(
+            math.fsum(summary.change_sets.weights.values()), 1.0
+        )
         share = min(share, 0.5)
         weights = [
-            math.fsum(summary.axis.weights[change] for change in group) for group in summary.merged
+            math.fsum(summary.change_sets.weights[change] for change in group)
+            for group in summary.merged
         ]
         none = np.array([weight * math.log1p(-share) for weight in weights])
         self._log_odds = np.log(-np.expm1(none)) - none

@@ -11,7 +11,7 @@ from scipy import special
 
 from bench.records.blocks import Results, WorkloadTerms
 from bench.records.stages import DATES, Stage, stage_of
-from bench.verdicts.bisection.posterior import Axis, Level, Values
+from bench.verdicts.bisection.posterior import ChangeSets, Estimate, Values
 from bench.verdicts.bisection.walk import Search, Walk, walk
 from bench.verdicts.faults import faults_of
 from bench.verdicts.sequential import block_value
@@ -26,10 +26,10 @@ class Missing:
     reason: str
 
 
-def axis_of(stage: Stage) -> Axis:
+def change_sets_of(stage: Stage) -> ChangeSets:
     """Returns the changes of a stage's places."""
     held = tuple(frozenset(place.held) for place in stage.places)
-    return Axis(held, {int(change): weight for change, weight in stage.weights.items()})
+    return ChangeSets(held, {int(change): weight for change, weight in stage.weights.items()})
 
 
 def least_step(terms: WorkloadTerms) -> float:
@@ -46,7 +46,7 @@ def speed_walk(results: Results) -> Walk:
     stage = stage_of(results.options)
     missing = frozenset(found.place for found in missing_places(results))
     (terms,) = results.workloads.values()
-    search = Search(axis_of(stage), least_step(terms), missing)
+    search = Search(change_sets_of(stage), least_step(terms), missing)
     return walk(search, speed_values(results))
 
 
@@ -116,7 +116,7 @@ def _repeated(faults: Sequence[str]) -> str:
     return faults[0] if len(faults) >= FAILURES_THAT_DECIDE else ""
 
 
-def closure(results: Results, found: Walk, middle: int) -> Level | None:
+def closure(results: Results, found: Walk, middle: int) -> Estimate | None:
     """Checks log r(good, bad) = log r(good, middle) + log r(middle, bad).
 
     The right side comes from the blocks with the middle level, each ratio from its own pairs; the
@@ -127,7 +127,7 @@ def closure(results: Results, found: Walk, middle: int) -> Level | None:
         The left minus the right side with its 95 % interval; None without two blocks of each kind.
     """
     places = places_of(results)
-    bad = found.search.axis.bad
+    bad = found.search.change_sets.bad
     ((name, terms),) = results.workloads.items()
     sides: dict[int, dict[int, np.ndarray]] = {}
     for block in results.blocks:
@@ -149,4 +149,4 @@ def closure(results: Results, found: Walk, middle: int) -> Level | None:
     gap = float(np.mean(left) - np.mean(right))
     t = float(special.stdtrit(found.fit.freedom, 0.975))
     half = t * found.fit.noise * math.sqrt(2 / len(left) + 2 / len(right))
-    return Level(gap, gap - half, gap + half, len(right))
+    return Estimate(gap, gap - half, gap + half, len(right))

@@ -20,7 +20,15 @@ from functools import cached_property
 import numpy as np
 from scipy import special
 
-from bench.verdicts.bisection.posterior import Axis, Fit, Level, Posterior, Values, fit, posterior
+from bench.verdicts.bisection.posterior import (
+    ChangeSets,
+    Estimate,
+    Fit,
+    Posterior,
+    Values,
+    fit,
+    posterior,
+)
 from bench.verdicts.sequential import LOOKS
 
 COVERAGE = 0.975  # of the credible sets
@@ -44,19 +52,19 @@ class Search:
     """Terms of a walk over one axis.
 
     Attributes:
-        axis: environments by their changes.
+        change_sets: environments by their changes.
         least_step: smallest difference that counts as a step, on the scale of the values.
         missing: environments that cannot be built or run.
     """
 
-    axis: Axis
+    change_sets: ChangeSets
     least_step: float
     missing: frozenset[int] = frozenset()
 
     @property
     def runnable(self) -> tuple[int, ...]:
         """Environments that can be measured beside good, ascending."""
-        places = range(1, len(self.axis.held))
+        places = range(1, len(self.change_sets.held))
         return tuple(place for place in places if place not in self.missing)
 
 
@@ -73,7 +81,7 @@ class Check:
 
     before: int
     after: int
-    step: Level
+    step: Estimate
     is_shown: bool
 
 
@@ -100,7 +108,11 @@ class Walk:
     @cached_property
     def fit(self) -> Fit | None:
         """Summary of all blocks."""
-        return fit(self.search.axis, self.blocks, self.search.least_step) if self.blocks else None
+        return (
+            fit(self.search.change_sets, self.blocks, self.search.least_step)
+            if self.blocks
+            else None
+        )
 
     @cached_property
     def posterior(self) -> Posterior | None:
@@ -224,7 +236,9 @@ def _is_located(now: Walk) -> bool:
 def splits(search: Search, group: frozenset[int]) -> tuple[int, ...]:
     """Returns the runnable environments that hold a part of a group of changes."""
     return tuple(
-        place for place in search.runnable if 0 < len(search.axis.held[place] & group) < len(group)
+        place
+        for place in search.runnable
+        if 0 < len(search.change_sets.held[place] & group) < len(group)
     )
 
 
@@ -238,12 +252,12 @@ def required(search: Search) -> tuple[int, ...]:
     if len(places) <= _WHOLE_PROFILE:
         return places
     spaced = np.linspace(0, len(places) - 1, _LONG_PROFILE).round().astype(int)
-    return tuple(sorted({*(places[at] for at in spaced), search.axis.bad}))
+    return tuple(sorted({*(places[at] for at in spaced), search.change_sets.bad}))
 
 
 def difference(search: Search, blocks: Sequence[Values]) -> Difference:
     """Decides whether good and bad differ by a step, by t tests at fixed looks."""
-    values = [block[search.axis.bad] for block in blocks if search.axis.bad in block]
+    values = [block[search.change_sets.bad] for block in blocks if search.change_sets.bad in block]
     for look in LOOKS:
         if len(values) < look.blocks:
             break
@@ -267,7 +281,7 @@ def ways(search: Search, group: frozenset[int]) -> tuple[tuple[int, int], ...]:
 
     Two where they exist: good with the change, and bad without it.
     """
-    held = search.axis.held
+    held = search.change_sets.held
     there = {held[place]: place for place in (0, *search.runnable)}
     pairs = [
         (before, there[own | group])
@@ -280,7 +294,7 @@ def ways(search: Search, group: frozenset[int]) -> tuple[tuple[int, int], ...]:
 
 def _fresh_step(
     summary: Fit, fresh: Sequence[Values], pair: tuple[int, int], alpha: float
-) -> Level | None:
+) -> Estimate | None:
     """Returns a pair's step in fresh blocks, with the noise of all blocks; None without any."""
     before, after = pair
     found = [
@@ -293,4 +307,4 @@ def _fresh_step(
     mean = float(np.mean(found))
     half = -float(special.stdtrit(summary.freedom, alpha))
     half *= summary.noise * math.sqrt(2 / len(found))
-    return Level(mean, mean - half, mean + half, len(found))
+    return Estimate(mean, mean - half, mean + half, len(found))
