@@ -45,6 +45,7 @@ def test_two_steps_are_found(stub: str, tmp_path: Path, capsys: pytest.CaptureFi
     (finding,) = {line for line in capsys.readouterr().out.splitlines() if "Found: " in line}
     assert finding.count("slower") == 2
     assert finding.count("faster") == 1
+    assert finding.endswith("fresh blocks show the 2 largest")
 
 
 def test_equal_ends_are_an_answer(

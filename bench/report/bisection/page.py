@@ -13,10 +13,11 @@ from bench.report.tables import Table
 from bench.report.versions import lock_differences
 from bench.verdicts.bisection.posterior import Estimate
 from bench.verdicts.bisection.stages import Missing
-from bench.verdicts.bisection.walk import COVERAGE, Difference, Walk, ways
+from bench.verdicts.bisection.walk import COVERAGE, VERIFIED_STEPS, Difference, Walk, ways
 from bench.verdicts.outcomes import Exit
 
 _CONFIDENCE = 0.95
+_UNDECIDED = "INCONCLUSIVE"
 _KINDS = {
     "versions": "Releases",
     "dates": "Days with releases",
@@ -122,7 +123,7 @@ def finding(view: StageView) -> str:
     """Returns the stage's result in one sentence."""
     walk, stage, quantity = view.walk, view.stage, view.quantity
     if walk.fit is None:
-        return f"INCONCLUSIVE: {quantity.name}: nothing was measured"
+        return f"{_UNDECIDED}: {quantity.name}: nothing was measured"
     total = walk.fit.contrast(0, stage.bad, _CONFIDENCE)
     ends = f"{stage.places[stage.bad].name} against {stage.places[0].name}"
     told = f"{quantity.name}: {ends} is {quantity.shown(total.mean)} ({quantity.interval(total)})"
@@ -133,7 +134,9 @@ def finding(view: StageView) -> str:
         return f"{told}: spread over several changes, none of a step of {least} or more"
     steps = "; ".join(_step(view, group) for group in walk.culprits)
     if walk.is_verified:
-        return f"{told}. Found: {steps}; {walk.fresh} fresh blocks agree"
+        has_more = len(walk.culprits) > VERIFIED_STEPS
+        agree = f"show the {VERIFIED_STEPS} largest" if has_more else "agree"
+        return f"{told}. Found: {steps}; {walk.fresh} fresh blocks {agree}"
     if walk.difference is Difference.OPEN:
         left = "a difference is not shown yet"
     elif not steps:
@@ -142,7 +145,7 @@ def finding(view: StageView) -> str:
         left = f"{steps}; {walk.fresh} fresh blocks do not show it"
     else:
         left = f"{steps}; not verified yet"
-    return f"INCONCLUSIVE: {told}; {left}"
+    return f"{_UNDECIDED}: {told}; {left}"
 
 
 def _step(view: StageView, group: frozenset[int]) -> str:
@@ -357,7 +360,9 @@ def section_of(view: StageView) -> Section:
 def headline(sections: Sequence[Section]) -> str:
     """Returns the first stage's finding, and the steps of later stages within its largest."""
     within = [section.steps for section in sections[1:] if section.steps]
-    return "; within it: ".join([sections[0].finding, *within])
+    told = "; within it: ".join([sections[0].finding, *within])
+    # The page begins a headline with a capital, which would change a workload's name.
+    return told if told.startswith(_UNDECIDED) else f"Bisection of {told}"
 
 
 def bisection_text(sections: Sequence[Section]) -> str:

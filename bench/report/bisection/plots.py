@@ -75,22 +75,24 @@ def profile_figure(
             fontsize=9,
         )
     for row, bar in enumerate(bars):
-        if bar.is_step:
-            where = row - 0.5 if is_ordered else row
-            height = 0.0 if is_ordered else 0.45
-            axes.axhspan(where - max(height, 0.06), where + max(height, 0.06), color=charts.WORSE)
-            axes.axhline(where, color="#BF5300", linewidth=1.4, linestyle="--")
-            axes.annotate(
-                "step",
-                (1, where),
-                (-4, 1),
-                xycoords=axes.get_yaxis_transform(),
-                textcoords="offset points",
-                ha="right",
-                va="bottom",
-                fontsize=9,
-                color="#BF5300",
-            )
+        if not bar.is_step:
+            continue
+        top = row - 0.5 if is_ordered else row - 0.45
+        if is_ordered:
+            axes.axhline(top, color="#BF5300", linewidth=1.4, linestyle="--")
+        else:
+            axes.axhspan(top, row + 0.45, color=charts.WORSE, zorder=0)
+        axes.annotate(
+            "step",
+            (1, top if is_ordered else row),
+            (-4, 1 if is_ordered else -3),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=9,
+            color="#BF5300",
+        )
     axes.axvline(0 if is_difference else 1, color="black", linewidth=0.8)
     axes.set_yticks(range(len(bars)), [charts.short(bar.name) for bar in bars], fontsize=9)
     axes.set_ylim(len(bars) - 0.5, -0.5)

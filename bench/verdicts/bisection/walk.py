@@ -36,7 +36,7 @@ _MOST_OUTSIDE = 0.1  # probability of a further step, at the end of the search
 _CONFIRM_SHARE = 0.4  # of the looks' one-sided 2.5 %
 _VERIFY_LOOKS = (4, 8)
 _VERIFY_ALPHA = 0.0025  # one-sided, of a look, shared by the pairs
-_VERIFIED_STEPS = 2  # a block holds good, bad and both sides of so many steps
+VERIFIED_STEPS = 2  # a block holds good, bad and both sides of so many steps
 
 
 class Difference(str, Enum):
@@ -142,7 +142,7 @@ class Walk:
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:
         """Pairs of environments that differ by one of the largest steps alone."""
-        largest = self.culprits[:_VERIFIED_STEPS]
+        largest = self.culprits[:VERIFIED_STEPS]
         return tuple(pair for group in largest for pair in ways(self.search, group))
 
     @cached_property
