@@ -25,6 +25,7 @@ from bench.report.session import (
 from bench.report.tables import Table
 from bench.report.throughput import session_throughput
 from lenet5 import data, run_directory, runtime
+from lenet5.devices import CPU, read_device
 from lenet5.distributions import check_distributions, tensorflow_package
 from lenet5.environment import describe_environment
 from lenet5.errors import InputError
@@ -71,6 +72,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--threads", type=int, help="TensorFlow's; default: 1")
     group.addoption(
+        "--device", metavar="DEVICE", help="cpu, gpu or gpu:N, to compute on; default: cpu"
+    )
+    group.addoption(
         "--mnist-dir",
         type=Path,
         metavar="DIR",
@@ -83,6 +87,7 @@ def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     option.threads = 1 if option.threads is None else option.threads  # bench.plugin reads it first
     try:
+        read_device(option.device or CPU.name, os.environ)
         default_data_dir(os.environ)
         default_cache_dir(os.environ)
         option.mnist_dir = option.mnist_dir or default_mnist_dir(os.environ)
@@ -141,7 +146,8 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
         return
     try:
         check_distributions()
-        runtime.start_tensorflow(config.option.threads)
+        device = read_device(config.option.device or CPU.name, os.environ)
+        runtime.start_tensorflow(config.option.threads, device)
     except InputError as error:
         config.stash[UNUSABLE] = str(error)
         raise pytest.Collector.CollectError(str(error)) from None  # shown without a traceback

@@ -1,4 +1,4 @@
-"""Start of TensorFlow, once, quietly and on CPUs; differences between its versions.
+"""Start of TensorFlow, once, quietly and on one device; differences between its versions.
 
 This module handles every difference between Keras 2 and Keras 3.
 """
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from lenet5.devices import CPU, Device, check_in_force, restrict_to
 from lenet5.errors import InputError
 
 
@@ -37,35 +38,39 @@ def check_settings(environment: dict[str, str] | os._Environ[str] = os.environ) 
         )
 
 
-def start_tensorflow(threads: int) -> None:
-    """Imports TensorFlow without log lines, hides GPUs and sets the number of threads.
+def start_tensorflow(threads: int, device: Device = CPU) -> None:
+    """Imports TensorFlow without log lines, for one device, and sets the number of threads.
 
     Must be called before any other import of TensorFlow: threads cannot be set later. With
     `TF_CPP_MIN_LOG_LEVEL` 0 or 1 the log lines are shown: they explain why a build aborts.
 
     Args:
         threads: threads within an operation, and number of parallel operations; at least 1.
+        device: device to compute on; others are hidden.
 
     Raises:
-        InputError: the settings are invalid, TensorFlow is missing, or it runs with another number
-            of threads.
+        InputError: the settings are invalid, TensorFlow is missing, it has no such device, or it
+            runs with another number of threads.
     """
     check_settings()
     log_level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
     if "tensorflow" not in sys.modules:
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        os.environ.update(device.variables)
         os.environ["KERAS_BACKEND"] = "tensorflow"  # overrides ~/.keras/keras.json
     try:
         with contextlib.nullcontext() if log_level in ("0", "1") else _quiet_stderr():
             import tensorflow as tf
 
-            tf.config.set_visible_devices([], "GPU")
+            restrict_to(device)
             with contextlib.suppress(RuntimeError):  # started already: checked below
                 tf.config.threading.set_intra_op_parallelism_threads(threads)
                 tf.config.threading.set_inter_op_parallelism_threads(threads)
             tf.config.list_logical_devices()  # starts the runtime and its log lines
             tf.keras.backend.set_floatx("float32")  # keras.json may set these two as well
             tf.keras.backend.set_image_data_format("channels_last")
+            check_in_force(device)
+    except InputError:
+        raise
     except Exception as error:  # mismatched TensorFlow, NumPy, protobuf raise any error
         if isinstance(error, ModuleNotFoundError) and error.name == "tensorflow":
             raise InputError("TensorFlow is not installed: pip install tensorflow") from None
@@ -228,6 +233,8 @@ def _quiet_stderr() -> Iterator[None]:
         os.dup2(hidden.fileno(), 2)
         try:
             yield
+        except InputError:  # has its reason
+            raise
         except Exception:
             sys.stderr.flush()
             hidden.seek(0)

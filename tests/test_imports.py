@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = (
     *("errors", "printable", "documents", "accuracy"),
     *("pictures.masks", "pictures.grounds", "pictures.strokes", "images"),
-    *("recipe", "recipes", "runtime", "distributions", "locks", "control_groups", "environment"),
+    *("recipe", "recipes", "devices", "runtime", "distributions", "locks", "control_groups", "environment"),
     *("preparation.download", "preparation.mnist_files", "preparation.tfds_mnist", "data"),
     *("augmentation", "history", "model", "steps", "early_stopping"),
     *("graph_engine", "keras_engine", "training"),
@@ -39,8 +39,8 @@ HOMES = {
     ("lenet5", "tqdm"): {"terminal"},
     ("lenet5", "filelock"): {"locks"},
     ("lenet5", "tensorflow"): {
-        *("runtime", "augmentation", "model", "steps", "early_stopping", "graph_engine"),
-        *("keras_engine", "training", "loading", "evaluation"),
+        *("devices", "runtime", "augmentation", "model", "steps", "early_stopping"),
+        *("graph_engine", "keras_engine", "training", "loading", "evaluation"),
     },
     ("bench", "matplotlib"): {
         f"report.{name}"

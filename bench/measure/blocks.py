@@ -121,10 +121,10 @@ class BlockRecorder:
             self._measure_probe(spec)
 
     def _kind(self, spec: Spec) -> tuple[int, int]:
-        """Returns the threads and the devices of a workload's workers."""
-        return spec.threads or self._bench.threads, spec.devices
+        """Returns the threads and the logical CPUs of a workload's workers."""
+        return spec.threads or self._bench.threads, spec.logical_cpus
 
-    def _measure_in_workers(self, group: list[Spec], threads: int, devices: int) -> list[Spec]:
+    def _measure_in_workers(self, group: list[Spec], threads: int, logical_cpus: int) -> list[Spec]:
         """Measures workloads in fresh workers; returns the remaining ones after a crash."""
         asked = {place for spec in group for place in self._wanted[spec.name]} - self._out
         if len(asked) < 2 or BASE not in asked:
@@ -133,7 +133,9 @@ class BlockRecorder:
         with contextlib.ExitStack() as stack:
             try:
                 workers = Workers(
-                    self._bench, sides, threads, stack, devices=devices, huge_pages=True
+                    *(self._bench, sides, threads, stack),
+                    logical_cpus=logical_cpus,
+                    huge_pages=True,
                 )
             except SideError as error:
                 self._note(error, "", asked)

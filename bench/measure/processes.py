@@ -26,6 +26,7 @@ from bench.environments.scratch import scratch_folder
 from bench.environments.variables import clean_variables, isolation
 from bench.measure import answers
 from bench.measure.endings import ended, kills_for_memory, state_of, tail
+from lenet5.devices import CPU, Device
 from lenet5.printable import all_printable, short_line
 from lenet5.run_directory import writing
 
@@ -71,11 +72,18 @@ class Interpreter:
         python: interpreter of the environment.
         settings: variables of the request.
         log_level: `TF_CPP_MIN_LOG_LEVEL`; at 0 TensorFlow logs the reason of an abort.
+        device: device of the processes, which see no other.
     """
 
     python: Path
     settings: Mapping[str, str]
     log_level: int = 2
+    device: Device = CPU
+
+    @property
+    def start_device(self) -> str:
+        """The device in a worker's command `start`: its process sees one GPU at most."""
+        return "gpu" if self.device.is_gpu else CPU.name
 
 
 @contextlib.contextmanager
@@ -355,6 +363,7 @@ def _spawn(
             cwd=folder,
             env={
                 **clean_variables(folder / "home"),
+                **interpreter.device.variables,
                 **variables,
                 "TF_CPP_MIN_LOG_LEVEL": str(interpreter.log_level),
                 **interpreter.settings,
@@ -370,6 +379,6 @@ def _isolated(interpreter: Interpreter) -> list[str]:
     return [str(interpreter.python), *isolation(interpreter.settings), "-c"]
 
 
-def interpreter_of(built: Built) -> Interpreter:
-    """Returns interpreter and variables for an environment's workers."""
-    return Interpreter(built.python, built.request.settings)
+def interpreter_of(built: Built, device: Device = CPU) -> Interpreter:
+    """Returns interpreter and variables for an environment's workers on a device."""
+    return Interpreter(built.python, built.request.settings, device=device)

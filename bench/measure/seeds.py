@@ -76,7 +76,10 @@ def train_seeds(
                 with Worker(sides[task.place], folder) as worker, _listed(worker, live, lock):
                     if stopping.is_set():  # checked once listed, so that no worker is missed
                         return None
-                    said = worker.ask(_START_SECONDS, "start", cores=[], threads=1)["versions"]
+                    device = sides[task.place].start_device
+                    said = worker.ask(
+                        _START_SECONDS, "start", cores=[], threads=1, device=device
+                    )["versions"]
                     started = True
                     limit_seconds = epoch_seconds * (task.recipe.epochs + 1)
                     answer = worker.ask(

@@ -22,7 +22,7 @@ _FILES = (
     *(
         f"lenet5/{name}.py"
         for name in (
-            *("__init__", "errors", "recipe", "recipes", "runtime", "data"),
+            *("__init__", "errors", "recipe", "recipes", "devices", "runtime", "data"),
             *("augmentation", "model", "steps"),
         )
     ),
@@ -43,8 +43,8 @@ _TRAINING_CODE = (
     *(
         f"lenet5/{name}.py"
         for name in (
-            *("recipe", "runtime", "data", "augmentation", "model", "steps", "early_stopping"),
-            *("keras_engine", "graph_engine", "training"),
+            *("recipe", "devices", "runtime", "data", "augmentation", "model", "steps"),
+            *("early_stopping", "keras_engine", "graph_engine", "training"),
         )
     ),
 )

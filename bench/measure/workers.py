@@ -73,7 +73,7 @@ class Workers:
         threads: int,
         stack: contextlib.ExitStack,
         *,
-        devices: int = 1,
+        logical_cpus: int = 1,
         huge_pages: bool = False,  # off for measurements of memory
     ) -> None:
         """Starts the workers, one per set of start cores at a time.
@@ -96,7 +96,8 @@ class Workers:
             answers = self._ask_apart(
                 *("start", list(sides), bench.limits.start_seconds),
                 threads=threads,
-                devices=devices,
+                logical_cpus=logical_cpus,
+                device=sides[next(iter(sides))].start_device,  # of all sides
             )
         except SideError as error:
             told = _explained(error, sides[error.place], bench, threads)
@@ -283,7 +284,12 @@ def _explained(
     talkative = replace(interpreter, log_level=0)
     try:
         with Worker(talkative, bench.folder) as worker:
-            worker.ask(bench.limits.start_seconds, "start", cores=[], threads=threads)
+            worker.ask(
+                *(bench.limits.start_seconds, "start"),
+                cores=[],
+                threads=threads,
+                device=talkative.start_device,
+            )
     except WorkerError as again:
         return WorkerError(error.error.reason, again.output)
     return error.error

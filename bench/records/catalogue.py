@@ -37,7 +37,7 @@ class Spec:
         least_steps: minimum number of steps of a slice, for any duration.
         step_multiple: divisor of the number of steps of a slice.
         threads: number of TensorFlow threads; `None`: `--threads`.
-        devices: number of logical CPU devices; more than one need workers of their own.
+        logical_cpus: number of logical CPU devices; more than one need workers of their own.
         in_turns: whether both sides take turns within a slice because it is long; each is stopped
             while the other runs.
     """
@@ -54,7 +54,7 @@ class Spec:
     least_steps: int = 1
     step_multiple: int = 1
     threads: int | None = None
-    devices: int = 1
+    logical_cpus: int = 1
     in_turns: bool = False
 
     @property
@@ -100,7 +100,7 @@ WORKLOADS: Mapping[str, Spec] = {
             arguments={"batch_size": 128, "replicas": 2},
             least_steps=150,
             threads=2,
-            devices=2,
+            logical_cpus=2,
             in_turns=True,
         ),
         Spec(

@@ -19,6 +19,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,20 +57,42 @@ class Side:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._wait: Callable[[], None] = lambda: None  # until the device has finished
         self._workloads: dict[str, Any] = {}
 
-    def start(self, cores: list[int], threads: int, devices: int = 1) -> Answer:
-        """Pins the process, imports TensorFlow with logical CPU devices, and reports versions."""
+    def start(
+        self,
+        cores: list[int],
+        threads: int,
+        logical_cpus: int = 1,
+        device: str = "cpu",
+        tf32: bool = True,  # noqa: FBT001, FBT002 - commands have named arguments
+    ) -> Answer:
+        """Pins the process, imports TensorFlow for a device, and reports versions.
+
+        Args:
+            cores: cores of the process; empty: all.
+            threads: number of TensorFlow threads.
+            logical_cpus: number of logical devices to split the CPU into.
+            device: device of `lenet5.devices.read_device`.
+            tf32: whether a GPU may round products of float32 to TF32.
+        """
         self.move(cores)
         policy = _schedule_apart(pinned=len(cores) == 1)
-        from lenet5 import runtime
+        from lenet5 import devices, runtime
 
-        if devices > 1:
-            _split_cpu(devices)
-        runtime.start_tensorflow(threads)
+        if logical_cpus > 1:
+            _split_cpu(logical_cpus)
+        chosen = devices.read_device(device, os.environ)
+        runtime.start_tensorflow(threads, chosen)
+        versions = {**_versions(), "scheduling": policy}
+        if chosen.is_gpu:
+            devices.allow_tf32(allowed=tf32)
+            versions |= devices.describe_device(chosen)
+            self._wait = partial(devices.wait_for, chosen)
         from bench.worker import workloads  # noqa: F401 - imported before `first_step`
 
-        return {"versions": {**_versions(), "scheduling": policy}}
+        return {"versions": versions}
 
     def move(self, cores: list[int]) -> Answer:
         """Pins every thread of this process to these cores."""
@@ -86,6 +109,7 @@ class Side:
         gc.collect()  # otherwise the timed part may include Python's next garbage collection
         start = time.perf_counter()
         loss = workloads.loop(subset, 128).run(1)
+        self._wait()
         return {"value": time.perf_counter() - start, "loss": loss}
 
     def prepare(self, workload: str, builder: str, arguments: Mapping[str, Any]) -> Answer:
@@ -103,6 +127,7 @@ class Side:
         cpu_start = time.process_time()
         start = time.perf_counter()  # the parent reads the same clock
         loss = run(steps)
+        self._wait()
         end = time.perf_counter()
         cpu_seconds = time.process_time() - cpu_start
         moments = {"start": start, "end": end}
@@ -198,13 +223,13 @@ def _versions() -> dict[str, Any]:
     }
 
 
-def _split_cpu(devices: int) -> None:
+def _split_cpu(parts: int) -> None:
     """Configures logical CPU devices, which is not possible once TensorFlow has started."""
     import tensorflow as tf
 
     (cpu,) = tf.config.list_physical_devices("CPU")
-    parts = [tf.config.LogicalDeviceConfiguration() for _ in range(devices)]
-    tf.config.set_logical_device_configuration(cpu, parts)
+    configurations = [tf.config.LogicalDeviceConfiguration() for _ in range(parts)]
+    tf.config.set_logical_device_configuration(cpu, configurations)
 
 
 def _schedule_apart(*, pinned: bool) -> str:

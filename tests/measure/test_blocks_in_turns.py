@@ -340,7 +340,7 @@ def test_each_number_of_threads_and_devices_has_workers_of_its_own(
 
     def watched(self: Worker, do: str, **more: object) -> None:
         if do == "start":
-            asked.append((do, more["threads"], more["devices"]))
+            asked.append((do, more["threads"], more["logical_cpus"]))
         if do == "prepare":
             asked.append((do, more["workload"], more["arguments"]))
         send(self, do, **more)
