@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import shutil
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -12,7 +13,6 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from bench.environments.cache import kept
 from bench.environments.cache.entries import InUseError, Use, bytes_in
 from bench.environments.cache.kept import Kept, kept_in, named, older_than, remove
 from lenet5.errors import InputError
@@ -180,9 +180,11 @@ def test_half_of_a_removed_environment_is_none(
     def fail(folder: Path) -> None:
         raise PermissionError(13, "Permission denied", str(folder / "x"))
 
-    monkeypatch.setattr(kept.shutil, "rmtree", fail)
-    with pytest.raises(InputError, match="x: cannot be removed: Permission denied"):
-        remove(only(tmp_path), LATER)
+    found = only(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", fail)
+        with pytest.raises(InputError, match="x: cannot be removed: Permission denied"):
+            remove(found, LATER)
     Recorder(monkeypatch, {"compile": failed("error: Failed to fetch: x")})
     assert "has no earlier build" in problem(text, tmp_path)
 
