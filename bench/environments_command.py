@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 from datetime import datetime, timezone
+from functools import partial
+
+from tqdm import tqdm
 
 from bench.environments.builds import default_cache
 from bench.environments.cache.entries import InUseError
@@ -38,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         InputError: a key or a number of days is wrong, or a file cannot be removed.
     """
     cache, now = default_cache(os.environ), datetime.now(timezone.utc)
-    found = kept_in(cache)
+    found = kept_in(cache, partial(tqdm, unit="environment", disable=None, leave=False))
     asked = named(found, options.remove)
     chosen = {each.key: each for each in asked}
     if options.remove_older_than is not None:

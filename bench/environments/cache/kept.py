@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -50,10 +50,16 @@ class Kept:
         return self.folder.name
 
 
-def kept_in(cache: Path) -> list[Kept]:
-    """Returns the environments of a cache, the longest unused one first."""
+def kept_in(cache: Path, watched: Callable[[list[Path]], Iterable[Path]] = iter) -> list[Kept]:
+    """Returns the environments of a cache, the longest unused one first.
+
+    Args:
+        cache: folder of the environments.
+        watched: wraps their folders, for example in a bar of progress: a large one takes a second.
+    """
     resolved = _resolved(cache)
-    found = [_kept(folder, resolved.get(folder.name, 0.0)) for folder in environments_in(cache)]
+    folders = watched(environments_in(cache))
+    found = [_kept(folder, resolved.get(folder.name, 0.0)) for folder in folders]
     return sorted(found, key=lambda each: (each.used, each.key))
 
 
