@@ -48,7 +48,8 @@ def run(options: argparse.Namespace) -> int:
         old = older_than(found, options.remove_older_than, now)
         chosen |= {each.key: each for each in old}
     total = sum(each.size_bytes for each in found)
-    print(printable(f"{cache}: {len(found)} environments, {_size(total)}"))
+    noun = "environment" if len(found) == 1 else "environments"
+    print(printable(f"{cache}: {len(found)} {noun}, {_size(total)}"))
     if found:
         print(Table(("key", "request", "size", "last use"), [_row(each, now) for each in found], 2))
     freed, kept = 0, set()
