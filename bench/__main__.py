@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bench import history, numerics, seeds, speed, stored, unit
+from bench import environments_command, history, numerics, seeds, speed, stored, unit
 from bench.bisection import command as bisection
 from bench.bisection import error_rates as walk_rates
 from bench.environments import builds
@@ -150,6 +150,9 @@ def _parser() -> argparse.ArgumentParser:
     bisect = commands.add_parser("bisect", help="find the release and the package of a change")
     bisection.add_options(bisect)
     bisect.set_defaults(run=_bisect)
+    kept = commands.add_parser("environments", help="list the built environments, or remove some")
+    environments_command.add_options(kept)
+    kept.set_defaults(run=environments_command.run)
     rates = commands.add_parser(
         "bisect-error-rates", help="bisect drawn blocks of known truth, count right answers"
     )
