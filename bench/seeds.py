@@ -176,7 +176,7 @@ def _trainer(
     cluster: Cluster | None,
     device: Device,
 ) -> Callable[[Sequence[SeedTask]], Generator[TrainedSeed, None, None]]:
-    """Returns the executor of seeds: on this machine's device, or on a cluster, which has its own."""
+    """Returns the executor of seeds: on a device of this machine, or on a cluster."""
     if cluster is not None:
         return lambda tasks: cluster.train_seeds(tasks, built, folder)
     sides = {place: interpreter_of(side, device) for place, side in built.items()}

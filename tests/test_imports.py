@@ -19,7 +19,16 @@ ROOT = Path(__file__).parent.parent
 ORDER = (
     *("errors", "printable", "documents", "accuracy"),
     *("pictures.masks", "pictures.grounds", "pictures.strokes", "images"),
-    *("recipe", "recipes", "devices", "runtime", "distributions", "locks", "control_groups", "environment"),
+    *(
+        "recipe",
+        "recipes",
+        "devices",
+        "runtime",
+        "distributions",
+        "locks",
+        "control_groups",
+        "environment",
+    ),
     *("preparation.download", "preparation.mnist_files", "preparation.tfds_mnist", "data"),
     *("augmentation", "history", "model", "steps", "early_stopping"),
     *("graph_engine", "keras_engine", "training"),

@@ -186,7 +186,7 @@ def _gpu_disturbances(witnesses: Sequence[GpuWitness]) -> list[str]:
 
 
 def _limited_shares(moments: Sequence[tuple[float, float]]) -> list[float]:
-    """Returns the share of slowness between witnesses; none where the driver began to count anew."""
+    """Returns shares of slowness between witnesses, unless the driver began to count anew."""
     return [
         (slow - slow_before) / (now - before)
         for (before, slow_before), (now, slow) in pairwise(moments)

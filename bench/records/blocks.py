@@ -103,7 +103,7 @@ class Witness:
             `None` for the first.
         throttled: share of periods in which a CPU quota stopped the container since the last
             witness; `None` without a quota, for the first witness, and in older ledgers.
-        gpu: state of the GPU; `None` on the CPU, in older ledgers, and if the driver did not answer.
+        gpu: state of the GPU; `None` on the CPU, in older ledgers, and if its driver is silent.
     """
 
     control_seconds: float

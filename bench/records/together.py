@@ -69,7 +69,8 @@ def together(parts: Sequence[Results]) -> Results:
     steps of a slice; the terms have those of the earliest part.
 
     Raises:
-        InputError: machine, device, baseline or threads differ, or code, version or margin of a workload.
+        InputError: machine, device, baseline or threads differ, or code, version or margin of a
+            workload.
     """
     if len(parts) == 1:
         return parts[0]

@@ -4,8 +4,8 @@ A bank is a folder of results files from complete comparisons. Each compares an 
 itself (`equal`), or with itself slowed down by whole extra steps, the same in every slice. A slice
 of `slowed` has 53 steps instead of 50: 3 of its 10 interleaved calls have 6 steps instead of 5.
 Each machine, device, workload version and number of threads has separate banks, which later runs
-extend. The stopping rule is replayed on all blocks of a bank. On a GPU the batches are larger: small
-ones measure the CPU that starts its kernels.
+extend. The stopping rule is replayed on all blocks of a bank. On a GPU the batches are larger:
+small ones measure the CPU that starts its kernels.
 """
 
 from __future__ import annotations
@@ -75,9 +75,7 @@ def command_of(machine: Mapping[str, Any]) -> str:
     return f"python -m bench calibrate{on_gpu}"
 
 
-def call_steps(
-    bank: str, workload: str = WORKLOAD
-) -> Mapping[str, Mapping[str, tuple[int, ...]]]:
+def call_steps(bank: str, workload: str = WORKLOAD) -> Mapping[str, Mapping[str, tuple[int, ...]]]:
     """Returns the steps of each call in a bank's slices, if they differ from the default."""
     return {workload: _CALLS} if bank == SLOWED else {}
 

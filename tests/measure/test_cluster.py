@@ -273,12 +273,18 @@ def test_a_worker_outside_of_a_checkout_is_an_error(own_dask: tuple[str, StartWo
         cluster.machine_for(MACHINE)
 
 
-@pytest.mark.parametrize("resource", [MACHINE, CORE])
-def test_a_cluster_without_a_gpu_is_an_error_at_once(machines: str, resource: str) -> None:
+def test_a_cluster_without_a_gpu_is_an_error_at_once(own_dask: tuple[str, StartWorker]) -> None:
     """The worker's own environment decides, not the client's."""
-    told = r"^--cluster tcp://[0-9.:]+: worker tcp://127\.0\.0\.2:[0-9]+: --device gpu:0: NVIDIA's dr"
-    with Cluster(machines, device="gpu") as cluster, pytest.raises(InputError, match=told):
-        cluster.machine_for(resource)
+    address, start = own_dask
+    start(HOSTS[0], *ON_MACHINE, "--no-nanny", CUDA_VISIBLE_DEVICES="-1")
+    told = (
+        r"^--cluster tcp://[0-9.:]+: worker tcp://127\.0\.0\.2:[0-9]+: "
+        "--device gpu: CUDA_VISIBLE_DEVICES='-1' shows 0 GPUs$"
+    )
+    with Cluster(address, device="gpu") as cluster:
+        for resource in (MACHINE, CORE):
+            with pytest.raises(InputError, match=told):
+                cluster.machine_for(resource)
 
 
 def test_a_worker_trains_and_measures_on_the_device_of_its_own_environment(

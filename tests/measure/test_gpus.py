@@ -249,6 +249,7 @@ def test_an_error_of_the_driver_ends_no_measurement(
 def test_the_real_library_has_every_name_in_use() -> None:
     """The stand-in has the real names and values; no call is made."""
     import pynvml
+
     from tests.measure.fake_nvml import FakeNvml
 
     source = Path(gpus.__file__).read_text(encoding="utf-8")

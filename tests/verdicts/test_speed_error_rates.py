@@ -169,7 +169,7 @@ def test_a_bank_of_a_gpu_has_steps_verdicts_and_false_alarms_of_its_workload(
     told = speed_error_rates.false_alarms(found, tmp_path)
     assert told == "false alarms: not measured here (python -m bench calibrate --device gpu)"
     folder = speed_error_rates.bank_folder(tmp_path, EQUAL, found)
-    with pytest.raises(InputError, match="python -m bench calibrate --device gpu$"):
+    with pytest.raises(InputError, match=r"python -m bench calibrate --device gpu$"):
         speed_error_rates.read_bank(folder, ON_H200)
     folder.mkdir(parents=True)
     results.write(folder / "1.jsonl", found)

@@ -147,5 +147,5 @@ class Cluster:
 def connected(
     address: str | None, device: str = CPU.name
 ) -> contextlib.AbstractContextManager[Cluster | None]:
-    """Returns a connection to a cluster, and its device; without an address, the context is None."""
+    """Returns a connection to a cluster for a device; without an address, the context is None."""
     return contextlib.nullcontext() if address is None else Cluster(address, device=device)

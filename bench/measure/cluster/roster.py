@@ -39,9 +39,7 @@ class Facts:
 class Roster:
     """The workers of a cluster; all that are chosen have one class of machines."""
 
-    def __init__(
-        self, client: Any, name: str, wait_seconds: float, device: str = CPU.name
-    ) -> None:
+    def __init__(self, client: Any, name: str, wait_seconds: float, device: str = CPU.name) -> None:
         """Asks no worker yet.
 
         Args:
