@@ -28,7 +28,9 @@ def replays(pytestconfig: pytest.Config) -> dict[str, list[Row]]:
     """Replays by bank; their table goes to the findings."""
     found: dict[str, list[Row]] = {}
     option = pytestconfig.option
-    here = machine.describe(read_device(option.device or CPU.name, os.environ))
+    # TensorFlow has started: this process sees no GPU but the one of `--device`.
+    shown = CPU.name if option.device in (None, CPU.name) else "gpu"
+    here = machine.describe(read_device(shown, os.environ))
     version = WORKLOADS[speed_error_rates.workload_of(here)].version
     like = speed_error_rates.empty_like(here, option.threads, version)
     for bank in (EQUAL, SLOWED):

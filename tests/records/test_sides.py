@@ -117,7 +117,8 @@ def test_unlike_machines_and_devices_are_named(other: Mapping[str, Any], words: 
 def test_the_device_of_a_machine_is_its_gpu_in_use_or_the_cpu() -> None:
     assert device_of({"cpu": "a processor"}) == "the CPU"
     assert device_of(ONE) == "NVIDIA H200"
-    for unknown in ({}, [1], "x"):  # a ledger of others may hold anything
+    strange: list[Any] = [{}, [1], "x"]  # a ledger of others may hold anything
+    for unknown in strange:
         assert device_of({"gpu": unknown}) == "a GPU"
         assert unlike_machines({"gpu": unknown}, {"gpu": {"a_b": 1}}) in (
             *("machines", "GPUs: a b unknown and 1"),
