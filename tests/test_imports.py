@@ -58,6 +58,7 @@ HOMES = {
         *(f"mutations.framework.{name}" for name in BREAKING),
     },
     ("bench", "distributed"): {"measure.cluster.executor"},
+    ("bench", "pynvml"): {"measure.gpus"},
     ("bench", "skchange"): {"verdicts.history.change_points"},
     ("bench", "sklearn"): set(),
     ("bench", "tensorflow_datasets"): set(),

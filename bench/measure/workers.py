@@ -12,6 +12,7 @@ from typing import Any
 from bench.measure import machine
 from bench.measure.processes import Interpreter, Worker, WorkerError, time_running
 from bench.records.catalogue import PAIR_SECONDS, Spec
+from lenet5.devices import CPU, Device
 
 BASE = -1  # the baseline's place among the sides; candidates have places from 0
 _TURN_SECONDS = 0.03
@@ -42,6 +43,7 @@ class Bench:
         limits: timeouts.
         call_steps: steps of each call of a slice, by workload and side; empty: one call with equal
             steps. Calibration uses it to slow a candidate down.
+        device: device of all sides.
     """
 
     folder: Path
@@ -52,6 +54,7 @@ class Bench:
     pair_seconds: float = PAIR_SECONDS
     limits: Limits = field(default_factory=Limits)
     call_steps: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+    device: Device = CPU
 
 
 class SideError(Exception):
@@ -251,10 +254,11 @@ def bench_here(
     pair_seconds: float = PAIR_SECONDS,
     limits: Limits | None = None,
     call_steps: Mapping[str, Mapping[str, tuple[int, ...]]] | None = None,
+    device: Device = CPU,
 ) -> Bench:
     """Returns the settings for a measurement on this machine; one thread is pinned to a core."""
     cores = machine.cores()
-    pinned = threads == 1
+    pinned = threads == 1 and not device.is_gpu
     return Bench(
         folder=folder,
         cores=cores[-1:] if pinned else cores,
@@ -264,6 +268,7 @@ def bench_here(
         pair_seconds=pair_seconds,
         limits=limits or Limits(),
         call_steps=call_steps or {},
+        device=device,
     )
 
 

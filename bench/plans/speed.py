@@ -13,6 +13,7 @@ from bench.records.blocks import Block, BlockTask, Results
 from bench.records.catalogue import PAIR_SECONDS, WORKLOADS, Spec, check_margin, select
 from bench.verdicts.sequential import LOOKS
 from bench.verdicts.speed import Decision, decide
+from lenet5.devices import CPU
 from lenet5.errors import InputError
 
 if sys.version_info >= (3, 11):
@@ -159,6 +160,7 @@ class Terms:
         seed: seed of the workloads' order.
         pair_seconds: duration of a workload's pairs in a block.
         call_steps: steps of each call of a slice; empty: one call.
+        device: device of all sides, as in `lenet5.devices.read_device`.
     """
 
     baseline: Request
@@ -170,6 +172,7 @@ class Terms:
     seed: int = 0
     pair_seconds: float = PAIR_SECONDS
     call_steps: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+    device: str = CPU.name
 
 
 def read_terms(

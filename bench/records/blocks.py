@@ -70,6 +70,27 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class GpuWitness:
+    """State of the GPU, as its driver tells it.
+
+    Attributes:
+        reasons: reasons for slower clocks at this moment, in words; `None`: not told.
+        limited: by the limit that slows the GPU (`power`, `temperature`) a moment in seconds, and
+            the seconds of slowness until then, both since the driver's start; without limits that
+            the GPU does not count.
+        temperature_c: temperature in degrees Celsius; `None`: not told.
+        sm_mhz: clock of the multiprocessors; `None`: not told.
+        foreign: number of other computing processes on the GPU; `None`: not told.
+    """
+
+    reasons: tuple[str, ...] | None = None
+    limited: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    temperature_c: float | None = None
+    sm_mhz: float | None = None
+    foreign: int | None = None
+
+
+@dataclass(frozen=True)
 class Witness:
     """Other activity of the machine.
 
@@ -82,6 +103,7 @@ class Witness:
             `None` for the first.
         throttled: share of periods in which a CPU quota stopped the container since the last
             witness; `None` without a quota, for the first witness, and in older ledgers.
+        gpu: state of the GPU; `None` on the CPU, in older ledgers, and if its driver is silent.
     """
 
     control_seconds: float
@@ -89,6 +111,7 @@ class Witness:
     steal: float | None = None
     others: float | None = None
     throttled: float | None = None
+    gpu: GpuWitness | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.records import ledger
 from bench.records.blocks import SIDES, Block, Results, Samples, WorkloadTerms
 from bench.records.catalogue import WORKLOADS
-from bench.records.sides import difference, labelled
+from bench.records.sides import difference, labelled, unlike_machines
 from lenet5.errors import InputError
 from lenet5.printable import short_line
 
@@ -162,11 +162,12 @@ def check_alike(one: Results, other: Results) -> None:
     Code may differ between results without a common workload.
 
     Raises:
-        InputError: machine, code, environments or workloads differ; the message says which.
+        InputError: machine, device, code, environments or workloads differ; the message says which.
     """
+    if unlike := unlike_machines(one.machine, other.machine):
+        raise InputError(f"results of different {unlike} cannot be combined")
     common = [name for name in one.workloads if name in other.workloads]
     for what, a, b in (
-        ("machines", one.machine, other.machine),
         *(
             (f"versions of {name}", one.workloads[name].version, other.workloads[name].version)
             for name in common

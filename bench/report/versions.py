@@ -36,6 +36,10 @@ _LABELS = {
     "cpu": "CPU",
     "flags": "CPU flags",
     "memory_gib": "Memory (GiB)",
+    "gpu": "GPU",
+    "cuda": "CUDA",
+    "cudnn": "cuDNN",
+    "tf32": "TF32",
 }
 
 

@@ -117,8 +117,12 @@ const historyNumbers = async packed => {
         found[name] = `${name} ${before.versions[at] || "unknown"} \u2192 ${now.versions[at] || "unknown"}`;
     });
     const runs = data.runs, [a, b] = [earlier.run, later.run];
-    if (runs.machines[a] !== runs.machines[b])
-      found.CPU = `CPU: ${machineChanges(runs.machines[b], runs.machines[a]).join(", ")}`;
+    if (runs.machines[a] !== runs.machines[b]) {
+      const told = machineChanges(runs.machines[b], runs.machines[a]);
+      const ofGpu = told.filter(each => each.startsWith("GPU ")), rest = told.filter(each => !ofGpu.includes(each));
+      if (rest.length) found.CPU = `CPU: ${rest.join(", ")}`;
+      if (ofGpu.length) found.GPU = ofGpu.join(", ");
+    }
     if (runs.codes[a] !== runs.codes[b])
       found.method = `method: code ${data.codes[runs.codes[a]]} \u2192 ${data.codes[runs.codes[b]]}`;
     if (runs.baselines[a] !== runs.baselines[b])
