@@ -18,6 +18,7 @@ import psutil
 from bench.measure.processes import running_on
 from bench.records.blocks import Witness
 from lenet5.control_groups import throttled_periods
+from lenet5.devices import CPU, Device
 from lenet5.environment import cpu_model, usable_cores
 
 # Limits of a quiet block: of the maximum of steal, others and throttled periods, and of the median
@@ -31,7 +32,7 @@ _CONTROL_SIZE = 160
 _CONTROL_REPEATS = 40
 
 
-def describe() -> dict[str, Any]:
+def describe(device: Device = CPU) -> dict[str, Any]:  # noqa: ARG001 - of another change
     """Returns properties that comparable results share; no host name, clock rate or boot time."""
     return {
         "cpu": cpu_model(),
@@ -98,13 +99,19 @@ def children_cpu_seconds() -> float:
     return float(seconds)
 
 
-def witness(core: int | None, before: Ticks | None, ours_seconds: float) -> Witness:
+def witness(
+    core: int | None,
+    before: Ticks | None,
+    ours_seconds: float,
+    device: Device = CPU,  # noqa: ARG001 - of another change
+) -> Witness:
     """Returns the machine's activity since `before`.
 
     Args:
         core: measuring core; `None`: all cores.
         before: earlier ticks of the core; `None` for the first witness.
         ours_seconds: CPU seconds of the workers on the core since then.
+        device: device of the workers.
     """
     load = psutil.getloadavg()[0]
     steal = others = throttled = None
