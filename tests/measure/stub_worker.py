@@ -3,7 +3,7 @@
 `stub_python` writes an interpreter that runs this module instead of `bench.worker.main`. Settings
 control the simulation:
 
-TF_STUB_RATIO  factor on the default times; default: 1
+TF_STUB_RATIO  factor on the default times and memory; default: 1
 TF_STUB_FAULT  `<command> <workload or -> <fault>`; faults: crash, hang, raise, rubbish, nan, half,
                busy (uses 0.2 s of CPU and reports its wall time), late (busy, and another 0.1 s
                of CPU before the answer), slow (computes without end), stop (stops itself), kill,
@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 SECONDS_PER_STEP = 0.01
+MEBIBYTES = 300.0
 LOSSES = [2.3 - 0.01 * step for step in range(20)]
 FOR_CPUS = (
     "--device gpu:0: this TensorFlow is built for CPUs only: pip install 'tensorflow[and-cuda]'"
@@ -135,6 +136,8 @@ def _answer(command: dict[str, Any], ratio: float, fault: str) -> dict[str, Any]
         told = "ValueError: no such op" if fault == "raise" else f"InputError: {FOR_CPUS}"
         return {"error": told, "idle_cpu_seconds": 0.0}
     value = ratio * SECONDS_PER_STEP * command.get("steps", 1)
+    if "memory" in command["do"]:
+        value = ratio * MEBIBYTES
     start, end, cpu_seconds = 0.0, value, value  # in the past: contains no pause
     if fault in ("busy", "late"):
         start = time.perf_counter()
