@@ -257,10 +257,11 @@ class BlockRecorder:
                         break
         self._keep(spec, found if BASE in found else {}, {})
         base = found[BASE].values[0] if BASE in found else math.inf
-        for place, error in errors.items():
+        shows_a_loss = base * (spec.margin or 1.0) < bench.limits.prepare_seconds
+        for place, failed in errors.items():
             if place == BASE or BASE in found:
-                is_loss = base * (spec.margin or 1.0) < bench.limits.prepare_seconds
-                self._note(error if is_loss else _doubted(error, base), spec.name, places)
+                noted = failed if shows_a_loss else _doubted(failed, base)
+                self._note(noted, spec.name, places)
 
     def _first_fit(self, spec: Spec, place: int, bench: Bench) -> SideSamples:
         with contextlib.ExitStack() as stack:

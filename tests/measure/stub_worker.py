@@ -148,7 +148,7 @@ def _answer(command: dict[str, Any], ratio: float, fault: str) -> dict[str, Any]
         _burn(0.1)
     losses = [math.nan if fault == "nan" else loss for loss in LOSSES]
     scheduling = "default" if command.get("threads") == 1 else "of many threads"
-    versions = {"tensorflow": "9.9.0", "scheduling": scheduling}
+    versions: dict[str, Any] = {"tensorflow": "9.9.0", "scheduling": scheduling}
     if command.get("device") == "gpu":
         versions |= {**GPU, "shown": os.environ["CUDA_VISIBLE_DEVICES"]}
     answers: dict[str, dict[str, Any]] = {
