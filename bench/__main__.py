@@ -44,12 +44,14 @@ from bench.verdicts import accuracy_error_rates, speed_error_rates
 from bench.verdicts.outcomes import Exit, exit_code
 from bench.verdicts.speed import decide
 from lenet5 import data
+from lenet5.devices import CPU, read_device
 from lenet5.errors import InputError
 from lenet5.folders import default_cache_dir, default_data_dir, default_mnist_dir
 from lenet5.printable import printable
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_seed
 from lenet5.recipes import find_recipe
 
+_DEVICE = "cpu, gpu or gpu:N, to compute on; default: cpu"
 _REQ = "words of requirements and settings, quoted as in a shell; default: this environment"
 
 
@@ -143,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     numerics.add_argument(
         "--environment", action="append", metavar="REQ", help=f"repeatable; {_REQ}"
     )
+    numerics.add_argument("--device", default=CPU.name, metavar="DEVICE", help=_DEVICE)
     numerics.set_defaults(run=_numerics)
     past = commands.add_parser("history", help="one page of all results under a folder")
     history.add_options(past)
@@ -320,7 +323,9 @@ def _only_set(path: Path) -> Trainings:
 
 def _numerics(options: argparse.Namespace) -> int:
     requests = [parse_request(text) for text in options.environment or ["."]]
-    table, outcomes = numerics.hold(requests, _mnist().training, default_cache(os.environ), print)
+    device = read_device(options.device, os.environ)
+    cache = default_cache(os.environ)
+    table, outcomes = numerics.hold(requests, _mnist().training, cache, print, device)
     print(table)
     _print_all(f"{o.word}: {o.finding}" for o in outcomes if o.is_failed_report)
     return exit_code(outcomes)
