@@ -18,6 +18,7 @@ import psutil
 from bench.measure.processes import running_on
 from bench.records.blocks import Witness
 from lenet5.control_groups import throttled_periods
+from lenet5.devices import CPU, Device
 from lenet5.environment import cpu_model, usable_cores
 
 # Limits of a quiet block: of the maximum of steal, others and throttled periods, and of the median
@@ -31,7 +32,7 @@ _CONTROL_SIZE = 160
 _CONTROL_REPEATS = 40
 
 
-def describe() -> dict[str, Any]:
+def describe(device: Device = CPU) -> dict[str, Any]:  # noqa: ARG001
     """Returns properties that comparable results share; no host name, clock rate or boot time."""
     return {
         "cpu": cpu_model(),

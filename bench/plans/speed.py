@@ -159,6 +159,7 @@ class Terms:
         seed: seed of the workloads' order.
         pair_seconds: duration of a workload's pairs in a block.
         call_steps: steps of each call of a slice; empty: one call.
+        device: `cpu` or `gpu:N`.
     """
 
     baseline: Request
@@ -170,6 +171,7 @@ class Terms:
     seed: int = 0
     pair_seconds: float = PAIR_SECONDS
     call_steps: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+    device: str = "cpu"
 
 
 def read_terms(
