@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import socket
 import sys
@@ -35,7 +36,7 @@ DRIVER = {"model": MODEL, "driver": "550.54.15", "memory_gib": 140, "power_limit
 _VERSIONS = {
     "tensorflow": "9.9.0",
     "keras": "9.9.1",
-    "python": "3.12.3",
+    "python": platform.python_version(),  # as of the environment
     "numpy": "2.4.6",
     "scheduling": "default",
     "device": "gpu:0",

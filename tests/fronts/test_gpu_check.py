@@ -58,7 +58,7 @@ def check(
     monkeypatch.setattr(machine, "describe", lambda _=CPU: {**described, "gpu": DRIVER})
     monkeypatch.setattr(machine, "witness", lambda *_, **__: blocks.Witness(1e-4, load=0.0))
     monkeypatch.setattr(contexts, "solve", lambda _: dict.fromkeys(QUANTITIES, TRUTH))
-    monkeypatch.setattr(contexts.capacity, "processes", lambda _: 6)
+    monkeypatch.setattr("bench.measure.capacity.processes", lambda _: 6)
     monkeypatch.setattr(all_lines, "_PAIR_SECONDS", 0.0)
     monkeypatch.setattr(all_lines, "FIT_SECONDS", 0.3)
     monkeypatch.setattr(all_lines, "_LEAST_FIT_SECONDS", 0.1)

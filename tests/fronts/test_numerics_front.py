@@ -44,7 +44,7 @@ def compare(
         options = [word for request in requests for word in ("--environment", request)]
         status = command.main(["numerics", "--device", device, *options])
         shown = capsys.readouterr()
-        return status, shown.out.replace(str(python), "PYTHON"), shown.err
+        return status, shown.out.replace(str(python), "PYTHON").rstrip("\n"), shown.err
 
     return run
 
