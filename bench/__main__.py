@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -24,6 +25,7 @@ from bench.environments import builds
 from bench.environments.builds import Built, default_cache
 from bench.environments.commands import EnvironmentProblem
 from bench.environments.request import parse_request
+from bench.gpu_check import command as gpu_check
 from bench.measure import capacity, machine
 from bench.measure.cluster.executor import connected
 from bench.plans import speed as speed_plan
@@ -51,6 +53,7 @@ from lenet5.printable import printable
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_seed
 from lenet5.recipes import find_recipe
 
+_DEVICE = "cpu, gpu or gpu:N, to compute on; default: cpu"
 _REQ = "words of requirements and settings, quoted as in a shell; default: this environment"
 
 
@@ -148,7 +151,11 @@ def _parser() -> argparse.ArgumentParser:
     numerics.add_argument(
         "--environment", action="append", metavar="REQ", help=f"repeatable; {_REQ}"
     )
+    numerics.add_argument("--device", default=CPU.name, metavar="DEVICE", help=_DEVICE)
     numerics.set_defaults(run=_numerics)
+    check = commands.add_parser("gpu-check", help="check everything that needs a GPU, on this one")
+    gpu_check.add_options(check)
+    check.set_defaults(run=_gpu_check)
     past = commands.add_parser("history", help="one page of all results under a folder")
     history.add_options(past)
     past.set_defaults(run=history.run)
@@ -331,10 +338,17 @@ def _only_set(path: Path) -> Trainings:
 
 def _numerics(options: argparse.Namespace) -> int:
     requests = [parse_request(text) for text in options.environment or ["."]]
-    table, outcomes = numerics.hold(requests, _mnist().training, default_cache(os.environ), print)
+    device = read_device(options.device, os.environ)
+    cache = default_cache(os.environ)
+    table, outcomes = numerics.hold(requests, _mnist().training, cache, print, device)
     print(table)
     _print_all(f"{o.word}: {o.finding}" for o in outcomes if o.is_failed_report)
     return exit_code(outcomes)
+
+
+def _gpu_check(options: argparse.Namespace) -> int:
+    say = partial(print, flush=True)
+    return gpu_check.run(options, _mnist, default_cache(os.environ), os.environ, say)
 
 
 def _bisect(options: argparse.Namespace) -> int:

@@ -76,6 +76,10 @@ BENCH = {
         *("environments", "records", "verdicts", "plans", "measure", "report"),
         *("engine", "speed", "seeds"),  # fronts, whose stages it repeats
     },
+    "gpu_check": {
+        *("environments", "records", "verdicts", "plans", "measure", "report"),
+        *("outputs", "speed"),  # fronts
+    },
     "mutations": set(),
 }
 HEAVY = ("tensorflow", "tensorflow_datasets", "sklearn", "matplotlib", "scipy", "keras")

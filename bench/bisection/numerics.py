@@ -25,7 +25,7 @@ from bench.measure.processes import WorkerError, interpreter_of
 from bench.measure.worker_files import numerics_code
 from bench.records import levels
 from bench.records.levels import Computed, Levels
-from bench.records.numerics import QUANTITIES, Quantities, by_name, make_problem
+from bench.records.numerics import QUANTITIES, Quantities, make_problem
 from bench.records.sides import named_sides
 from bench.records.stages import Stage
 from bench.report.bisection.numerics import numerics_section
@@ -92,7 +92,7 @@ class NumericsStages:
         (answer,) = compute_in([interpreter_of(made)], self.training)
         if isinstance(answer, WorkerError):
             return Computed(request, side, {}, {}, answer.reason)
-        quantities = by_name(answer)
+        quantities = answer.quantities
         return Computed(request, side, _bits(quantities), deviations(quantities, truth))
 
 

@@ -67,7 +67,11 @@ class _Quantities:
 
 @dataclass(frozen=True)
 class _Computed:
+    """Only a worker on a GPU reports its mode."""
+
     quantities: _Quantities
+    tf32: bool | None = None
+    deterministic_ops: bool | None = None
 
 
 @dataclass(frozen=True)

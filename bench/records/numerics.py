@@ -1,10 +1,10 @@
-"""The numerics problem: stored weights, images, batches, and the computed quantities."""
+"""The numerics problem: stored weights, images, batches, computed quantities and their mode."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from lenet5.recipes import find_recipe
 
 STEPS = 50
 BATCH_SIZE = 32
+DETERMINISTIC_OPS = "TF_DETERMINISTIC_OPS"
 GRADIENTS = tuple(
     f"gradient {layer} {part}"
     for layer in ("conv1", "conv2", "dense1", "dense2", "dense3")
@@ -79,3 +80,78 @@ def by_name(computed: Mapping[str, Any]) -> Quantities:
     """Returns the output of `bench.worker.numerics` with named gradients and without the bits."""
     rest = {name: values for name, values in computed.items() if name in QUANTITIES}
     return {**rest, **dict(zip(GRADIENTS, computed["gradients"], strict=True))}
+
+
+@dataclass(frozen=True)
+class Mode:
+    """The device of a process, and the arithmetic that it was asked for or that is in force.
+
+    Attributes:
+        device: `cpu` or `gpu:N`.
+        tf32: whether a GPU rounds factors of products to TF32, which is TensorFlow's default.
+        deterministic_ops: whether a GPU computes the same bits in every run; CPUs do anyway.
+    """
+
+    device: str = "cpu"
+    tf32: bool = False
+    deterministic_ops: bool = False
+
+    def __str__(self) -> str:
+        """`cpu`, or `gpu:0, TF32 off, deterministic`."""
+        if self.device == "cpu":
+            return self.device
+        return f"{self.device}, {self.arithmetic}"
+
+    @property
+    def arithmetic(self) -> str:
+        """`TF32 off, deterministic`."""
+        state = f"TF32 {'on' if self.tf32 else 'off'}"
+        return f"{state}, deterministic" if self.deterministic_ops else state
+
+    def shown(self, asked: Mode) -> str:
+        """Returns the mode in force, with the one that was asked for if it differs."""
+        return f"{self}" if self == asked else f"{self} (asked for: {asked.arithmetic})"
+
+
+def modes_of(device: str, settings: Mapping[str, str]) -> tuple[Mode, ...]:
+    """Returns the modes to compute an environment in, each in a process of its own.
+
+    Args:
+        device: `cpu` or `gpu:N`.
+        settings: variables of the environment; `TF_DETERMINISTIC_OPS` among them holds for all.
+    """
+    if device == "cpu":
+        return (Mode(),)
+    default = default_mode(device, settings)
+    of_settings = (default, replace(default, tf32=False))
+    if DETERMINISTIC_OPS in settings:
+        return of_settings
+    return *of_settings, Mode(device, deterministic_ops=True)
+
+
+def default_mode(device: str, settings: Mapping[str, str]) -> Mode:
+    """Returns TensorFlow's default mode on a device with the variables of an environment."""
+    if device == "cpu":
+        return Mode()
+    is_on = settings.get(DETERMINISTIC_OPS, "").lower() in ("1", "true")
+    return Mode(device, tf32=True, deterministic_ops=is_on)
+
+
+@dataclass(frozen=True)
+class Computed:
+    """The numerics problem as computed by a worker.
+
+    Attributes:
+        asked: mode that was asked for.
+        mode: mode in force.
+        answer: output of `bench.worker.numerics.compute`, with the bits of trained weights.
+    """
+
+    asked: Mode
+    mode: Mode
+    answer: Mapping[str, Any]
+
+    @property
+    def quantities(self) -> Quantities:
+        """Quantities by name, without the bits."""
+        return by_name(self.answer)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from tabulate import tabulate
 
-from bench.records.numerics import QUANTITIES, Quantities
+from bench.records.numerics import QUANTITIES, Mode, Quantities
 from bench.records.trainings import Trainings
 from bench.verdicts.accuracy_error_rates import Replays
-from bench.verdicts.numerics import TOLERANCES, beyond, deviations
+from bench.verdicts.numerics import beyond, deviations, hold_mode, tolerances
 from bench.verdicts.sequential import Verdict
 from bench.verdicts.speed_error_rates import Row, clopper_pearson
 from lenet5.printable import printable
@@ -45,26 +45,45 @@ class Table:
 
 
 def numerics_table(
-    names: Sequence[str], found: Sequence[Quantities | str], truth: Quantities
+    names: Sequence[str],
+    found: Sequence[Quantities | str],
+    truth: Quantities,
+    modes: Sequence[tuple[Mode, Mode]] | None = None,
 ) -> Table:
-    """Returns a table of each quantity's largest relative deviation, one row per environment.
+    """Returns a table of each quantity's largest relative deviation.
 
     The quantities are logits, loss, each layer's gradients of kernel and bias, and the losses of
-    50 steps. The last column compares an environment with the row above, bit by bit.
+    50 steps. The last column compares a row with the last one above in the same mode, bit by bit;
+    on a GPU only where operations are deterministic.
+
+    Args:
+        names: environment of each row.
+        found: quantities of each row, or a reason without any.
+        truth: true values.
+        modes: mode of each row that was asked for, and the one in force; None: on the CPU, and
+            without a column for it.
     """
-    header = ["environment", *(name.removeprefix("gradient ") for name in QUANTITIES), "numerics"]
+    shown = [name.removeprefix("gradient ") for name in QUANTITIES]
+    header = ["environment", *["mode"] * (modes is not None), *shown, "numerics"]
     rows = []
-    before: Quantities | None = None
-    for name, quantities in zip(names, found, strict=True):
+    before: dict[Mode, Quantities] = {}
+    both = [(Mode(), Mode())] * len(names) if modes is None else modes
+    for name, quantities, (asked, mode) in zip(names, found, both, strict=True):
+        start = [name, *([] if modes is None else [mode.shown(asked)])]
         if isinstance(quantities, str):
-            rows.append([name, *[""] * len(QUANTITIES), quantities])
+            rows.append([*start, *[""] * len(QUANTITIES), quantities])
             continue
         off = deviations(quantities, truth)
-        changed = "" if before is None else "the same" if quantities == before else "changed"
-        word = "beyond the tolerance" if beyond(off, TOLERANCES) else changed
-        rows.append([name, *(f"{off[quantity]:.1e}" for quantity in QUANTITIES), word])
-        before = quantities
-    return Table(header, rows)
+        word = ""
+        if mode in before and (mode.device == "cpu" or mode.deterministic_ops):
+            word = "the same" if quantities == before[mode] else "changed"
+        if hold_mode(asked, mode).wrong:
+            word = "not the mode asked for"
+        if beyond(off, tolerances(mode)):
+            word = "beyond the tolerance"
+        rows.append([*start, *(f"{off[quantity]:.1e}" for quantity in QUANTITIES), word])
+        before[mode] = quantities
+    return Table(header, rows, left=1 if modes is None else 2)
 
 
 def self_check_table(rows: Sequence[Row]) -> Table:

@@ -6,19 +6,44 @@ three dense layers (in, out).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 Weights = list[np.ndarray]
+Rounding = Callable[[np.ndarray], np.ndarray]
 
 L2_KERNELS = (0, 2, 4, 6)  # every kernel but the output layer's
+_TF32_BITS = 10  # explicit bits of a TF32 mantissa; float32 has 23, float16 has 10
 
 
-def convolve(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Valid cross-correlation: (n, h, w, in) with (k, k, in, out) to (n, h-k+1, w-k+1, out)."""
-    windows = _windows(images, len(kernel))
-    return np.asarray(np.einsum("nijcab,abco->nijo", windows, kernel, optimize=True))
+def exactly(factors: np.ndarray) -> np.ndarray:
+    """Returns factors of a product unchanged."""
+    return factors
+
+
+def to_tf32(factors: np.ndarray) -> np.ndarray:
+    """Rounds factors of a product to TF32's mantissa, to nearest, ties to even: float64.
+
+    Of a product in TF32 only the factors are rounded; the sum stays in float32. Its exponent is
+    float32's, whose range no factor here leaves.
+    """
+    mantissas, exponents = np.frexp(factors)  # of 0.5 to 1: one implicit bit and the explicit ones
+    scale = 2.0 ** (_TF32_BITS + 1)
+    return np.asarray(np.ldexp(np.rint(mantissas * scale) / scale, exponents))
+
+
+def convolve(images: np.ndarray, kernel: np.ndarray, rounded: Rounding = exactly) -> np.ndarray:
+    """Valid cross-correlation: (n, h, w, in) with (k, k, in, out) to (n, h-k+1, w-k+1, out).
+
+    Args:
+        images: images or maps.
+        kernel: kernel of a convolution.
+        rounded: rounding of both factors.
+    """
+    windows = _windows(rounded(images), len(kernel))
+    return np.asarray(np.einsum("nijcab,abco->nijo", windows, rounded(kernel), optimize=True))
 
 
 def average_pool(maps: np.ndarray) -> np.ndarray:
@@ -49,19 +74,28 @@ def forward(
     images: np.ndarray,
     mask1: np.ndarray | float = 1,
     mask2: np.ndarray | float = 1,
+    rounded: Rounding = exactly,
 ) -> Activations:
-    """Returns all activations; masks are 0 or 1 / (1 - rate) per dense output."""
+    """Returns all activations; masks are 0 or 1 / (1 - rate) per dense output.
+
+    Args:
+        weights: weights in Keras's order.
+        images: (n, 28, 28, 1).
+        mask1: mask of the first dropout.
+        mask2: mask of the second dropout.
+        rounded: rounding of the factors of every product and convolution.
+    """
     w = [np.asarray(weight, np.float64) for weight in weights]
     images = np.asarray(images, np.float64)
-    conv1 = np.tanh(convolve(images, w[0]) + w[1])
+    conv1 = np.tanh(convolve(images, w[0], rounded) + w[1])
     pool1 = average_pool(conv1)
-    conv2 = np.tanh(convolve(pool1, w[2]) + w[3])
+    conv2 = np.tanh(convolve(pool1, w[2], rounded) + w[3])
     flat = average_pool(conv2).reshape(len(images), -1)
-    dense1 = np.tanh(flat @ w[4] + w[5])
+    dense1 = np.tanh(rounded(flat) @ rounded(w[4]) + w[5])
     dropped1 = dense1 * mask1
-    dense2 = np.tanh(dropped1 @ w[6] + w[7])
+    dense2 = np.tanh(rounded(dropped1) @ rounded(w[6]) + w[7])
     dropped2 = dense2 * mask2
-    logits = dropped2 @ w[8] + w[9]
+    logits = rounded(dropped2) @ rounded(w[8]) + w[9]
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = powers / powers.sum(axis=1, keepdims=True)
     return Activations(
@@ -82,25 +116,26 @@ def gradients(
     l2: float,
     mask1: np.ndarray | float = 1,
     mask2: np.ndarray | float = 1,
+    rounded: Rounding = exactly,
 ) -> Weights:
-    """Returns the derivative of `loss` with respect to each weight."""
+    """Returns the derivative of `loss` with respect to each weight; arguments as of `forward`."""
     w = [np.asarray(weight, np.float64) for weight in weights]
     n = len(labels)
     d_logits = act.probabilities.copy()
     d_logits[np.arange(n), labels] -= 1
     d_logits /= n
-    d_dense2 = (d_logits @ w[8].T) * mask2 * (1 - act.dense2**2)
-    d_dense1 = (d_dense2 @ w[6].T) * mask1 * (1 - act.dense1**2)
-    d_pool2 = (d_dense1 @ w[4].T).reshape(n, 4, 4, 16)
+    d_dense2 = (rounded(d_logits) @ rounded(w[8]).T) * mask2 * (1 - act.dense2**2)
+    d_dense1 = (rounded(d_dense2) @ rounded(w[6]).T) * mask1 * (1 - act.dense1**2)
+    d_pool2 = (rounded(d_dense1) @ rounded(w[4]).T).reshape(n, 4, 4, 16)
     d_conv2 = _unpool(d_pool2) * (1 - act.conv2**2)
-    d_pool1 = _convolve_input_gradient(d_conv2, w[2])
+    d_pool1 = _convolve_input_gradient(d_conv2, w[2], rounded)
     d_conv1 = _unpool(d_pool1) * (1 - act.conv1**2)
     result = [
-        *_convolution_gradients(act.images, d_conv1),
-        *_convolution_gradients(act.pool1, d_conv2),
-        *(act.flat.T @ d_dense1, d_dense1.sum(axis=0)),
-        *(act.dropped1.T @ d_dense2, d_dense2.sum(axis=0)),
-        *(act.dropped2.T @ d_logits, d_logits.sum(axis=0)),
+        *_convolution_gradients(act.images, d_conv1, rounded),
+        *_convolution_gradients(act.pool1, d_conv2, rounded),
+        *(rounded(act.flat).T @ rounded(d_dense1), d_dense1.sum(axis=0)),
+        *(rounded(act.dropped1).T @ rounded(d_dense2), d_dense2.sum(axis=0)),
+        *(rounded(act.dropped2).T @ rounded(d_logits), d_logits.sum(axis=0)),
     ]
     for kernel in L2_KERNELS:
         result[kernel] = result[kernel] + 2 * l2 * w[kernel]
@@ -147,11 +182,14 @@ def _unpool(d_pooled: np.ndarray) -> np.ndarray:
     return np.repeat(np.repeat(d_pooled, 2, axis=1), 2, axis=2) / 4
 
 
-def _convolution_gradients(inputs: np.ndarray, d_outputs: np.ndarray) -> Weights:
-    kernel = np.einsum("nijcab,nijo->abco", _windows(inputs, 5), d_outputs, optimize=True)
+def _convolution_gradients(inputs: np.ndarray, d_outputs: np.ndarray, rounded: Rounding) -> Weights:
+    factors = _windows(rounded(inputs), 5), rounded(d_outputs)
+    kernel = np.einsum("nijcab,nijo->abco", *factors, optimize=True)
     return [kernel, d_outputs.sum(axis=(0, 1, 2))]
 
 
-def _convolve_input_gradient(d_outputs: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+def _convolve_input_gradient(
+    d_outputs: np.ndarray, kernel: np.ndarray, rounded: Rounding
+) -> np.ndarray:
     padded = np.pad(d_outputs, ((0, 0), (4, 4), (4, 4), (0, 0)))
-    return convolve(padded, kernel[::-1, ::-1].swapaxes(2, 3))
+    return convolve(padded, kernel[::-1, ::-1].swapaxes(2, 3), rounded)

@@ -182,9 +182,9 @@ class Side:
 
     def numerics(self) -> Answer:
         """Computes the numerics problem in TensorFlow, for comparison with NumPy."""
-        from bench.worker.numerics import compute
+        from bench.worker.numerics import compute, mode_in_force
 
-        return {"quantities": compute(self._folder)}
+        return {"quantities": compute(self._folder), **mode_in_force()}
 
     def growth(self, calls: int) -> Answer:
         """Measures growth in MiB per call of `fit` and `evaluate`, and counts threads.

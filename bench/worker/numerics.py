@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from lenet5.devices import ops_are_deterministic, tf32_is_in_force
 from lenet5.model import build_for
 from lenet5.recipes import find_recipe
 from lenet5.runtime import trainable_tensors
@@ -67,6 +68,13 @@ def compute(folder: Path) -> dict[str, Any]:
         "gradients": [_flat(gradient.numpy()) for gradient in gradients],
         "bits": _trained_bits(images, labels, order, rates),
     }
+
+
+def mode_in_force() -> dict[str, bool]:
+    """Returns `tf32` and `deterministic_ops` of a GPU, by its results; empty on a CPU."""
+    if not tf.config.get_visible_devices("GPU"):
+        return {}
+    return {"tf32": tf32_is_in_force(), "deterministic_ops": ops_are_deterministic()}
 
 
 def _trained_bits(images: Any, labels: Any, order: Any, rates: Any) -> str:

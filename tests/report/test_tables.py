@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bench.records.numerics import QUANTITIES, Quantities
+from bench.records.numerics import QUANTITIES, Mode, Quantities
 from bench.records.sides import Side
 from bench.records.trainings import Trained, Trainings
 from bench.report.tables import (
@@ -73,6 +73,29 @@ def test_numerics_show_changes_between_versions() -> None:
     assert ends == ["", "the same", "changed", "beyond the tolerance", "killed by SIGSEGV"]
     assert {len(row) for row in table.rows} == {len(table.header)}
     assert table.rows[3][1 + QUANTITIES.index("loss")] == "1.0e+00"
+
+
+def test_numerics_on_a_gpu_have_modes_and_tolerances_of_these() -> None:
+    """Bits are compared only with a row of the same mode whose operations are deterministic."""
+    truth = {quantity: [1.0, 2.0] for quantity in QUANTITIES}
+    off = {**truth, "logits": [1.0, 2.0 * (1 + 9e-4)]}
+    found: list[Quantities | str] = [off, truth, truth, truth, "no"]
+    on, without = Mode("gpu:0", tf32=True), Mode("gpu:0")
+    same = Mode("gpu:0", deterministic_ops=True)
+    modes = [(on, on), (without, on), (without, without), (same, same), (same, same)]
+    table = numerics_table(["a"] * 5, found, truth, modes)
+    assert table.header[:2] == ["environment", "mode"]
+    assert table.left == 2
+    assert [row[1] for row in table.rows] == [
+        *("gpu:0, TF32 on", "gpu:0, TF32 on (asked for: TF32 off)", "gpu:0, TF32 off"),
+        *["gpu:0, TF32 off, deterministic"] * 2,
+    ]
+    assert [row[-1] for row in table.rows] == ["", "not the mode asked for", "", "", "no"]
+    assert {len(row) for row in table.rows} == {len(table.header)}
+    (row,) = numerics_table("a", found[:1], truth, [(on, without)]).rows
+    assert row[-1] == "beyond the tolerance"
+    again = numerics_table("ab", [truth, truth], truth, [(same, same)] * 2)
+    assert again.rows[1][-1] == "the same"
 
 
 def test_a_reference_has_spread_and_lowest_accuracy() -> None:

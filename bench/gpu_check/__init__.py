@@ -1,0 +1,1 @@
+"""The check of a GPU: everything that needs one, in one command."""
