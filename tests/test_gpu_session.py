@@ -122,7 +122,8 @@ def test_a_gpu_starts_before_the_header(
     stash = pytest.Stash()
     stash[DEVICE] = device
     if compares:
-        stash[plugin.EXPERIMENT] = object()  # type: ignore[assignment]
+        experiment: Any = object()
+        stash[plugin.EXPERIMENT] = experiment
     config = types.SimpleNamespace(stash=stash, option=types.SimpleNamespace(threads=1))
     conftest.pytest_sessionstart(types.SimpleNamespace(config=config))
     does = starts and not compares

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from bench import accuracy, speed
 from bench.environments.request import parse_request
 from bench.measure import seeds
-from bench.measure.rounds import _add, _side_samples, one_sample
 from bench.measure.processes import Worker, WorkerError
+from bench.measure.rounds import _add, _side_samples, one_sample
 from bench.records import results, trainings
 from bench.records.blocks import Samples
 from bench.records.together import together
