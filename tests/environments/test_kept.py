@@ -70,7 +70,8 @@ def test_a_built_environment_is_listed_with_its_last_use(tmp_path: Path) -> None
 
 def test_each_use_counts_also_in_a_cache_without_marks(tmp_path: Path) -> None:
     """There the last resolution tells it."""
-    build_here(str(write_wheel(tmp_path)), tmp_path)
+    text = str(write_wheel(tmp_path))
+    build_here(text, tmp_path)
     gc.collect()
     long_ago = NOW - 300 * DAY
     found = only(tmp_path)
@@ -84,7 +85,7 @@ def test_each_use_counts_also_in_a_cache_without_marks(tmp_path: Path) -> None:
     remembered.write_text("[]")
     forget(tmp_path)
     assert only(tmp_path).used == long_ago
-    build_here(str(write_wheel(tmp_path)), tmp_path)
+    build_here(text, tmp_path)
     assert only(tmp_path).used > long_ago + 3 * DAY
 
 
