@@ -7,7 +7,7 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -122,8 +122,7 @@ def test_a_gpu_starts_before_the_header(
     stash = pytest.Stash()
     stash[DEVICE] = device
     if compares:
-        experiment: Any = object()
-        stash[plugin.EXPERIMENT] = experiment
+        stash[plugin.EXPERIMENT] = cast(plugin.Experiment, object())
     config = types.SimpleNamespace(stash=stash, option=types.SimpleNamespace(threads=1))
     conftest.pytest_sessionstart(types.SimpleNamespace(config=config))
     does = starts and not compares
