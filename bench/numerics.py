@@ -8,6 +8,7 @@ from pathlib import Path
 from bench.environments.builds import Built, build_candidates
 from bench.environments.commands import EnvironmentProblem
 from bench.environments.request import Request
+from bench.measure import machine
 from bench.measure.numerics import compute_in
 from bench.measure.processes import WorkerError, interpreter_of
 from bench.records.numerics import Computed, Mode, Quantities, make_problem, modes_of
@@ -44,8 +45,10 @@ def hold(
         tolerances of the mode in force, FAIL beyond them.
 
     Raises:
-        InputError: no environment can compute on the device.
+        InputError: there is no such GPU, or no environment can compute on it.
     """
+    if device.is_gpu:
+        machine.describe(device)  # asks the driver: without a GPU nothing is built
     built = build_candidates(requests, cache, say)
     tasks = [
         (side, mode)

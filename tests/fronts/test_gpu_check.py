@@ -55,7 +55,7 @@ def check(
     described = machine.describe()
     mnist = data.Dataset("mnist", BLACK, BLACK, BLACK)
     monkeypatch.setattr(data, "load_dataset", lambda *_, **__: mnist)
-    monkeypatch.setattr(machine, "describe", lambda _=CPU: {**described, "gpu": DRIVER})
+    monkeypatch.setattr(machine, "describe", lambda device=CPU: {**described, "gpu": DRIVER})
     monkeypatch.setattr(machine, "witness", lambda *_, **__: blocks.Witness(1e-4, load=0.0))
     monkeypatch.setattr(contexts, "solve", lambda _: dict.fromkeys(QUANTITIES, TRUTH))
     monkeypatch.setattr("bench.measure.capacity.processes", lambda _: 6)
@@ -224,8 +224,8 @@ def test_a_driver_that_does_not_answer_is_no_gpu(
 ) -> None:
     """It is asked before any environment is built; an earlier check's files are replaced."""
 
-    def refuse(_: Device = CPU) -> None:
-        raise InputError("--device gpu:0: NVIDIA's driver gives no answer")
+    def refuse(device: Device = CPU) -> None:
+        raise InputError(f"--device {device.name}: NVIDIA's driver gives no answer")
 
     monkeypatch.setattr(machine, "describe", refuse)
     (tmp_path / "check.html").write_text("PASS")

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 import bench.__main__ as command
+from bench.measure import machine
 from bench.records.numerics import QUANTITIES
 from bench.verdicts import numerics
 from lenet5 import data
-from tests.fronts.gpu_stand_in import TRUTH, stand_in_python
+from lenet5.devices import CPU, Device
+from lenet5.errors import InputError
+from tests.fronts.gpu_stand_in import DRIVER, TRUTH, stand_in_python
 from tests.measure.stub_worker import stub_python
 
 BLACK = data.Subset(np.zeros((1_600, 28, 28, 1), np.uint8), np.zeros(1_600, np.uint8))
@@ -35,6 +38,7 @@ def compare(
     """Returns a function that compares stand-ins on a GPU; it returns status, stdout and stderr."""
     mnist = data.Dataset("mnist", BLACK, BLACK, BLACK)
     monkeypatch.setattr(data, "load_dataset", lambda *_, **__: mnist)
+    monkeypatch.setattr(machine, "describe", lambda device=CPU: {"gpu": DRIVER, "for": device})
     monkeypatch.setattr(numerics, "solve", lambda _: dict.fromkeys(QUANTITIES, TRUTH))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
@@ -118,6 +122,19 @@ def test_without_a_gpu_there_is_one_line_and_status_4(compare: Numerics) -> None
     status, shown, told = compare(device="gpu:3", faults={"start": refusal})
     assert (status, shown) == (4, "")
     assert told == "bench: error: --device gpu:3: this machine has no NVIDIA driver\n"
+
+
+def test_a_driver_that_does_not_answer_is_one_line(
+    compare: Numerics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked before any environment is built."""
+
+    def refuse(device: Device = CPU) -> None:
+        raise InputError(f"--device {device.name}: NVIDIA's driver gives no answer")
+
+    monkeypatch.setattr(machine, "describe", refuse)
+    told = "bench: error: --device gpu:2: NVIDIA's driver gives no answer\n"
+    assert compare(device="gpu:2") == (4, "", told)
 
 
 @pytest.mark.usefixtures("compare")

@@ -59,7 +59,7 @@ def test_the_page_has_every_line_and_the_machine() -> None:
             CHECK.headline,
             "97 %",
             "12,278",
-            "driver&#39;s driver",
+            "<th>NVIDIA driver</th><td>550</td>",
             "check.json",
         ),
         *("35 s of at most 300 s", "tensorflow==2.21.0", "a processor"),

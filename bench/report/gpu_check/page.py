@@ -24,6 +24,21 @@ _FACTS = {
     "gpu": "GPU",
     "compute_capability": "compute capability",
 }
+# Properties of the GPU that its driver reports (`machine["gpu"]`).
+_OF_DRIVER = {
+    "model": "model by the driver",
+    "memory_gib": "GPU memory (GiB)",
+    "driver": "NVIDIA driver",
+    "driver_cuda": "newest CUDA of the driver",
+    "compute_capability": "capability by the driver",
+    "power_limit_w": "power limit (W)",
+    "max_graphics_mhz": "highest graphics clock (MHz)",
+    "max_memory_mhz": "highest memory clock (MHz)",
+    "application_graphics_mhz": "graphics clock set (MHz)",
+    "application_memory_mhz": "memory clock set (MHz)",
+    "mig": "MIG",
+    "ecc": "ECC",
+}
 
 
 @dataclass(frozen=True)
@@ -162,7 +177,7 @@ def _facts(check: GpuCheck) -> list[tuple[str, str]]:
         "environment": check.request,
         "device": check.device,
         **{label: said.get(name) for name, label in _FACTS.items()},
-        **{f"driver's {name}".replace("_", " "): value for name, value in gpu.items()},
+        **{_OF_DRIVER.get(name, name.replace("_", " ")): value for name, value in gpu.items()},
         "processor": check.machine.get("cpu"),
         "usable cores": check.machine.get("usable_cores"),
         "memory (GiB)": check.machine.get("memory_gib"),
