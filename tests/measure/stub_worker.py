@@ -136,8 +136,7 @@ def _answer(command: dict[str, Any], ratio: float, fault: str) -> dict[str, Any]
         told = "ValueError: no such op" if fault == "raise" else f"InputError: {FOR_CPUS}"
         return {"error": told, "idle_cpu_seconds": 0.0}
     value = ratio * SECONDS_PER_STEP * command.get("steps", 1)
-    if "memory" in command["do"]:
-        value = ratio * MEBIBYTES
+    value = ratio * MEBIBYTES if "memory" in command["do"] else value
     start, end, cpu_seconds = 0.0, value, value  # in the past: contains no pause
     if fault in ("busy", "late"):
         start = time.perf_counter()
