@@ -18,7 +18,7 @@ from bench.environments.request import parse_request
 from bench.measure import machine
 from bench.measure.cluster.tasks import BUSY_SECONDS, only_measurer
 from bench.measure.worker_files import training_code
-from bench.plans.speed import DEFAULT_MARGIN, Plan, Terms, read_terms, unlike_terms
+from bench.plans.speed import DEFAULT_MARGIN, GPU_MARGIN, Plan, Terms, read_terms, unlike_terms
 from bench.records import results
 from bench.records.blocks import Block, BlockTask, Results
 from bench.records.sides import device_of
@@ -54,7 +54,8 @@ def add_command(
     add("--baseline", metavar="REQ", help="of a block")
     add("--candidate", metavar="REQ", action="append", help="of a block; repeatable; default: .")
     add("--workloads", metavar="NAMES", help="of a block: gated (default), all, or names")
-    add("--margin", type=float, metavar="RATIO", help=f"of a block; default: {DEFAULT_MARGIN}")
+    margins = f"{DEFAULT_MARGIN}, on a GPU {GPU_MARGIN}"
+    add("--margin", type=float, metavar="RATIO", help=f"of a block; default: {margins}")
     add("--threads", type=int, metavar="N", help="of a block; default: 1")
     add("--environment", metavar="REQ", help="of a seed; default: .")
     add("--recipe", metavar="NAME", help="of a seed; default: fast")
@@ -99,12 +100,15 @@ def _block(options: argparse.Namespace, load: Callable[[], Dataset], cache: Path
         raise InputError(f"--block is {number}, expected 0 to {_MOST_BLOCKS - 1}")
     if not 1 <= threads <= 256:
         raise InputError(f"--threads is {threads}, expected 1 to 256")
+    device = read_device(options.device, os.environ)
+    speed.check_device(device.name)
     terms = read_terms(
         options.baseline,
         options.candidate or (),
         workloads=options.workloads or "gated",
-        margin=DEFAULT_MARGIN if options.margin is None else options.margin,
+        margin=options.margin,
         threads=threads,
+        device=device.name,
         project=_PROJECT,
     )
     before = results.read(path) if path.exists() and results.is_begun(path) else None

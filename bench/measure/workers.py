@@ -27,6 +27,7 @@ class Limits:
     start_seconds: float = 300.0
     prepare_seconds: float = 300.0
     slice_seconds: float = 120.0
+    compile_seconds: float = 120.0  # instead of both, for a workload with a budget of its own
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,11 @@ class SideError(Exception):
 
 
 class Workers:
-    """One worker per side, started on separate cores and measured on one core."""
+    """One worker per side, started on separate cores and measured on one core.
+
+    On a GPU the sides share the device: each worker takes as much of its memory as it needs, and
+    waits until the device has finished before it answers. They are not pinned.
+    """
 
     def __init__(
         self,
@@ -86,6 +91,8 @@ class Workers:
         """
         self._limits = bench.limits
         usual = threads == bench.threads
+        # A GPU's libraries choose their algorithms by time, without another side beside them.
+        self._prepared_at_once = 1 if bench.device.is_gpu else 2
         self._together = bench.cores if usual else bench.all_cores
         self._apart = bench.start_cores if usual else (bench.all_cores, bench.all_cores)
         self._workers: dict[int, Worker] = {}
@@ -116,6 +123,7 @@ class Workers:
             "prepare",
             places,
             self._limits.prepare_seconds,
+            at_once=self._prepared_at_once,
             workload=spec.name,
             builder=spec.builder,
             arguments=dict(spec.arguments or {}),
@@ -206,13 +214,24 @@ class Workers:
         """
         return self._ask_at_once(do, list(self._workers), self._limits.prepare_seconds, arguments)
 
-    def _ask_apart(
-        self, do: str, places: Sequence[int], seconds: float, **arguments: Any
-    ) -> dict[int, dict[str, Any]]:
-        """Sends a command to two sides at a time, each on separate cores."""
+    def ask_each(self, do: str, **arguments: Any) -> dict[int, dict[str, Any]]:
+        """Sends an untimed command to one side after the other, and returns the answers.
+
+        Raises:
+            SideError: a side failed.
+        """
         answers: dict[int, dict[str, Any]] = {}
-        for first in range(0, len(places), 2):
-            both = dict(zip(places[first : first + 2], self._apart, strict=False))
+        for place in self._workers:
+            answers |= self._ask_at_once(do, [place], self._limits.prepare_seconds, arguments)
+        return answers
+
+    def _ask_apart(
+        self, do: str, places: Sequence[int], seconds: float, *, at_once: int = 2, **arguments: Any
+    ) -> dict[int, dict[str, Any]]:
+        """Sends a command to `at_once` sides at a time, each on separate cores."""
+        answers: dict[int, dict[str, Any]] = {}
+        for first in range(0, len(places), at_once):
+            both = dict(zip(places[first : first + at_once], self._apart, strict=False))
             if do == "start":
                 own = {place: {"cores": list(cores)} for place, cores in both.items()}
             else:
@@ -256,7 +275,11 @@ def bench_here(
     call_steps: Mapping[str, Mapping[str, tuple[int, ...]]] | None = None,
     device: Device = CPU,
 ) -> Bench:
-    """Returns the settings for a measurement on this machine; one thread is pinned to a core."""
+    """Returns the settings for a measurement on this machine.
+
+    One thread on the CPU is pinned to a core. On a GPU no process is: CUDA's driver and XLA have
+    threads of their own.
+    """
     cores = machine.cores()
     pinned = threads == 1 and not device.is_gpu
     return Bench(

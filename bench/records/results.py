@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.records import ledger
 from bench.records.blocks import SIDES, Block, Results, Samples, WorkloadTerms
-from bench.records.catalogue import WORKLOADS
+from bench.records.catalogue import GPU_WORKLOADS, WORKLOADS
 from bench.records.sides import difference, labelled, unlike_machines
 from lenet5.errors import InputError
 from lenet5.printable import short_line
@@ -151,8 +151,9 @@ def _header(results: Results) -> dict[str, object]:
 
 
 def in_order(terms: Mapping[str, WorkloadTerms]) -> dict[str, WorkloadTerms]:
-    """Returns workloads in the order of the catalogue; JSON sorts them by name."""
-    order = [name for name in WORKLOADS if name in terms] + sorted(set(terms) - set(WORKLOADS))
+    """Returns workloads in the order of the catalogues; JSON sorts them by name."""
+    known = dict.fromkeys([*WORKLOADS, *GPU_WORKLOADS])
+    order = [name for name in known if name in terms] + sorted(set(terms) - set(known))
     return {name: terms[name] for name in order}
 
 
