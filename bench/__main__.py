@@ -32,7 +32,7 @@ from bench.plans import speed as speed_plan
 from bench.plans.seeds import check_margin, default_margin
 from bench.records import results
 from bench.records.blocks import Block, Results
-from bench.records.catalogue import WORKLOADS
+from bench.records.catalogue import workloads_on
 from bench.records.trainings import (
     Trainings,
     is_begun,
@@ -209,17 +209,18 @@ def _calibrate(options: argparse.Namespace) -> int:
     if not 1 <= options.threads <= 256:
         raise InputError(f"--threads is {options.threads}, expected 1 to 256")
     request = parse_request(options.environment)
-    here = machine.describe(read_device(options.device, os.environ))
+    device = read_device(options.device, os.environ)
+    here = machine.describe(device)
     workload = speed_error_rates.workload_of(here)
     images = _mnist().training
     cache = default_cache(os.environ)
     terms = speed_plan.Terms(
         baseline=request,
         candidates=(request,),
-        workloads={workload: WORKLOADS[workload]},
+        workloads={workload: workloads_on(device.name)[workload]},
         budget_seconds=speed_error_rates.BUDGET_SECONDS,
         threads=options.threads,
-        device=options.device,
+        device=device.name,
     )
     built = [builds.build(request, cache, say=print)] * 2
     for number in range(1, options.runs + 1):

@@ -157,7 +157,7 @@ class SpeedExperiment:
         budget = terms.budget_seconds * sum(map(bool, wanted))
         with (
             results.keeping(self.results_path, cache, self._before) as keep,
-            connected(self._cluster) as cluster,
+            connected(self._cluster, terms.device) as cluster,
             tqdm(total=budget, disable=None, unit="s", bar_format=_BAR, leave=False) as bar,
         ):
 

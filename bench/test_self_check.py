@@ -13,7 +13,7 @@ import pytest
 from bench.environments.builds import default_cache
 from bench.measure import machine
 from bench.plans.speed import DEFAULT_MARGIN
-from bench.records.catalogue import WORKLOADS
+from bench.records.catalogue import workloads_on
 from bench.report.session import FINDINGS
 from bench.report.tables import self_check_table
 from bench.verdicts import speed_error_rates
@@ -30,8 +30,9 @@ def replays(pytestconfig: pytest.Config) -> dict[str, list[Row]]:
     option = pytestconfig.option
     # TensorFlow has started: this process sees no GPU but the one of `--device`.
     shown = CPU.name if option.device in (None, CPU.name) else "gpu"
-    here = machine.describe(read_device(shown, os.environ))
-    version = WORKLOADS[speed_error_rates.workload_of(here)].version
+    device = read_device(shown, os.environ)
+    here = machine.describe(device)
+    version = workloads_on(device.name)[speed_error_rates.workload_of(here)].version
     like = speed_error_rates.empty_like(here, option.threads, version)
     for bank in (EQUAL, SLOWED):
         folder = speed_error_rates.bank_folder(default_cache(os.environ), bank, like)

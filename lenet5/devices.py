@@ -129,8 +129,8 @@ def describe_device(device: Device) -> dict[str, Any]:
 
     Returns:
         `device`: the name. For a GPU also `gpu` (its model), `compute_capability`, `cuda` and
-        `cudnn` (the versions that TensorFlow was built with), `tf32` (whether products may be
-        rounded to TF32) and `deterministic_ops`.
+        `cudnn` (the versions that TensorFlow was built with), `tf32` (whether products are rounded
+        to TF32, as measured) and `deterministic_ops`.
     """
     if not device.is_gpu:
         return {"device": device.name}
@@ -146,7 +146,7 @@ def describe_device(device: Device) -> dict[str, Any]:
         "compute_capability": ".".join(map(str, capability)) if capability else None,
         "cuda": build.get("cuda_version"),
         "cudnn": build.get("cudnn_version"),
-        "tf32": bool(tf.config.experimental.tensor_float_32_execution_enabled()),
+        "tf32": tf32_is_in_force(),
         "deterministic_ops": ops_are_deterministic(),
     }
 

@@ -85,11 +85,13 @@ class SavedModel:
 def reserved(directory: Path, *, force: bool) -> Iterator[None]:
     """Creates a run directory as `create` does, and keeps other trainings out of it.
 
-    The lock is of the folder itself, so that no file is left; it ends with the process.
+    The lock is of the folder itself, so that no file is left; it ends with the process. A new
+    folder without a result is removed.
 
     Raises:
         InputError: another process trains into the directory, or as `create`.
     """
+    is_new = not directory.exists()
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
         folder = os.open(directory, os.O_RDONLY)
@@ -103,6 +105,9 @@ def reserved(directory: Path, *, force: bool) -> Iterator[None]:
         create(directory, force=force)
         yield
     finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # it holds a result
+                directory.rmdir()
         os.close(folder)
 
 

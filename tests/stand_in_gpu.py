@@ -58,6 +58,9 @@ def install(patch: pytest.MonkeyPatch, count: int = 1) -> Requests:
     experimental = tf.config.experimental
     patch.setattr(experimental, "set_memory_growth", lambda gpu, _: asked.growing.append(gpu))
     patch.setattr(experimental, "get_device_details", lambda _: DETAILS)
+    # A GPU does as TensorFlow's flag says; this CPU never rounds.
+    flag = experimental.tensor_float_32_execution_enabled
+    patch.setattr(devices, "tf32_is_in_force", lambda: bool(flag()))
     patch.setattr(tf.sysconfig, "get_build_info", lambda: BUILD)
     patch.setattr(devices, "_convolved", lambda _: SimpleNamespace(device="/device:GPU:0"))
     return asked

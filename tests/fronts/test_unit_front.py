@@ -318,3 +318,24 @@ def test_without_the_device_a_command_ends_at_once_in_one_line(
     install(monkeypatch, init=NVMLError("no driver"))
     assert command.main([*arguments, "--device", device]) == 4
     assert capsys.readouterr() == ("", f"bench: error: {told}\n")
+
+
+def test_calibration_on_a_gpu_adds_to_banks_of_its_own(
+    stub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are of the workload of GPUs, and are neither used nor extended on the CPU."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    install(monkeypatch)
+    argv = ["calibrate", "--environment", stub, "--runs", "1"]
+    assert command.main([*argv, "--device", "gpu"]) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert "equal 1 of 1: PASS: train_step[loop,b512]" in said
+    assert "slowed 1 of 1: FAIL: train_step[loop,b512]" in said
+    folder = tmp_path / "cache" / "lenet5-bench" / "banks"
+    on_gpu = {bank.name for bank in folder.iterdir()}
+    assert len(on_gpu) == 2
+    for bank in folder.iterdir():
+        (path,) = bank.iterdir()
+        assert results.read(path).machine["gpu"] == DESCRIBED
+    assert command.main(argv) == 0
+    assert len({bank.name for bank in folder.iterdir()} - on_gpu) == 2
