@@ -13,6 +13,7 @@ from bench.records.blocks import Block, BlockTask, Results
 from bench.records.catalogue import PAIR_SECONDS, Spec, check_margin, select, workloads_on
 from bench.verdicts.sequential import LOOKS
 from bench.verdicts.speed import Decision, decide
+from lenet5.devices import CPU
 from lenet5.errors import InputError
 
 if sys.version_info >= (3, 11):
