@@ -15,6 +15,7 @@ import pytest
 
 from bench.report.pages import UNLISTED, plain_note, ran_tests, write_plain
 from bench.report.session import (
+    DEVICE,
     ENVIRONMENT,
     FINDINGS,
     GATED,
@@ -24,8 +25,9 @@ from bench.report.session import (
 )
 from bench.report.tables import Table
 from bench.report.throughput import session_throughput
+from bench.report.versions import device_words
 from lenet5 import data, run_directory, runtime
-from lenet5.devices import CPU, read_device
+from lenet5.devices import CPU, Device, read_device
 from lenet5.distributions import check_distributions, tensorflow_package
 from lenet5.environment import describe_environment
 from lenet5.errors import InputError
@@ -39,6 +41,9 @@ WITHOUT_TENSORFLOW = (
     *("bisection", "environments", "fronts", "measure", "records", "report", "verdicts"),
 )
 """Test folders without TensorFlow: a session of these alone does not start it."""
+
+GATE = Path("tests", "test_accuracy_gate.py")
+"""The test module outside of `bench` that is meant for a GPU too; all others are unit tests."""
 
 UNUSABLE = pytest.StashKey[str]()
 """Reason for the failed start of TensorFlow; absent otherwise."""
@@ -87,7 +92,11 @@ def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     option.threads = 1 if option.threads is None else option.threads  # bench.plugin reads it first
     try:
-        read_device(option.device or CPU.name, os.environ)
+        device = read_device(CPU.name if option.device is None else option.device, os.environ)
+        config.stash[DEVICE] = device
+        if device.is_gpu and option.mutations:
+            given = f"--device {option.device}"
+            raise InputError(f"--mutations runs the unit tests, which are for CPUs: remove {given}")
         default_data_dir(os.environ)
         default_cache_dir(os.environ)
         option.mnist_dir = option.mnist_dir or default_mnist_dir(os.environ)
@@ -133,6 +142,18 @@ def _check_given_model(option: Any) -> None:
     option.dataset = option.dataset or "mnist"
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Starts TensorFlow for a GPU before the header, which names the GPU and its modes."""
+    from bench.plugin import EXPERIMENT  # pytest imports its plugins first
+
+    config = session.config
+    if config.stash[DEVICE].is_gpu and EXPERIMENT not in config.stash:
+        try:
+            _start_tensorflow(config)
+        except InputError as error:
+            raise pytest.UsageError(str(error)) from None
+
+
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> None:
     """Starts TensorFlow before a test module imports it: threads cannot be set later.
 
@@ -145,14 +166,18 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     if EXPERIMENT in config.stash or ENVIRONMENT in config.stash or is_without:
         return
     try:
-        check_distributions()
-        device = read_device(config.option.device or CPU.name, os.environ)
-        runtime.start_tensorflow(config.option.threads, device)
+        _start_tensorflow(config)
     except InputError as error:
         config.stash[UNUSABLE] = str(error)
         raise pytest.Collector.CollectError(str(error)) from None  # shown without a traceback
+
+
+def _start_tensorflow(config: pytest.Config) -> None:
+    check_distributions()
+    device = config.stash[DEVICE]
+    runtime.start_tensorflow(config.option.threads, device)
     config.stash[ENVIRONMENT] = describe_environment(
-        runtime.threads_in_use(), runtime.keras_version()
+        runtime.threads_in_use(), runtime.keras_version(), device
     )
 
 
@@ -173,29 +198,49 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         gc.freeze()
 
 
-def pytest_report_header(config: pytest.Config) -> str:
+def pytest_report_header(config: pytest.Config) -> list[str]:
     """Returns the effective settings."""
-    return (
-        f"lenet5: threads {config.option.threads}, CPU only, "
+    environment = config.stash.get(ENVIRONMENT, {"device": config.stash[DEVICE].name})
+    settings = (
+        f"lenet5: threads {config.option.threads}, {device_words(environment)}, "
         f"data {default_data_dir(os.environ)}, MNIST folder {config.option.mnist_dir or 'none'}, "
         f"TensorFlow of this environment: {tensorflow_package()}"
     )
+    if config.stash[DEVICE].is_gpu and ENVIRONMENT in config.stash:  # no comparison
+        return [settings, "lenet5: unit tests are for CPUs: left out"]
+    return [settings]
 
 
 @pytest.hookimpl(tryfirst=True)  # before the selection by -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks tests that need the real MNIST, and leaves out the long trials of faults.
+    """Marks tests that need the real MNIST; leaves out trials of faults, and on a GPU unit tests.
 
     `-m "not mnist"` selects the unit tests. Only a `-m` that names `faults` selects the trials.
     """
     for item in items:
         if {"mnist", "gated"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("mnist")
-    if "faults" not in config.option.markexpr:
-        left_out = [item for item in items if item.get_closest_marker("faults")]
-        if left_out:
-            items[:] = [item for item in items if item not in left_out]
-            config.hook.pytest_deselected(items=left_out)
+    trials = "faults" in config.option.markexpr
+    on_gpu = config.stash.get(DEVICE, CPU).is_gpu
+    left_out = [
+        item
+        for item in items
+        if (not trials and item.get_closest_marker("faults")) or (on_gpu and not _is_for_gpus(item))
+    ]
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def _is_for_gpus(item: pytest.Item) -> bool:
+    root = item.config.rootpath
+    return item.path == root / GATE or item.path.parent == root / "bench"
+
+
+@pytest.fixture(scope="session")
+def device(pytestconfig: pytest.Config) -> Device:
+    """The device of this session."""
+    return pytestconfig.stash[DEVICE]
 
 
 @pytest.fixture(scope="session")

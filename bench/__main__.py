@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bench import history, numerics, seeds, speed, stored, unit
+from bench import environments_command, history, numerics, seeds, speed, stored, unit
 from bench.bisection import command as bisection
 from bench.bisection import error_rates as walk_rates
 from bench.environments import builds
@@ -26,7 +26,7 @@ from bench.environments.builds import Built, default_cache
 from bench.environments.commands import EnvironmentProblem
 from bench.environments.request import parse_request
 from bench.gpu_check import command as gpu_check
-from bench.measure import capacity
+from bench.measure import capacity, machine
 from bench.measure.cluster.executor import connected
 from bench.plans import speed as speed_plan
 from bench.plans.seeds import check_margin, default_margin
@@ -90,7 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     unit.add_command(commands).set_defaults(run=_measure)
     calibrate = commands.add_parser(
         "calibrate",
-        help=f"measure blocks of known truth: {speed_error_rates.WORKLOAD} against itself",
+        help="measure blocks of known truth: a workload against itself, "
+        f"{speed_error_rates.WORKLOAD} or on a GPU {speed_error_rates.GPU_WORKLOAD}",
     )
     calibrate.add_argument("--environment", default=".", metavar="REQ", help=_REQ)
     calibrate.add_argument(
@@ -100,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
         help="runs to add to each bank, up to 120 s each; default: 10",
     )
     calibrate.add_argument("--threads", type=int, default=1)
+    calibrate.add_argument(
+        "--device", default=CPU.name, metavar="DEVICE", help="cpu, gpu or gpu:N; default: cpu"
+    )
     calibrate.set_defaults(run=_calibrate)
     trained = commands.add_parser(
         "reference", help="train seeds of a recipe: the reference of accuracy verdicts"
@@ -158,6 +162,9 @@ def _parser() -> argparse.ArgumentParser:
     bisect = commands.add_parser("bisect", help="find the release and the package of a change")
     bisection.add_options(bisect)
     bisect.set_defaults(run=_bisect)
+    kept = commands.add_parser("environments", help="list the built environments, or remove some")
+    environments_command.add_options(kept)
+    kept.set_defaults(run=environments_command.run)
     rates = commands.add_parser(
         "bisect-error-rates", help="bisect drawn blocks of known truth, count right answers"
     )
@@ -202,14 +209,17 @@ def _calibrate(options: argparse.Namespace) -> int:
     if not 1 <= options.threads <= 256:
         raise InputError(f"--threads is {options.threads}, expected 1 to 256")
     request = parse_request(options.environment)
+    here = machine.describe(read_device(options.device, os.environ))
+    workload = speed_error_rates.workload_of(here)
     images = _mnist().training
     cache = default_cache(os.environ)
     terms = speed_plan.Terms(
         baseline=request,
         candidates=(request,),
-        workloads={speed_error_rates.WORKLOAD: WORKLOADS[speed_error_rates.WORKLOAD]},
+        workloads={workload: WORKLOADS[workload]},
         budget_seconds=speed_error_rates.BUDGET_SECONDS,
         threads=options.threads,
+        device=options.device,
     )
     built = [builds.build(request, cache, say=print)] * 2
     for number in range(1, options.runs + 1):
@@ -217,7 +227,7 @@ def _calibrate(options: argparse.Namespace) -> int:
             speed_error_rates.EQUAL,
             speed_error_rates.SLOWED,
         ):  # alternately: a drift affects both
-            slowed = replace(terms, call_steps=speed_error_rates.call_steps(bank))
+            slowed = replace(terms, call_steps=speed_error_rates.call_steps(bank, workload))
             finding = _add_run(bank, slowed, built, images, cache)
             print(f"{bank} {number} of {options.runs}: {finding}", flush=True)
     return Exit.PASSED
@@ -244,7 +254,7 @@ def _add_run(
                 speed_error_rates.check_belongs(found, other, folder)
             keep(found)
 
-        found = speed.measure(terms, built, [[speed_error_rates.WORKLOAD]], images, on_results)
+        found = speed.measure(terms, built, [[*terms.workloads]], images, on_results)
     decision = decide(found)[0]
     if not any(block.samples for block in found.blocks):
         path.unlink()

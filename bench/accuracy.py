@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bench.environments.builds import build_candidates
-from bench.measure import capacity
+from bench.measure import capacity, machine
 from bench.measure.cluster.executor import connected
 from bench.plans.seeds import AccuracyTerms, read_accuracy_terms
 from bench.records import results
@@ -29,6 +30,7 @@ from bench.verdicts.accuracy import AccuracyDecision, decide_all, finding
 from bench.verdicts.outcomes import Outcome
 from bench.verdicts.sequential import Verdict
 from lenet5.data import Dataset, Subset
+from lenet5.devices import CPU, read_device
 from lenet5.errors import InputError
 
 
@@ -67,7 +69,7 @@ class AccuracyExperiment:
         """Reads pytest's options.
 
         Raises:
-            InputError: an option is invalid.
+            InputError: an option is invalid, or this machine lacks the GPU and there is no cluster.
         """
         if option.threads is not None:
             raise InputError("--seeds uses one thread per process: remove --threads")
@@ -82,7 +84,10 @@ class AccuracyExperiment:
             engine=option.engine or "graph",
             seeds=option.seeds,
             asked_margin=option.accuracy_margin,
+            device=option.device or CPU.name,
         )
+        device = CPU if option.cluster else read_device(terms.device, os.environ)
+        machine.describe(device)  # before anything is built
         path = option.results or results.default_results(project / "reports", "accuracy")
         interrupted = unfinished(path)
         if interrupted is None:
@@ -93,7 +98,8 @@ class AccuracyExperiment:
             if comparison != terms.comparison:
                 told = "holds an unfinished comparison with other terms: choose another --results"
                 raise InputError(f"{path}: {told}")
-        return cls(terms, path, capacity.processes(option.processes), before, option.cluster)
+        processes = capacity.processes(option.processes, device)
+        return cls(terms, path, processes, before, option.cluster)
 
     def header(self) -> str:
         """Returns the terms in one line."""
@@ -102,11 +108,12 @@ class AccuracyExperiment:
         count = sum(len(item.seeds) for item in self._before or ())
         kept = f" ({count} seeds are kept)" if self._before else ""
         against = terms.baseline.text if terms.baseline else "the stored reference"
+        device = "" if terms.device == CPU.name else f"device {terms.device}, "
         return (
             f"accuracy: {others} against {against}, recipe {terms.recipe.name}, "
             f"engine {terms.engine}, up to {terms.seeds} seeds "
             f"({'paired' if terms.comparison.paired else 'unpaired'}), "
-            f"margin {terms.margin_points:g} points, records {self.results_path}{kept}"
+            f"{device}margin {terms.margin_points:g} points, records {self.results_path}{kept}"
         )
 
     def tests(self) -> list[tuple[Hashable, str]]:
@@ -137,7 +144,7 @@ class AccuracyExperiment:
         total = len(requests) * terms.seeds
         with (
             keeping(self.results_path, cache, terms.comparison, self._before) as keep,
-            connected(self._cluster) as cluster,
+            connected(self._cluster, terms.device) as cluster,
             tqdm(total=total, disable=None, unit="seed", leave=False) as bar,
         ):
 

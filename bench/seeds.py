@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -18,9 +19,10 @@ from bench.measure.processes import interpreter_of, private_folder
 from bench.measure.seeds import TrainedSeed, train_seeds
 from bench.measure.worker_files import prepare_training_folder
 from bench.plans.seeds import AccuracyTerms, next_seeds, seeds_without_record
-from bench.records.sides import difference, named_sides, with_told
+from bench.records.sides import difference, named_sides, unlike_machines, with_told
 from bench.records.trainings import SeedTask, Trained, Trainings, differs
 from lenet5.data import Dataset, sha256_of
+from lenet5.devices import CPU, Device, read_device
 from lenet5.errors import InputError
 from lenet5.recipe import Recipe
 
@@ -55,14 +57,16 @@ def train_comparison(
         The set of the baseline or reference, then one of each candidate.
 
     Raises:
-        InputError: `before` has other environments, or another machine, recipe, split or code.
+        InputError: `before` has other environments, or another machine, device, recipe, split or
+            code; or there is no such GPU.
         KeyboardInterrupt: after `on_sets` received the last finished seed.
     """
     requests = [*filter(None, [terms.baseline]), *terms.candidates]
     first = 0 if reference is None else 1
+    device = CPU if cluster is not None else read_device(terms.device, os.environ)
     with private_folder() as folder:
         code = prepare_training_folder(folder, dataset)
-        sets = begun(terms.recipe, terms.engine, requests, built, dataset, code)
+        sets = begun(terms.recipe, terms.engine, requests, built, dataset, code, device)
         if cluster is not None:
             own = next((item.machine for item in (before or ())[first:] if item.seeds), None)
             place = cluster.machine_for(CORE, own)
@@ -75,7 +79,7 @@ def train_comparison(
         on_sets(sets)
         train = _trainer(
             {p: side for p, side in enumerate(built, start=first) if isinstance(side, Built)},
-            *(folder, processes, cluster),
+            *(folder, processes, cluster, device),
         )
 
         def keep(sets: list[Trainings], done: TrainedSeed) -> list[Trainings]:
@@ -110,6 +114,7 @@ def train_reference(
     seeds: Sequence[int],
     processes: int,
     cluster: Cluster | None = None,
+    device: Device = CPU,
 ) -> tuple[Trainings, list[Trained]]:
     """Trains the missing seeds of a reference.
 
@@ -123,18 +128,20 @@ def train_reference(
         seeds: seeds of the whole reference.
         processes: number of parallel trainings.
         cluster: as for `train_comparison`.
+        device: device of the trainings on this machine.
 
     Returns:
         The reference, and the seeds with a failed process. The next call trains these again. A
         diverged seed belongs to the reference.
 
     Raises:
-        InputError: `before` has another recipe, engine, environment, machine, split or code.
+        InputError: `before` has another recipe, engine, environment, machine, device, split or
+            code.
         KeyboardInterrupt: after `on_sets` received the last finished seed.
     """
     with private_folder() as folder:
         code = prepare_training_folder(folder, dataset)
-        (found,) = begun(recipe, engine, [built.request], [built], dataset, code)
+        (found,) = begun(recipe, engine, [built.request], [built], dataset, code, device)
         if cluster is not None:
             earlier = None if before is None else before.machine
             found = replace(found, machine=cluster.machine_for(CORE, earlier))
@@ -156,19 +163,23 @@ def train_reference(
         found = pursue(
             found,
             lambda found: [] if failed else seeds_without_record(found, seeds),
-            _trainer({0: built}, folder, processes, cluster),
+            _trainer({0: built}, folder, processes, cluster, device),
             keep,
         )
     return found, failed
 
 
 def _trainer(
-    built: Mapping[int, Built], folder: Path, processes: int, cluster: Cluster | None
+    built: Mapping[int, Built],
+    folder: Path,
+    processes: int,
+    cluster: Cluster | None,
+    device: Device,
 ) -> Callable[[Sequence[SeedTask]], Generator[TrainedSeed, None, None]]:
-    """Returns the executor of seeds: on this machine, or on a cluster."""
+    """Returns the executor of seeds: on a device of this machine, or on a cluster."""
     if cluster is not None:
         return lambda tasks: cluster.train_seeds(tasks, built, folder)
-    sides = {place: interpreter_of(side) for place, side in built.items()}
+    sides = {place: interpreter_of(side, device) for place, side in built.items()}
     return lambda tasks: train_seeds(tasks, sides, folder, processes=processes)
 
 
@@ -179,6 +190,7 @@ def begun(
     built: Sequence[Built | EnvironmentProblem],
     dataset: Dataset,
     code: str,
+    device: Device = CPU,
 ) -> list[Trainings]:
     """Returns a set without seeds for each environment.
 
@@ -189,11 +201,16 @@ def begun(
         built: environments, or the problems of their builds.
         dataset: MNIST.
         code: SHA-256 of the training code.
+        device: device of the trainings on this machine.
+
+    Raises:
+        InputError: the GPU cannot be described.
     """
+    place = machine.describe(device)
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     same = recipe, engine, sha256_of(dataset), code
     return [
-        Trainings(*same, side, machine.describe(), started, problem=side.problem)
+        Trainings(*same, side, place, started, problem=side.problem)
         for side in named_sides(requests, built)
     ]
 
@@ -208,8 +225,9 @@ def unlike(before: Trainings, now: Trainings) -> str:
     """Returns why no more seeds may join a set; empty if they may."""
     if differing := difference(before.side, now.side):
         return f"is of another environment: {differing}"
-    if before.machine != now.machine:
-        return "is of another machine"
+    if differing := unlike_machines(before.machine, now.machine):
+        kind, _, told = differing.partition(": ")
+        return f"is of another {kind.removesuffix('s')}{f': {told}' if told else ''}"
     return differs(before, now).removeprefix("the reference ")
 
 

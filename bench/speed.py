@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
@@ -43,11 +44,14 @@ from bench.verdicts.outcomes import Outcome
 from bench.verdicts.sequential import Verdict
 from bench.verdicts.speed import decide
 from lenet5.data import Dataset, Subset
+from lenet5.devices import CPU, read_device
 from lenet5.errors import InputError
 from lenet5.printable import printable
 from lenet5.run_directory import writing
 
 _BAR = "{desc} |{bar}| {n:.0f} of at most {total:.0f} s"
+
+_OF_THE_FILE = ("baseline", "candidate", "results", "workloads", "margin", "threads", "device")
 
 OnResults = Callable[[Results, Block | None], None]
 NextTasks = Callable[[Plan, Results, Iterable[int]], Sequence[BlockTask]]
@@ -83,25 +87,28 @@ class SpeedExperiment:
         """Reads pytest's options.
 
         Raises:
-            InputError: an option is invalid.
+            InputError: an option is invalid, or this machine has no such GPU.
         """
         budget = {} if option.budget is None else {"budget_seconds": option.budget}
         if option.resume is not None:
-            for name in ("baseline", "candidate", "results", "workloads", "margin", "threads"):
+            for name in _OF_THE_FILE:
                 if getattr(option, name) is not None:
                     raise InputError(f"--resume takes --{name} from its file: remove it")
             before = results.read(option.resume)
             terms = terms_to_resume(before, **budget)
+            check_device(terms.device, option.cluster)
             return cls(terms, option.resume, before, option.cluster)
         terms = read_terms(
             option.baseline,
             option.candidate or (),
             workloads=option.workloads or "gated",
-            **({} if option.margin is None else {"margin": option.margin}),
+            margin=option.margin,
             **budget,
             threads=1 if option.threads is None else option.threads,
+            device=read_device(option.device or CPU.name, os.environ).name,
             project=project,
         )
+        check_device(terms.device, option.cluster)
         path = option.results or results.default_results(project / "reports")
         interrupted = results.unfinished(path)
         if interrupted is not None and (unlike := unlike_terms(interrupted, terms)):
@@ -114,8 +121,9 @@ class SpeedExperiment:
         terms = self._terms
         others = ", ".join(request.text for request in terms.candidates)
         kept = f" ({len(self._before.blocks)} blocks are kept)" if self._before else ""
+        where = "" if terms.device == CPU.name else f" on {terms.device}"
         return (
-            f"comparison: {others} against {terms.baseline.text}, margin {terms.margin:g}, "
+            f"comparison: {others} against {terms.baseline.text}{where}, margin {terms.margin:g}, "
             f"budget {terms.budget_seconds:g} s per candidate, "
             f"records {self.results_path}{kept}"
         )
@@ -201,6 +209,21 @@ class SpeedExperiment:
     def stopped(self, reason: str) -> None:
         """Sets the reason for an early end."""
         self._stopped = reason
+
+
+def check_device(name: str, cluster: str | None = None) -> None:
+    """Rejects a GPU that this machine lacks, before anything is built.
+
+    Args:
+        name: `cpu` or `gpu:N`.
+        cluster: address of a cluster that measures instead of this machine.
+
+    Raises:
+        InputError: there is no such GPU, or NVIDIA's library does not describe it.
+    """
+    device = read_device(name, os.environ)
+    if device.is_gpu and cluster is None:
+        machine.describe(device=device)
 
 
 def outcomes_of(found: Results, stopped: str = "") -> dict[tuple[int, str], Outcome]:
@@ -327,10 +350,10 @@ def measure(
     with private_folder() as folder:
         with writing(folder):
             code = prepare_folder(folder, images)
-        begun = _asked(empty_results(terms, built, code), wanted)
+        where = None
         if cluster is not None:
-            earlier = None if before is None else before.machine
-            begun = replace(begun, machine=cluster.machine_for(MACHINE, earlier))
+            where = cluster.machine_for(MACHINE, None if before is None else before.machine)
+        begun = _asked(empty_results(terms, built, code, where), wanted)
         if before is not None:
             begun = _resumed(before, begun)
         begun = replace(begun, complete=not isinstance(built[0], Built))
@@ -345,7 +368,8 @@ def measure(
         bench = bench_of(terms, folder)
         sides: list[Any] = [side if isinstance(side, Built) else None for side in built]
         if cluster is None:
-            sides = [None if side is None else interpreter_of(side) for side in sides]
+            device = bench.device
+            sides = [None if side is None else interpreter_of(side, device) for side in sides]
         # This process avoids the core shared by both sides.
         with running_on(() if cluster else bench.start_cores[1]):
             found = run(
@@ -382,16 +406,30 @@ def _resumed(before: Results, now: Results) -> Results:
     return replace(before, options=now.options, candidates=tuple(candidates), complete=False)
 
 
-def empty_results(terms: Terms, built: Sequence[Built | EnvironmentProblem], code: str) -> Results:
-    """Returns results without blocks: environments, machine, options and workloads' terms."""
+def empty_results(
+    terms: Terms,
+    built: Sequence[Built | EnvironmentProblem],
+    code: str,
+    where: Mapping[str, Any] | None = None,
+) -> Results:
+    """Returns results without blocks: environments, machine, options and workloads' terms.
+
+    Args:
+        terms: terms of the comparison.
+        built: baseline, then candidates.
+        code: SHA-256 of the workers' files.
+        where: machine that measures; None: this one.
+    """
+    device = read_device(terms.device, os.environ)
     baseline, *candidates = named_sides((terms.baseline, *terms.candidates), built)
     return Results(
-        machine=machine.describe(),
+        machine=machine.describe(device=device) if where is None else where,
         code=code,
         options={
             "budget_seconds": terms.budget_seconds,
+            "device": device.name,
             "threads": terms.threads,
-            "pinned": terms.threads == 1,
+            "pinned": terms.threads == 1 and not device.is_gpu,
             "pair_seconds": terms.pair_seconds,
             "seed": terms.seed,
         },
@@ -406,6 +444,7 @@ def empty_results(terms: Terms, built: Sequence[Built | EnvironmentProblem], cod
                 gated=spec.gated,
                 is_difference=spec.is_difference,
                 threads=spec.threads or terms.threads,
+                own_budget_seconds=spec.own_budget_seconds,
             )
             for name, spec in terms.workloads.items()
         },
@@ -420,4 +459,5 @@ def bench_of(terms: Terms, folder: Path) -> Bench:
         threads=terms.threads,
         pair_seconds=terms.pair_seconds,
         call_steps=terms.call_steps,
+        device=read_device(terms.device, os.environ),
     )

@@ -16,6 +16,7 @@ from bench.environments.request import parse_request
 from bench.plans.seeds import check_margin, default_margin
 from bench.records import results
 from bench.records.blocks import Results
+from bench.records.sides import device_of
 from bench.records.together import together, together_trainings
 from bench.records.trainings import (
     Comparison,
@@ -202,7 +203,8 @@ def _comparison(options: argparse.Namespace) -> tuple[list[Trainings], Compariso
     if options.baseline == REFERENCE:
         found = read_reference(recipe.name, engine, else_give="--baseline")
         side = replace(found.side, label=f"the reference ({found.side.label})")
-        paired = pairs_seeds(engine) and len(found.seeds) >= most
+        alike = device_of(found.machine) == device_of(sets[0].machine)
+        paired = alike and pairs_seeds(engine) and len(found.seeds) >= most
         return [replace(found, side=side), *sets], Comparison(margin, paired, False, most)
     text = parse_request(options.baseline).text
     base = [item for item in sets if item.side.request == text]

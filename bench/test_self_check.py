@@ -18,7 +18,8 @@ from bench.report.session import FINDINGS
 from bench.report.tables import self_check_table
 from bench.verdicts import speed_error_rates
 from bench.verdicts.sequential import Verdict
-from bench.verdicts.speed_error_rates import EQUAL, SLOWED, WORKLOAD, Row
+from bench.verdicts.speed_error_rates import EQUAL, SLOWED, Row
+from lenet5.devices import CPU, read_device
 from lenet5.errors import InputError
 
 
@@ -26,13 +27,16 @@ from lenet5.errors import InputError
 def replays(pytestconfig: pytest.Config) -> dict[str, list[Row]]:
     """Replays by bank; their table goes to the findings."""
     found: dict[str, list[Row]] = {}
-    like = speed_error_rates.empty_like(
-        machine.describe(), pytestconfig.option.threads, WORKLOADS[WORKLOAD].version
-    )
+    option = pytestconfig.option
+    # TensorFlow has started: this process sees no GPU but the one of `--device`.
+    shown = CPU.name if option.device in (None, CPU.name) else "gpu"
+    here = machine.describe(read_device(shown, os.environ))
+    version = WORKLOADS[speed_error_rates.workload_of(here)].version
+    like = speed_error_rates.empty_like(here, option.threads, version)
     for bank in (EQUAL, SLOWED):
         folder = speed_error_rates.bank_folder(default_cache(os.environ), bank, like)
         try:
-            runs = speed_error_rates.read_bank(folder)
+            runs = speed_error_rates.read_bank(folder, here)
             found[bank] = speed_error_rates.replay(
                 runs, bank, margin=DEFAULT_MARGIN, replays=speed_error_rates.REPLAYS, seed=0
             )

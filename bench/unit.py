@@ -7,6 +7,7 @@ The task is a block of a comparison of speed, or a seed of a recipe in an enviro
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,16 +15,19 @@ from pathlib import Path
 from bench import speed
 from bench.environments.builds import Built, build_candidates
 from bench.environments.request import parse_request
+from bench.measure import machine
 from bench.measure.cluster.tasks import BUSY_SECONDS, only_measurer
 from bench.measure.worker_files import training_code
-from bench.plans.speed import DEFAULT_MARGIN, Plan, Terms, read_terms, unlike_terms
+from bench.plans.speed import DEFAULT_MARGIN, GPU_MARGIN, Plan, Terms, read_terms, unlike_terms
 from bench.records import results
 from bench.records.blocks import Block, BlockTask, Results
+from bench.records.sides import device_of
 from bench.records.trainings import Trainings, identity, is_begun, keeping, read_trainings
 from bench.seeds import begun, train_reference
 from bench.verdicts.faults import missing
 from bench.verdicts.outcomes import Exit
 from lenet5.data import Dataset
+from lenet5.devices import CPU, read_device
 from lenet5.errors import InputError
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES, check_seed
 from lenet5.recipes import find_recipe
@@ -50,11 +54,13 @@ def add_command(
     add("--baseline", metavar="REQ", help="of a block")
     add("--candidate", metavar="REQ", action="append", help="of a block; repeatable; default: .")
     add("--workloads", metavar="NAMES", help="of a block: gated (default), all, or names")
-    add("--margin", type=float, metavar="RATIO", help=f"of a block; default: {DEFAULT_MARGIN}")
+    margins = f"{DEFAULT_MARGIN}, on a GPU {GPU_MARGIN}"
+    add("--margin", type=float, metavar="RATIO", help=f"of a block; default: {margins}")
     add("--threads", type=int, metavar="N", help="of a block; default: 1")
     add("--environment", metavar="REQ", help="of a seed; default: .")
     add("--recipe", metavar="NAME", help="of a seed; default: fast")
     add("--engine", choices=ENGINES, help=f"of a seed; default: {DEFAULT_ENGINE}")
+    add("--device", default=CPU.name, metavar="DEVICE", help="cpu, gpu or gpu:N; default: cpu")
     add("--results", type=Path, required=True, metavar="FILE.jsonl", help="the ledger")
     return command
 
@@ -94,12 +100,15 @@ def _block(options: argparse.Namespace, load: Callable[[], Dataset], cache: Path
         raise InputError(f"--block is {number}, expected 0 to {_MOST_BLOCKS - 1}")
     if not 1 <= threads <= 256:
         raise InputError(f"--threads is {threads}, expected 1 to 256")
+    device = read_device(options.device, os.environ)
+    speed.check_device(device.name)
     terms = read_terms(
         options.baseline,
         options.candidate or (),
         workloads=options.workloads or "gated",
-        margin=DEFAULT_MARGIN if options.margin is None else options.margin,
+        margin=options.margin,
         threads=threads,
+        device=device.name,
         project=_PROJECT,
     )
     before = results.read(path) if path.exists() and results.is_begun(path) else None
@@ -154,12 +163,16 @@ def _seed(options: argparse.Namespace, load: Callable[[], Dataset], cache: Path,
     recipe = find_recipe(options.recipe or "fast")
     engine = options.engine or DEFAULT_ENGINE
     request = parse_request(options.environment or ".")
+    device = read_device(options.device, os.environ)
+    place = machine.describe(device)
     if path.exists() and is_begun(path):
         before, *others = read_trainings(path)
         task = (before.side.request, identity(before.recipe), before.engine)
         seeds = {trained.seed for trained in before.seeds} - {seed}
         if others or seeds or task != (request.text, identity(recipe), engine):
             raise InputError(f"{path}: holds another task: choose another --results")
+        if (other := device_of(before.machine)) != device_of(place):
+            raise InputError(f"{path}: holds a seed of {other}: choose another --results")
         if before.seeds:
             say(f"{path} is complete")
             return Exit.PASSED
@@ -167,7 +180,7 @@ def _seed(options: argparse.Namespace, load: Callable[[], Dataset], cache: Path,
     with keeping(path, cache) as keep:
         (built,) = build_candidates([request], cache, say)
         if not isinstance(built, Built):
-            sets = begun(recipe, engine, [request], [built], dataset, training_code())
+            sets = begun(recipe, engine, [request], [built], dataset, training_code(), device)
             keep(sets, complete=True)
             return Exit.NOT_THERE
         found, failed = train_reference(
@@ -175,6 +188,7 @@ def _seed(options: argparse.Namespace, load: Callable[[], Dataset], cache: Path,
             engine=engine,
             seeds=[seed],
             processes=1,
+            device=device,
         )
         for trained in failed:
             if trained.started:

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from lenet5.devices import CPU, read_device
+from lenet5.environment import on_or_off
 from lenet5.errors import InputError
 from lenet5.history import Checkpoint
 from lenet5.run_directory import (
@@ -38,6 +40,12 @@ _SAME_BITS = {
     "cpu": "processor",
     "threads": "threads:",
     "onednn": "oneDNN setting",
+    "device": "device",
+    "gpu": "GPU",
+    "cuda": "CUDA",
+    "cudnn": "cuDNN",
+    "tf32": "TF32",
+    "deterministic_ops": "deterministic operations",
 }
 
 
@@ -47,7 +55,7 @@ class Interrupted:
 
     Attributes:
         run: run in training.
-        environment: content of `environment.json`; only the threads before the first epoch.
+        environment: content of `environment.json`; before the first epoch only threads and device.
         checkpoint: state after the last finished epoch; None before the first.
     """
 
@@ -59,6 +67,11 @@ class Interrupted:
     def threads(self) -> int:
         """TensorFlow's number of threads."""
         return int(self.environment["threads"])
+
+    @property
+    def device(self) -> str:
+        """Name of the device; runs of earlier versions were trained on the CPU."""
+        return str(self.environment.get("device", CPU.name))
 
 
 def write(path: Path, interrupted: Interrupted) -> None:
@@ -93,10 +106,11 @@ def read(path: Path) -> Interrupted:
         content = read_content(bytes(arrays["content"]), path)
         run = run_of(content["run"], path)
         epochs = checked_epochs(content["epochs"])
-        environment = dict(content["environment"])
+        environment = {"device": CPU.name, **content["environment"]}
         seconds = float(content["train_seconds"])
         if type(environment["threads"]) is not int:
             raise TypeError("threads are not a number")
+        _check_device(environment["device"])
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or 'damaged'}") from None
     except (KeyError, TypeError, ValueError, EOFError, MemoryError, zipfile.BadZipFile):
@@ -105,6 +119,13 @@ def read(path: Path) -> Interrupted:
         return Interrupted(run, environment)
     best_weights, variables = _numbered(arrays, "best_weights"), _numbered(arrays, "variables")
     return Interrupted(run, environment, Checkpoint(epochs, seconds, best_weights, variables))
+
+
+def _check_device(name: str) -> None:
+    try:
+        read_device(name, {})
+    except InputError as error:
+        raise ValueError(str(error)) from None
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -146,17 +167,21 @@ def check_environment(interrupted: Interrupted, environment: Mapping[str, Any]) 
         environment: content of `environment.json` for this process, or a part of it.
 
     Raises:
-        InputError: TensorFlow, Keras, NumPy, lenet5, processor, threads or oneDNN differ.
+        InputError: TensorFlow, Keras, NumPy, lenet5, processor, threads, oneDNN, device, CUDA or a
+            setting of the GPU differ.
     """
+    there = {"device": interrupted.device, **interrupted.environment}
     unlike = [
-        f"{label} {interrupted.environment[name]}, not {environment[name]}"
+        f"{label} {_shown(there[name])}, not {_shown(environment[name])}"
         for name, label in _SAME_BITS.items()
-        if name in interrupted.environment
-        and name in environment
-        and interrupted.environment[name] != environment[name]
+        if name in there and name in environment and there[name] != environment[name]
     ]
     if unlike:
         raise InputError(f"the run was begun with {'; '.join(unlike)}: results would differ")
+
+
+def _shown(value: object) -> object:
+    return on_or_off(value) if isinstance(value, bool) else value
 
 
 def discard(path: Path, *, unless_epochs: bool) -> None:

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
     Args:
         argv: arguments without the program's name; None: the arguments of the process.
         environment: environment variables; reads `LENET5_MNIST_DIR`, `LENET5_CACHE_DIR` and
-            `TFDS_DATA_DIR`.
+            `TFDS_DATA_DIR`, and `CUDA_VISIBLE_DEVICES` for `--device`.
 
     Returns:
         Exit status.
@@ -232,6 +232,10 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     train.add_argument("--dataset", choices=data.DATASETS, help="default: mnist")
     prepare.add_argument("--dataset", default="mnist", choices=data.DATASETS, help="default: mnist")
     train.add_argument("--threads", type=_whole(1, 256), help="default: 1")
+    train.add_argument(
+        "--device", metavar="DEVICE", help="cpu, gpu or gpu:N, to compute on; default: cpu"
+    )
+    train.set_defaults(environment=environment)
     for added in (evaluate, predict):
         added.add_argument("--threads", default=1, type=_whole(1, 256), help="default: 1")
     for added in (train, evaluate, prepare):

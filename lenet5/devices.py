@@ -14,6 +14,7 @@ from lenet5.errors import InputError
 _GPU = re.compile(r"gpu(?::(\d{1,3}))?", re.ASCII)
 _HIDDEN = ("", "-1")  # CUDA ignores the rest of its list from here on
 _DRIVER = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg")  # the last one: WSL
+_NODES = re.compile(r"\{\{.*?\}\}|\[Op:.*")  # TensorFlow's names of its graph
 _ROUNDED_OFF = 2.0**-12  # 1 + this is exact in float32; TF32 keeps 10 bits and rounds it to 1
 
 
@@ -107,7 +108,7 @@ def check_in_force(device: Device) -> None:
     try:
         place = str(_convolved(1.0).device)
     except Exception as error:  # a missing or too old library raises any of TensorFlow's errors
-        told = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        told = _NODES.sub("", str(error)).strip().splitlines() or [type(error).__name__]
         raise InputError(
             f"--device {device.name}: TensorFlow cannot compute on the GPU: {told[0].strip()}"
         ) from error
@@ -198,7 +199,7 @@ def _convolved(value: float) -> Any:
     return tf.nn.conv2d(tf.fill([64, 28, 28, 8], value), kernel, 1, "VALID")
 
 
-def _why_no_gpu(is_built_with_cuda: bool) -> str:  # noqa: FBT001 - a fact, not a switch
+def _why_no_gpu(is_built_with_cuda: bool) -> str:
     if not is_built_with_cuda:
         return "this TensorFlow is built for CPUs only: pip install 'tensorflow[and-cuda]'"
     if not any(Path(path).exists() for path in _DRIVER):

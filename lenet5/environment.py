@@ -1,4 +1,4 @@
-"""Description of this process's environment: versions, processor, cores, git commit."""
+"""Description of this process's environment: versions, processor, device, git commit."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lenet5 import __version__, control_groups
+from lenet5.devices import CPU, Device, describe_device
 from lenet5.distributions import tensorflow_package
 
 
-def describe_environment(threads: int, keras_version: str) -> dict[str, Any]:
-    """Returns versions, processor, threads and git commit: the content of `environment.json`.
+def describe_environment(threads: int, keras_version: str, device: Device = CPU) -> dict[str, Any]:
+    """Returns versions, processor, device and git commit: the content of `environment.json`.
 
     Versions come from the imported modules: distributions have many names (`tf-nightly`,
     `keras-nightly`, a vendor's), and other versions than their modules.
@@ -25,6 +27,7 @@ def describe_environment(threads: int, keras_version: str) -> dict[str, Any]:
     Args:
         threads: TensorFlow's number of threads.
         keras_version: version of the Keras behind `tf.keras`.
+        device: device that TensorFlow was started for.
 
     Returns:
         JSON values; `tensorflow` is None if it is not imported.
@@ -40,9 +43,30 @@ def describe_environment(threads: int, keras_version: str) -> dict[str, Any]:
         "cpu": cpu_model(),
         "usable_cores": usable_cores(),
         "threads": threads,
+        **describe_device(device),
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
         "git_commit": git_commit(),
     }
+
+
+def device_text(environment: Mapping[str, Any]) -> str:
+    """Returns the device in words: `CPU only`, or `GPU NVIDIA H200 (gpu:0), TF32 on`.
+
+    Args:
+        environment: entries of `devices.describe_device`, among any others; without `device`, as in
+            files of earlier versions, it is the CPU; without `gpu`, only the name is known.
+    """
+    name = environment.get("device", CPU.name)
+    if name == CPU.name:
+        return "CPU only"
+    if "gpu" not in environment:
+        return f"GPU ({name})"
+    return f"GPU {environment['gpu']} ({name}), TF32 {on_or_off(environment.get('tf32'))}"
+
+
+def on_or_off(value: object) -> str:
+    """Returns a setting in words."""
+    return "on" if value else "off"
 
 
 def git_commit() -> str | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lenet5 import checkpoint, run_directory
 from lenet5.checkpoint import Interrupted
 from lenet5.data import Dataset
+from lenet5.devices import CPU, Device
 from lenet5.environment import describe_environment
 from lenet5.errors import InputError
 from lenet5.evaluation import Evaluation, evaluate
@@ -34,6 +35,7 @@ def train_run(
     on_problem: Callable[[str], None] = lambda _: None,
     place: Path | None = None,
     resume: Interrupted | None = None,
+    device: Device = CPU,
 ) -> tuple[Evaluation, History]:
     """Trains, scores the test images once, and fills a directory made by `create`.
 
@@ -51,6 +53,7 @@ def train_run(
         on_problem: called with a line if the first of several checkpoints cannot be written.
         place: folder to write to until the run is complete; None: of `place_to_write`.
         resume: content of the run's checkpoint file, to continue from.
+        device: device that TensorFlow was started for.
 
     Returns:
         The evaluation on the test images and the history.
@@ -61,7 +64,7 @@ def train_run(
         TrainingInterrupted: Ctrl-C; the results of the finished epochs are saved.
     """
     place = place or run_directory.place_to_write(directory)
-    environment = describe_environment(threads_in_use(), keras_version())
+    environment = describe_environment(threads_in_use(), keras_version(), device)
     if resume is not None:
         checkpoint.check_environment(resume, environment)
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from lenet5 import checkpoint, data, run_directory, runtime
 from lenet5.checkpoint import Interrupted
+from lenet5.devices import CPU, Device, describe_device, read_device
 from lenet5.distributions import check_distributions
+from lenet5.environment import device_text
 from lenet5.errors import InputError
 from lenet5.history import TrainingInterrupted
 from lenet5.recipe import DEFAULT_ENGINE
@@ -22,6 +24,7 @@ def train(options: argparse.Namespace) -> int:
     """Trains a new run, or continues an interrupted one; returns the exit status."""
     if options.resume is not None:
         return _resume(options)
+    device = _device(options, CPU.name)
     overrides = {} if options.epochs is None else {"epochs": options.epochs}
     run = Run(
         find_recipe(options.recipe or "fast").with_overrides(overrides),
@@ -38,12 +41,12 @@ def train(options: argparse.Namespace) -> int:
     check_mnist_dir(run.dataset, options)
     with run_directory.reserved(directory, force=options.force):
         place = run_directory.place_to_write(directory)
-        interrupted = Interrupted(run, {"threads": options.threads or 1})
+        interrupted = Interrupted(run, {"threads": options.threads or 1, "device": device.name})
         run_directory.remove_partial_files(place)
         if place != directory:
             run_directory.clear(place)
         with _resumable(place / run_directory.CHECKPOINT, interrupted):
-            return _train_into(directory, place, interrupted, options)
+            return _train_into(directory, place, interrupted, device, options)
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -67,15 +70,21 @@ def _resume(options: argparse.Namespace) -> int:
             raise InputError(f"{directory}: another process has completed the run")
         interrupted = checkpoint.read(path)
         threads = options.threads or interrupted.threads
-        checkpoint.check_environment(interrupted, {"threads": threads})
+        device = _device(options, interrupted.device)
+        checkpoint.check_environment(interrupted, {"threads": threads, "device": device.name})
         check_mnist_dir(interrupted.run.dataset, options)
         run_directory.remove_partial_files(path.parent)
         try:
-            return _train_into(directory, path.parent, interrupted, options)
+            return _train_into(directory, path.parent, interrupted, device, options)
         except TrainingInterrupted:
             raise
         except KeyboardInterrupt as interruption:  # before the first new epoch
             raise ResumedRunInterrupted(directory) from interruption
+
+
+def _device(options: argparse.Namespace, otherwise: str) -> Device:
+    name = otherwise if options.device is None else options.device
+    return read_device(name, options.environment)
 
 
 @contextlib.contextmanager
@@ -92,10 +101,14 @@ def _resumable(path: Path, interrupted: Interrupted) -> Iterator[None]:
 
 
 def _train_into(
-    directory: Path, place: Path, interrupted: Interrupted, options: argparse.Namespace
+    directory: Path,
+    place: Path,
+    interrupted: Interrupted,
+    device: Device,
+    options: argparse.Namespace,
 ) -> int:
     run, threads = interrupted.run, options.threads or interrupted.threads
-    runtime.start_tensorflow(threads)
+    runtime.start_tensorflow(threads, device)
     from lenet5.history import DivergenceError
     from lenet5.run import train_run
 
@@ -104,7 +117,8 @@ def _train_into(
     print(
         f"recipe {run.recipe.name}, engine {run.engine}, seed {run.seed}, "
         f"{len(dataset.training.labels):,} training images of {run.dataset}, "
-        f"threads {threads}, CPU only" + (f"; continues after epoch {done}" if done else ""),
+        f"threads {threads}, {device_text(describe_device(device))}"
+        + (f"; continues after epoch {done}" if done else ""),
         flush=True,
     )
     bar = ProgressBar(run.recipe.epochs)
@@ -119,6 +133,7 @@ def _train_into(
             on_problem=lambda line: tell(f"note: {line}"),
             place=place,
             resume=interrupted,
+            device=device,
         )
     except DivergenceError as error:
         checkpoint.discard(place / run_directory.CHECKPOINT, unless_epochs=False)

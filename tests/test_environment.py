@@ -15,7 +15,9 @@ import pytest
 import tensorflow as tf
 
 from lenet5 import __version__, environment
+from lenet5.devices import Device
 from lenet5.distributions import tensorflow_package
+from tests import stand_in_gpu
 
 
 def test_the_environment_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,10 +33,33 @@ def test_the_environment_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     assert described["tensorflow_package"] == tensorflow_package()
     assert described["keras"] == "3.8.0"
     assert described["threads"] == 3
+    assert described["device"] == "cpu"
+    assert not set(stand_in_gpu.ENTRIES) - {"device"} & set(described)
     assert described["operating_system"] == platform.platform()
     assert described["cpu"]
     assert 1 <= described["usable_cores"] <= (os.cpu_count() or 1)
     assert "git_commit" in described
+
+
+def test_a_gpu_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in_gpu.install(monkeypatch)
+    described = environment.describe_environment(1, "3.8.0", Device("gpu:0", "0"))
+    assert {name: described[name] for name in stand_in_gpu.ENTRIES} == stand_in_gpu.ENTRIES
+
+
+@pytest.mark.parametrize(
+    ("entries", "text"),
+    [
+        ({}, "CPU only"),
+        ({"device": "cpu", "cpu": "Z80"}, "CPU only"),
+        (stand_in_gpu.ENTRIES, "GPU Stand-in (gpu:0), TF32 on"),
+        ({**stand_in_gpu.ENTRIES, "tf32": False}, "GPU Stand-in (gpu:0), TF32 off"),
+        ({"device": "gpu:1"}, "GPU (gpu:1)"),
+    ],
+)
+def test_the_device_is_told_in_words(entries: dict[str, object], text: str) -> None:
+    """Files of earlier versions have no device: they are of a CPU."""
+    assert environment.device_text(entries) == text
 
 
 @pytest.mark.parametrize("told", ["2.22.0-rc0", "2.23.0-dev20261101", "2.15.0"])

@@ -26,6 +26,7 @@ def run(
     for name in ("pytest_addoption", "pytest_configure"):
         setattr(hooks, name, getattr(conftest, name))
     monkeypatch.setattr(plugin, "FOLDER", pytester.path / "bench")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # set by TensorFlow's start
     pytester.makeini("[pytest]\naddopts =")  # independent of files above the temporary folder
     pytester.makepyfile("def test_passes(): pass")
     plugins = ("-p", "bench.plugin")
@@ -42,6 +43,8 @@ def run(
         (),
         ("--recipe", "best", "--seed", "7", "--min-accuracy", "0.975"),
         ("--dataset", "digits", "--min-accuracy", "0.9"),
+        ("--device", "cpu"),
+        ("--device", "gpu:1"),
     ],
 )
 def test_valid_options_are_accepted(run: Run, arguments: tuple[str, ...]) -> None:
@@ -54,6 +57,14 @@ def test_valid_options_are_accepted(run: Run, arguments: tuple[str, ...]) -> Non
         (("--recipe", "slow"), "unknown recipe 'slow'"),
         (("--seed", "-1"), "seed is -1"),
         (("--threads", "0"), "--threads is 0, expected 1 to 256"),
+        (("--device", "tpu"), "--device is 'tpu', expected cpu, gpu or gpu:N"),
+        (("--device", "gpu:x"), "--device is 'gpu:x', expected cpu, gpu or gpu:N"),
+        (("--device", "gpu:-1"), "--device is 'gpu:-1', expected cpu, gpu or gpu:N"),
+        (("--device=",), "--device is '', expected cpu, gpu or gpu:N"),
+        (
+            ("--mutations", "--device", "gpu"),
+            "--mutations runs the unit tests, which are for CPUs: remove --device gpu",
+        ),
         (("--min-accuracy", "nan"), "--min-accuracy is nan, expected a share from 0 to 1"),
         (("--min-accuracy", "98"), "--min-accuracy is 98.0, expected a share from 0 to 1"),
         (("--dataset", "digits"), "--dataset digits has no bound, give --min-accuracy"),
@@ -82,6 +93,13 @@ def test_options_that_make_no_sense_are_exit_4(
     (line,) = done.stderr.str().strip().splitlines()
     assert line.startswith("ERROR: ")
     assert message in line
+
+
+def test_a_hidden_gpu_is_exit_4(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    done = run("--device", "gpu")
+    assert done.ret == 4
+    assert "--device gpu: CUDA_VISIBLE_DEVICES='' shows 0 GPUs" in done.stderr.str()
 
 
 def test_a_data_folder_that_is_an_address_is_exit_4(

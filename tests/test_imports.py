@@ -19,7 +19,8 @@ ROOT = Path(__file__).parent.parent
 ORDER = (
     *("errors", "printable", "documents", "accuracy"),
     *("pictures.masks", "pictures.grounds", "pictures.strokes", "images"),
-    *("recipe", "recipes", "devices", "runtime", "distributions", "locks", "control_groups", "environment"),
+    *("recipe", "recipes", "devices", "runtime", "distributions", "locks", "control_groups"),
+    "environment",
     *("preparation.download", "preparation.mnist_files", "preparation.tfds_mnist", "data"),
     *("augmentation", "history", "model", "steps", "early_stopping"),
     *("graph_engine", "keras_engine", "training"),
@@ -57,6 +58,7 @@ HOMES = {
         *(f"mutations.framework.{name}" for name in BREAKING),
     },
     ("bench", "distributed"): {"measure.cluster.executor"},
+    ("bench", "pynvml"): {"measure.gpus"},
     ("bench", "skchange"): {"verdicts.history.change_points"},
     ("bench", "sklearn"): set(),
     ("bench", "tensorflow_datasets"): set(),

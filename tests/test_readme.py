@@ -12,8 +12,8 @@ import pytest
 
 from bench.__main__ import main as bench_main
 from bench.bending import BENDING
-from bench.plans.speed import DEFAULT_MARGIN
-from bench.records.catalogue import WORKLOADS
+from bench.plans.speed import DEFAULT_MARGIN, GPU_MARGIN
+from bench.records.catalogue import workloads_on
 from lenet5.cli import main
 from lenet5.preparation.mnist_files import MNIST_FILES
 
@@ -23,7 +23,7 @@ MANUALS = {
     name: (ROOT / name).read_text(encoding="utf-8")
     for name in (
         *("README.md", "bench/README.md", "lenet5/README.md"),
-        *("bench/bisection/README.md", "bench/report/history/README.md"),
+        *("bench/bisection/README.md", "bench/report/history/README.md", "bench/GPU.md"),
     )
 }
 PAGES = sorted({*(ROOT / name for name in MANUALS), RESULTS, *(ROOT / "bench").rglob("*.md")})
@@ -31,12 +31,12 @@ PAGES = sorted({*(ROOT / name for name in MANUALS), RESULTS, *(ROOT / "bench").r
 LENET5_COMMANDS = ("train", "evaluate", "predict", "data", "recipes")
 BENCH_COMMANDS = (
     *("verdict", "show", "report", "measure", "calibrate", "reference", "numerics"),
-    "error-rates",
-    "bisect-error-rates",
+    *("error-rates", "bisect-error-rates", "environments"),
 )
 OWN_MANUALS = {
     "bisect": "bench/bisection/README.md",
     "history": "bench/report/history/README.md",
+    "gpu-check": "bench/GPU.md",
 }
 """Commands of `python -m bench` with a page of their own."""
 TOX_OPTIONS = ("-e", "-m")
@@ -99,7 +99,7 @@ def test_a_command_exists_with_all_its_options(
 ) -> None:
     own, _, for_pytest = command.partition(" -- ")
     words = [word for word in shlex.split(own) if not re.fullmatch(r"[A-Z0-9_]+=.*", word)]
-    if words[:2] == ["python", "-m"]:
+    if words[0].removeprefix(".venv/bin/") == "python":
         words = words[2:]
     program, arguments = words[0], words[1:]
     options = _options_of(arguments)
@@ -128,7 +128,7 @@ def test_a_command_exists_with_all_its_options(
     elif program.startswith("tests."):
         assert (ROOT / f"{program.replace('.', '/')}.py").is_file()
     else:
-        assert program in ("cat", "echo"), f"nothing checks {program!r}"
+        assert program in ("cat", "echo", "nvidia-smi", "venv"), f"nothing checks {program!r}"
 
 
 @pytest.mark.parametrize("name", MANUALS)
@@ -195,14 +195,18 @@ def test_every_refused_option_is_documented() -> None:
     assert all(f"`{option}`" in MANUALS["bench/README.md"] for option in REFUSED)
 
 
-def test_every_workload_is_listed_with_gating_and_margin() -> None:
-    for name, spec in WORKLOADS.items():
-        (row,) = re.findall(
-            rf"^\| `{re.escape(name)}` \|.*\|$", MANUALS["bench/README.md"], re.MULTILINE
-        )
+@pytest.mark.parametrize(
+    ("device", "page", "usual"),
+    [("cpu", "bench/README.md", DEFAULT_MARGIN), ("gpu:0", "bench/GPU.md", GPU_MARGIN)],
+)
+def test_every_workload_is_listed_with_gating_and_margin(
+    device: str, page: str, usual: float
+) -> None:
+    for name, spec in workloads_on(device).items():
+        (row,) = re.findall(rf"^\| `{re.escape(name)}` \|.*\|$", MANUALS[page], re.MULTILINE)
         _, _, _, gated, margin, _ = (cell.strip() for cell in row.split("|"))
         assert gated == ("yes" if spec.gated else "no")
-        assert margin.split()[0] == f"{spec.margin or DEFAULT_MARGIN:g}"
+        assert margin.split()[0] == f"{spec.margin or usual:g}"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import tensorflow as tf
 from lenet5 import checkpoint, run_directory
 from lenet5.checkpoint import Interrupted
 from lenet5.data import Subset
+from lenet5.devices import CPU, Device
 from lenet5.environment import describe_environment
 from lenet5.errors import InputError
 from lenet5.history import Checkpoint, Epoch, History
@@ -27,6 +28,7 @@ from lenet5.recipes import RECIPES
 from lenet5.run_directory import Run
 from lenet5.runtime import threads_in_use
 from lenet5.training import train as train_model
+from tests import stand_in_gpu
 from tests.commands import ROOT, WHOLE_RUN, Answer, contents, interrupt_in_epoch
 
 # Dropout and patience; all else: averages, distortions, label smoothing, a schedule.
@@ -284,18 +286,34 @@ def test_a_run_killed_while_writing_its_results_can_be_resumed(
         ("keras", "2.11.0", "Keras 2.11.0, not {keras}"),
         ("numpy", "1.0", "NumPy 1.0, not {numpy}"),
         ("cpu", "Z80", "processor Z80, not {cpu}"),
+        ("gpu", "Voodoo2", "GPU Voodoo2, not {gpu}"),
+        ("cuda", "11.0", "CUDA 11.0, not {cuda}"),
+        ("cudnn", "7", "cuDNN 7, not {cudnn}"),
+        ("tf32", False, "TF32 off, not on"),
+        ("deterministic_ops", True, "deterministic operations on, not off"),
     ],
 )
 def test_another_environment_is_refused(
-    entry: str, value: str, said: str, lenet5: Callable[..., Answer], tmp_path: Path
+    entry: str,
+    value: object,
+    said: str,
+    lenet5: Callable[..., Answer],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    saved_run(tmp_path / "run", environment={entry: value})
+    on_gpu = entry in stand_in_gpu.ENTRIES
+    if on_gpu:
+        stand_in_gpu.install(monkeypatch)
+    there = {**(stand_in_gpu.ENTRIES if on_gpu else {}), entry: value}
+    saved_run(tmp_path / "run", environment=there)
     before = contents(tmp_path)
-    answer = lenet5("train", "--resume", "run")
+    answer = lenet5("train", "--resume", "run", *(["--device", "gpu"] if on_gpu else []))
     assert answer.status == 2
     from lenet5.runtime import keras_version
 
-    here = describe_environment(threads_in_use(), keras_version())
+    here = describe_environment(
+        threads_in_use(), keras_version(), Device("gpu:0", "0") if on_gpu else CPU
+    )
     reason = f"the run was begun with {said.format(**here)}: results would differ"
     assert answer.err == f"lenet5: error: {reason}\n"
     assert contents(tmp_path) == before
@@ -311,6 +329,84 @@ def test_another_number_of_threads_is_refused(
         f"lenet5: error: the run was begun with threads: {threads}, not {threads + 1}: "
         "results would differ\n"
     )
+
+
+@pytest.mark.usefixtures("scripted")
+@pytest.mark.parametrize("given", [[], ["--device", "gpu"], ["--device", "gpu:0"]])
+def test_a_run_continues_on_its_gpu(
+    given: list[str],
+    lenet5: Callable[..., Answer],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    stand_in_gpu.install(monkeypatch)
+    saved_run(tmp_path / "run", environment=stand_in_gpu.ENTRIES)
+    answer = lenet5("train", "--resume", "run", *given)
+    assert (answer.status, answer.err) == (0, "")
+    line = answer.out.splitlines()[0]
+    assert line.endswith(", GPU Stand-in (gpu:0), TF32 on; continues after epoch 1")
+    environment = json.loads((tmp_path / "run/environment.json").read_text())
+    assert environment["device"] == "gpu:0"
+
+
+@pytest.mark.parametrize(
+    ("there", "given", "said"),
+    [
+        ({"device": "gpu:0"}, "cpu", "device gpu:0, not cpu"),
+        ({"device": "gpu:0"}, "gpu:1", "device gpu:0, not gpu:1"),
+        ({"device": "cpu"}, "gpu", "device cpu, not gpu:0"),
+        ({}, "gpu", "device cpu, not gpu:0"),
+    ],
+)
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_another_device_is_refused_before_tensorflow_starts(
+    there: dict[str, str],
+    given: str,
+    said: str,
+    epochs: int,
+    lenet5: Callable[..., Answer],
+    tmp_path: Path,
+) -> None:
+    """Checkpoints of earlier versions have no device: they are of a CPU."""
+    saved_run(tmp_path / "run", epochs, environment=there)
+    before = contents(tmp_path)
+    answer = lenet5("train", "--resume", "run", "--device", given)
+    reason = f"the run was begun with {said}: results would differ"
+    assert answer == Answer(2, "", f"lenet5: error: {reason}\n")
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.usefixtures("scripted")
+def test_a_checkpoint_without_a_device_continues_on_the_cpu(
+    lenet5: Callable[..., Answer], tmp_path: Path
+) -> None:
+    saved_run(tmp_path / "run")
+    assert checkpoint.read(tmp_path / "run/checkpoint.npz").device == "cpu"
+    answer = lenet5("train", "--resume", "run")
+    assert answer.status == 0, answer.err
+    assert ", CPU only; continues after epoch 1" in answer.out
+
+
+def test_a_new_run_keeps_its_device_before_its_first_epoch(
+    train: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stand_in_gpu.install(monkeypatch)
+    seen: list[str] = []
+
+    def look(_: object) -> None:
+        seen.append(checkpoint.read(tmp_path / "run/checkpoint.npz").device)
+        raise InputError("looked")
+
+    monkeypatch.setattr("lenet5.runtime.check_in_force", look)
+    assert train("--device", "gpu").err == "lenet5: error: looked\n"
+    assert seen == ["gpu:0"]
+
+
+@pytest.mark.parametrize("device", ["tpu", 3, None, ["gpu"]])
+def test_a_device_that_is_none_damages_a_checkpoint(device: object, tmp_path: Path) -> None:
+    saved_run(tmp_path, environment={"device": device})
+    with pytest.raises(InputError, match="damaged, not a checkpoint"):
+        checkpoint.read(tmp_path / "checkpoint.npz")
 
 
 @pytest.mark.parametrize(

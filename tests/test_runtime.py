@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from lenet5 import runtime
+from lenet5.devices import CPU, Device
 from lenet5.errors import InputError
 
 
@@ -26,10 +27,12 @@ class BrokenTensorFlow:
             raise self.error
 
 
-def start_broken(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+def start_broken(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, device: Device = CPU
+) -> None:
     monkeypatch.delitem(sys.modules, "tensorflow")
     monkeypatch.setattr(sys, "meta_path", [BrokenTensorFlow(error), *sys.meta_path])
-    runtime.start_tensorflow(1)
+    runtime.start_tensorflow(1, device)
 
 
 @pytest.mark.parametrize(

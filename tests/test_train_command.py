@@ -22,13 +22,14 @@ from lenet5.loading import load_model
 from lenet5.recipe import DEFAULT_ENGINE, ENGINES
 from lenet5.recipes import RECIPES
 from lenet5.runtime import threads_in_use
-from tests import scripted_training
+from tests import scripted_training, stand_in_gpu
 from tests.commands import (
     ROOT,
     WHOLE_RUN,
     Answer,
     contents,
     largest_file,
+    of_checkout,
     run_apart,
 )
 
@@ -53,6 +54,57 @@ def test_training_prints_every_epoch_and_the_score(
         "best epoch 2 of 2, 7.0 s; run directory run\n",
         "",
     )
+
+
+@pytest.mark.usefixtures("scripted")
+def test_a_gpu_is_printed_and_recorded(
+    train: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = stand_in_gpu.install(monkeypatch)
+    answer = train("--device", "gpu")
+    assert (answer.status, answer.err) == (0, "")
+    line = answer.out.splitlines()[0]
+    assert line.endswith(f", threads {threads_in_use()}, GPU Stand-in (gpu:0), TF32 on")
+    environment = json.loads((tmp_path / "run/environment.json").read_text())
+    told = {name: environment[name] for name in stand_in_gpu.ENTRIES}
+    assert told == stand_in_gpu.ENTRIES
+    assert asked.growing == tf.config.list_physical_devices("GPU")
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "reason"),
+    [
+        ("tpu", None, "--device is 'tpu', expected cpu, gpu or gpu:N"),
+        ("gpu:x", None, "--device is 'gpu:x', expected cpu, gpu or gpu:N"),
+        ("gpu:-1", None, "--device is 'gpu:-1', expected cpu, gpu or gpu:N"),
+        ("gpu:1", "7", "--device gpu:1: CUDA_VISIBLE_DEVICES='7' shows 1 GPU"),
+    ],
+)
+def test_a_device_that_is_none_is_refused(
+    device: str,
+    visible: str | None,
+    reason: str,
+    lenet5: Callable[..., Answer],
+    tmp_path: Path,
+) -> None:
+    environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    answer = lenet5("train", "--device", device, **environment)
+    assert answer == Answer(2, "", f"lenet5: error: {reason}\n")
+    assert contents(tmp_path) == {}
+
+
+def test_without_a_gpu_training_ends_in_one_line(tmp_path: Path) -> None:
+    """In a fresh process; no machine has a GPU 99."""
+    environment = {**of_checkout(), "CUDA_VISIBLE_DEVICES": "99"}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    argv = [sys.executable, "-m", "lenet5", "train", "--dataset", "digits", "--device", "gpu"]
+    done = subprocess.run(
+        argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("lenet5: error: --device gpu:0: ")
+    assert contents(tmp_path) == {}
 
 
 @pytest.mark.usefixtures("scripted")

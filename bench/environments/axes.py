@@ -181,7 +181,7 @@ def nightlies_between(
             and min(first, last) < day < max(first, last)
         }
         levels = (
-            Level(day.isoformat(), _with_nightly(good.request, start, f"{name}=={built[day]}"))
+            Level(day.isoformat(), _with_nightly(good.request, start, name, built[day]))
             for day in sorted(built, reverse=first > last)
         )
         if built:
@@ -276,9 +276,10 @@ def _first_of_series(pin: _Pin, known: Sequence[Release]) -> date:
     return min(uploads).date()
 
 
-def _with_nightly(request: Request, pin: _Pin, word: str) -> Request:
-    """Returns a request with a nightly build in place of a package's pin."""
-    name = word.partition("==")[0]
+def _with_nightly(request: Request, pin: _Pin, name: str, version: Version) -> Request:
+    """Returns a request with a nightly build in place of a package's pin, with its extras."""
+    extras = ",".join(sorted(pin.requirement.extras))
+    word = f"{name}[{extras}]=={version}" if extras else f"{name}=={version}"
     changes = {pin.word: (word, f"{_WITHOUT}{pin.name}"), f"{_WITHOUT}{name}": ()}
     return _changed(request, changes, _keras_beside(request, pin.name))
 

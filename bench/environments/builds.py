@@ -4,7 +4,8 @@ uv resolves a request and installs it, once, into `<cache>/environments/<key>`. 
 the lock, with the SHA-256 of local wheels, and of the Python.
 
 environments/<key>/<home>/         the environment
-environments/<key>/complete.json   its home and its lock; written last
+environments/<key>/complete.json   its home, its lock, bytes and seconds of the build; written last
+environments/<key>/used            its time is that of the last use; locked by its users
 environments/<key>.lock            held by the process that builds it
 requests/<hash of a request>.json  last key of the request, for use without network
 """
@@ -19,6 +20,7 @@ import re
 import shutil
 import sys
 import sysconfig
+import time
 import uuid
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +32,8 @@ from typing import Any
 from packaging.utils import parse_wheel_filename
 
 from bench.environments import commands
+from bench.environments.cache import costs
+from bench.environments.cache.entries import COMPLETE, PYTHON, Use, checked_name, complete
 from bench.environments.commands import EnvironmentProblem, uv_text
 from bench.environments.interpreters import import_tensorflow, packages_in
 from bench.environments.labels import date_in_version, is_tensorflow, tensorflow_version
@@ -40,8 +44,6 @@ from lenet5.errors import InputError
 from lenet5.locks import locked
 from lenet5.run_directory import read_json, write_json
 
-_COMPLETE = "complete.json"
-_PYTHON = "bin/python"
 _KEY_VERSION = 2  # an increment rebuilds all environments, after a change of the build
 # The user's uv.toml may choose indexes and caches, but not what a request resolves to.
 _AS_REQUESTED = (
@@ -67,6 +69,7 @@ class Built:
         python_version: such as `3.11.7`.
         versions: result of `bench.environments.interpreters.import_tensorflow`.
         note: reason and age of an earlier build in place of today's; usually empty.
+        use: keeps the environment from being removed, as long as this object is there.
     """
 
     request: Request
@@ -75,6 +78,7 @@ class Built:
     python_version: str
     versions: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    use: Use | None = field(default=None, compare=False, repr=False)
 
 
 def default_cache(environment: Mapping[str, str]) -> Path:
@@ -100,23 +104,23 @@ def build(request: Request, cache: Path, *, say: Callable[[str], None]) -> Built
     """
     try:
         with scratch_folder() as scratch:
-            note = ""
+            note, use = "", None
             if request.interpreter is not None:
                 python = request.interpreter
                 version, lock = packages_in(python, request.settings, scratch)
             else:
                 version = platform.python_version()
                 make_private(cache.absolute())
-                python, lock, note = _from_cache(request, cache.absolute(), scratch, say)
+                python, lock, note, use = _from_cache(request, cache.absolute(), scratch, say)
             try:
                 versions = import_tensorflow(python, request.settings, scratch)
             except EnvironmentProblem:
                 if request.interpreter is not None or not _is_damaged(python, scratch):
                     raise
                 say(f"{request.text}: {python.parents[2]} is damaged")
-                (python.parents[2] / _COMPLETE).unlink()
+                (python.parents[2] / COMPLETE).unlink()
                 cached = request, cache.absolute(), scratch, say
-                python, lock, note = _from_cache(*cached, anew=True)
+                python, lock, note, use = _from_cache(*cached, anew=True)
                 versions = import_tensorflow(python, request.settings, scratch)
             if request.interpreter is None:
                 _note_import(python, request.settings)
@@ -125,7 +129,7 @@ def build(request: Request, cache: Path, *, say: Callable[[str], None]) -> Built
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         raise EnvironmentProblem(f"{request.text}: {place}{error.strerror or error}") from None
-    return Built(request, python, lock, version, {**versions, **_nightly(request)}, note)
+    return Built(request, python, lock, version, {**versions, **_nightly(request)}, note, use)
 
 
 def _nightly(request: Request) -> dict[str, str]:
@@ -156,8 +160,8 @@ def _date_of_wheel(wheel: Path) -> date | None:
 
 def _from_cache(
     request: Request, cache: Path, scratch: Path, say: Callable[[str], None], *, anew: bool = False
-) -> tuple[Path, tuple[str, ...], str]:
-    """Returns interpreter, lock and note of an environment; builds it unless it is cached.
+) -> tuple[Path, tuple[str, ...], str, Use]:
+    """Returns interpreter, lock, note and use of an environment; builds it unless it is cached.
 
     With `anew`, uv downloads the packages again: its own cache may be damaged.
     """
@@ -171,8 +175,7 @@ def _from_cache(
     try:
         pins = _resolve(request, wheels, scratch)
     except ConnectionError as error:
-        before = _built_before(cache, remembered)
-        if before is None:
+        if (before := _built_before(cache, remembered)) is None:
             raise EnvironmentProblem(
                 f"cannot be resolved without network and has no earlier build\n{error}"
             ) from None
@@ -182,26 +185,36 @@ def _from_cache(
         )
         say(f"{request.text}: {note}")
         check_overlaps(before[1], request.requirements)
-        return *before, note
+        python, locked_before, use = before
+        return python, locked_before, note, use
     lock = tuple(sorted(pins))
     check_overlaps(lock, request.requirements)
     folder = cache / "environments" / _digest(lock)
-    for parent in (folder, remembered.parent):
+    for parent in (folder.parent, remembered.parent):
         parent.mkdir(parents=True, exist_ok=True)
     waiting = f"{request.text}: another process builds it, waiting"
     with locked(Path(f"{folder}.lock"), say, waiting):
-        if (built := _complete(folder)) is None:
-            say(f"{request.text}: building in {folder}")
-            home = _install(folder, pins.values(), scratch, ("--reinstall",) if anew else ())
+        if (built := complete(folder)) is None:
+            expected = costs.costs_of(pins, _wheels(request), cache, scratch)
+            expected.check_space()
+            say(f"{request.text}: building in {folder}: {expected}")
+            folder.mkdir(exist_ok=True)
+            start = time.monotonic()
+            home = _install(
+                *(folder, pins.values(), scratch, ("--reinstall",) if anew else ()),
+                lambda seconds: say(f"{request.text}: still building, {seconds / 60:.0f} min"),
+            )
             about = {"request": request.text, "home": home.name, "lock": lock}
-            write_json(folder / _COMPLETE, about)
-            built = home / _PYTHON, lock
+            notes = costs.noted(expected, home, time.monotonic() - start)
+            write_json(folder / COMPLETE, {**about, **notes})
+            built = home / PYTHON, lock
+        use = Use(folder)
         for other in folder.iterdir():  # left by killed processes
             if other not in built[0].parents:
                 shutil.rmtree(other, ignore_errors=True)  # keeps files such as complete.json
         today = datetime.now(timezone.utc).date().isoformat()
         write_json(remembered, {"request": request.text, "key": folder.name, "resolved": today})
-    return *built, ""
+    return *built, "", use
 
 
 def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict[str, str]:
@@ -241,7 +254,13 @@ def _resolve(request: Request, wheels: Mapping[str, str], scratch: Path) -> dict
     return {local.get(line.partition(" @ ")[0], line): line for line in found}
 
 
-def _install(folder: Path, pins: Iterable[str], scratch: Path, options: Sequence[str]) -> Path:
+def _install(
+    folder: Path,
+    pins: Iterable[str],
+    scratch: Path,
+    options: Sequence[str],
+    still: Callable[[float], None],
+) -> Path:
     """Creates an environment in a new subfolder.
 
     Its files are copies: an edit in another environment would reach the files of a link
@@ -251,7 +270,7 @@ def _install(folder: Path, pins: Iterable[str], scratch: Path, options: Sequence
     home = folder / uuid.uuid4().hex[:8]
     pinned = scratch / "requirements.txt"
     pinned.write_text("\n".join(pins) + "\n", encoding="utf-8")
-    to = ("--python", home / _PYTHON)
+    to = ("--python", home / PYTHON)
     steps: tuple[tuple[str | Path, ...], ...] = (
         ("venv", home, "--python", sys.executable, "--no-project"),
         # Without compiled bytecode, the workload `import` would include the compilation.
@@ -270,7 +289,7 @@ def _install(folder: Path, pins: Iterable[str], scratch: Path, options: Sequence
     )
     try:
         for command in steps:
-            done = commands.uv(scratch, *command)
+            done = commands.uv(scratch, *command, still=still)
             if done.returncode:
                 raise EnvironmentProblem(f"cannot be installed\n{uv_text(done.stderr)}")
     except BaseException:
@@ -279,36 +298,18 @@ def _install(folder: Path, pins: Iterable[str], scratch: Path, options: Sequence
     return home
 
 
-def _complete(folder: Path) -> tuple[Path, tuple[str, ...]] | None:
-    """Returns the interpreter and the lock of a complete environment; None without one."""
+def _built_before(cache: Path, remembered: Path) -> tuple[Path, tuple[str, ...], Use] | None:
     with contextlib.suppress(InputError, KeyError, TypeError):
-        about = read_json(folder / _COMPLETE)
-        python = folder / _name(about["home"]) / _PYTHON
-        if python.exists():
-            return python, tuple(about["lock"])
+        folder = cache / "environments" / checked_name(read_json(remembered)["key"])
+        use = Use(folder)  # first: afterwards nobody removes it
+        if built := complete(folder):
+            return *built, use
     return None
-
-
-def _built_before(cache: Path, remembered: Path) -> tuple[Path, tuple[str, ...]] | None:
-    with contextlib.suppress(InputError, KeyError, TypeError):
-        return _complete(cache / "environments" / _name(read_json(remembered)["key"]))
-    return None
-
-
-def _name(stored: str) -> str:
-    """Returns a stored folder name, which leads nowhere else.
-
-    Raises:
-        TypeError: it is a path, or no text.
-    """
-    if not re.fullmatch(r"[0-9a-f]+", stored):
-        raise TypeError
-    return stored
 
 
 def _is_damaged(python: Path, scratch: Path) -> bool:
     """Returns whether TensorFlow was imported here before, but fails now with the same settings."""
-    imported = read_json(python.parents[2] / _COMPLETE).get("imported")
+    imported = read_json(python.parents[2] / COMPLETE).get("imported")
     if not imported:
         return False
     settings = imported if isinstance(imported, dict) else {}  # older caches: True
@@ -321,7 +322,7 @@ def _is_damaged(python: Path, scratch: Path) -> bool:
 
 def _note_import(python: Path, settings: Mapping[str, str]) -> None:
     """Notes the first successful import: a later failure with its settings is damage."""
-    complete = python.parents[2] / _COMPLETE
+    complete = python.parents[2] / COMPLETE
     about = read_json(complete)
     if not about.get("imported"):
         write_json(complete, {**about, "imported": {"settings": dict(settings)}})

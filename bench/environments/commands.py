@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import subprocess
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lenet5.printable import printable, without_credentials
@@ -18,6 +19,7 @@ _NOT_FOR_UV = (
     *("UV_OVERRIDE", "UV_PRERELEASE", "UV_PROJECT", "UV_PYTHON", "UV_REQUIRE_HASHES"),
     *("UV_RESOLUTION", "UV_SYSTEM_PYTHON", "UV_TORCH_BACKEND", "UV_VENV_", "UV_WORKING_DIR"),
 )
+_NEWS_SECONDS = 60.0  # between two signs of life of a long command
 
 
 class EnvironmentProblem(Exception):  # noqa: N818 - a verdict on the environment, not a bug
@@ -27,40 +29,73 @@ class EnvironmentProblem(Exception):  # noqa: N818 - a verdict on the environmen
     """
 
 
-def uv(scratch: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs uv, without the variables that could change the resolved packages."""
+def uv(
+    scratch: Path, *arguments: str | Path, still: Callable[[float], None] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs uv, without the variables that could change the resolved packages.
+
+    `still` receives the seconds since its start, once a minute.
+    """
     variables = {k: v for k, v in os.environ.items() if not k.startswith(_NOT_FOR_UV)}
     # In a separate folder, uv finds the user's configuration, but no project's.
-    return run([_find_uv(), *arguments, "--color", "never", "--no-progress"], variables, scratch)
+    command = [_find_uv(), *arguments, "--color", "never", "--no-progress"]
+    return run(command, variables, scratch, still=still)
 
 
 def run(
     command: Sequence[str | Path],
     variables: Mapping[str, str],
     folder: Path,
-    seconds: float | None = None,
+    seconds: float = math.inf,
+    still: Callable[[float], None] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command with exactly these variables; its output is made printable.
+
+    Args:
+        command: the command and its arguments.
+        variables: its environment variables.
+        folder: its working folder.
+        seconds: time after which it is killed.
+        still: receives the seconds since its start, once a minute.
 
     Raises:
         EnvironmentProblem: it took longer than `seconds`.
     """
-    try:
-        done = subprocess.run(
-            command,
-            env=dict(variables),
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise EnvironmentProblem(f"{command[0]} timed out after {seconds:g} s") from None
-    said = printable(done.stdout), printable(done.stderr)
-    return subprocess.CompletedProcess(done.args, done.returncode, *said)
+    with subprocess.Popen(
+        command,
+        env=dict(variables),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+        try:
+            output = _output(process, str(command[0]), seconds, still)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, *map(printable, output))
+
+
+def _output(
+    process: subprocess.Popen[str],
+    name: str,
+    seconds: float,
+    still: Callable[[float], None] | None,
+) -> tuple[str, str]:
+    waited = 0.0
+    while True:
+        step = min(seconds - waited, _NEWS_SECONDS if still else math.inf)
+        try:
+            return process.communicate(timeout=None if math.isinf(step) else step)
+        except subprocess.TimeoutExpired:
+            waited += step
+        if waited >= seconds:
+            raise EnvironmentProblem(f"{name} timed out after {seconds:g} s")
+        if still:
+            still(waited)
 
 
 def _find_uv() -> str:

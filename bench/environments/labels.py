@@ -27,6 +27,7 @@ KERAS = {
     "tf_keras": re.compile(r"(tf-keras|tf-keras-nightly)"),
 }
 _DATED = re.compile(r"\.dev(\d{4})(\d{2})(\d{2})\d*(\+.*)?$")
+_CUDA = re.compile(r"nvidia-cuda-runtime(-cu\d+)?")  # one of what `tensorflow[and-cuda]` adds
 _FOR_CPUS = re.compile(r"(^|-)(cpu|intel|macos|aarch64)(-|$)")
 
 
@@ -199,6 +200,8 @@ def _facets(
     facets = {}
     if name := _distribution(packages, _TENSORFLOW, modules.tensorflow):
         facets = {"name": f"({name})", "wheel": packages[name].partition(" ")[2]}
+    if name := _distribution(packages, _CUDA):
+        facets["cuda"] = f"+ CUDA {packages[name]}"
     shown = dict(settings)
     if modules.keras:
         name = _distribution(packages, KERAS[modules.keras_package], modules.keras)

@@ -25,7 +25,9 @@ from lenet5.errors import InputError
 from lenet5.printable import in_one_line, without_credentials
 
 SETTING_PREFIXES = ("TF_", "XLA_", "KERAS_")
+_SWITCHES = {"NVIDIA_TF32_OVERRIDE": ("0", "1")}
 _PATHS = (*IMPORT_PATHS, "LD_LIBRARY_PATH")
+_DEVICES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 _METADATA = r"[^/]+\.dist-info/METADATA"
 _LARGEST_METADATA = 2**22  # bytes; TensorFlow's has 2**14
 _SETTING = re.compile(r"(\w+)=(?!=)(.*)")
@@ -180,11 +182,17 @@ def _check_shown(text: str) -> None:
 
 
 def _setting(text: str, name: str, value: str) -> tuple[str, str]:
-    if not name.startswith(SETTING_PREFIXES) and name not in _PATHS:
+    if name in _DEVICES:
+        told = "a device is not part of an environment: choose it with --device"
+        raise InputError(f"{text}: {name}={value}: {told}")
+    others = (*_SWITCHES, *_PATHS)
+    if not name.startswith(SETTING_PREFIXES) and name not in others:
         raise InputError(
             f"{text}: {name}={value} is not a setting, which begins with TF_, XLA_ or KERAS_ or is "
-            f"{', '.join(_PATHS[:-1])} or {_PATHS[-1]}; a version is written with =="
+            f"{', '.join(others[:-1])} or {others[-1]}; a version is written with =="
         )
+    if name in _SWITCHES and value not in _SWITCHES[name]:
+        raise InputError(f"{text}: {name}={value}: expected {' or '.join(_SWITCHES[name])}")
     if name in FOLDERS:  # absolute: measured processes have a working folder of their own
         folders = (str(absolute(text, folder)) for folder in value.split(os.pathsep) if folder)
         return name, os.pathsep.join(folders)

@@ -198,7 +198,8 @@ def _pair(good: Built, bad: Built, requirements: Callable[[Built], Requirements]
 def _side(built: Built, lines: Requirements) -> _Side:
     entries = {entry.partition("==")[0]: entry for entry in sorted(built.lock)}
     parsed = {name: _parsed(lines.get(name, ())) for name in entries}
-    asked = _parsed(word for word in built.request.requirements if not word.endswith(".whl"))
+    words = (*built.request.requirements, *built.request.overrides)
+    asked = _parsed(word for word in words if not word.endswith(".whl"))
     return _Side(built.request, entries, _needs(parsed, asked))
 
 
@@ -215,13 +216,14 @@ def _needs(
 ) -> dict[str, tuple[Requirement, ...]]:
     """Returns the requirements that apply here, with the extras that anything asks for."""
     extras: dict[str, set[str]] = {name: {""} for name in parsed}
+    applying = [each for each in asked if _applies(each, [""])]
     while True:
         needs = {
             name: tuple(each for each in found if _applies(each, extras[name]))
             for name, found in parsed.items()
         }
         before = sum(map(len, extras.values()))
-        for requirement in (*asked, *chain.from_iterable(needs.values())):
+        for requirement in (*applying, *chain.from_iterable(needs.values())):
             extras.get(_name(requirement), set()).update(requirement.extras)
         if sum(map(len, extras.values())) == before:
             return needs

@@ -85,6 +85,8 @@ _FORMS: Mapping[str, type[Any]] = {
     "first_step": _Timed,
     "slice": _Slice,
     "memory": _Timed,
+    "device_memory": _Timed,
+    "first_fit": _Timed,
     "growth": _Growth,
     "numerics": _Computed,
 }

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
 from bench.measure import machine
 from bench.measure.processes import Interpreter, WorkerError, time_import
+from bench.measure.rounds import Measured, measure_rounds, one_sample
 from bench.measure.workers import BASE, Bench, SideError, Workers, turned
 from bench.records.blocks import (
     BASELINE,
     CANDIDATE,
+    NOT_MEASURED,
     Block,
     BlockTask,
     Failure,
@@ -23,14 +26,18 @@ from bench.records.blocks import (
     SideSamples,
     Witness,
 )
-from bench.records.catalogue import FIRST_STEP, GROWTH, IMPORT, MEMORY, SLICE, Spec
+from bench.records.catalogue import (
+    DEVICE_MEMORY,
+    FIRST_STEP,
+    IMPORT,
+    MEMORY,
+    SLICE,
+    Spec,
+)
 
-_WARM_UP_SLICES = 2
-_LEAST_ROUNDS = 4
 _GROWTH_CALLS = 20
 _OF_THREADS = ("scheduling", "threads")  # these depend on a workload's number of threads
 
-_Measured = dict[int, SideSamples]
 _Checks = Mapping[int, tuple[float, ...]]
 
 
@@ -67,8 +74,11 @@ class BlockRecorder:
             for spec in own:
                 self._wanted.setdefault(spec.name, [BASE]).append(place)
         every = {spec.name: spec for own in specs.values() for spec in own}.values()
-        self._slices = [spec for spec in every if spec.kind in (SLICE, FIRST_STEP)]
-        self._probes = [spec for spec in every if spec.kind in (IMPORT, MEMORY, GROWTH)]
+        shared = [spec for spec in every if not spec.own_budget_seconds]
+        self._slices = [spec for spec in shared if spec.kind in (SLICE, FIRST_STEP)]
+        self._probes = [spec for spec in shared if spec.kind not in (SLICE, FIRST_STEP)]
+        self._apart = [spec for spec in every if spec.own_budget_seconds]
+        self._own_seconds: dict[str, float] = {}
         shuffle = random.Random(f"{task.seed} {task.turn}").shuffle  # noqa: S311 - not a secret
         shuffle(self._slices)
         shuffle(self._probes)
@@ -93,7 +103,8 @@ class BlockRecorder:
             default=1.0,
         )
         base = self._order.index(BASE)
-        seconds = (time.monotonic() - self._start) / len(self._samples)
+        passed = time.monotonic() - self._start - sum(self._own_seconds.values())
+        seconds = passed / len(self._samples)
         return [
             Block(
                 candidate=place,
@@ -105,13 +116,18 @@ class BlockRecorder:
                 failures=tuple(self._failures[place]),
                 witnesses=tuple(self._witnesses),
                 disturbed=machine.disturbances(self._witnesses, quickest),
+                own_seconds={
+                    name: spent / (len(self._wanted[name]) - 1)
+                    for name, spent in self._own_seconds.items()
+                    if place in self._wanted[name]
+                },
             )
             for place, samples in self._samples.items()
         ]
 
     def measure(self) -> None:
         """Measures every workload; a failure removes no samples of other workloads or sides."""
-        self._witnesses.append(machine.witness(self._core, None, 0.0))
+        self._witnesses.append(machine.witness(self._core, None, 0.0, self._bench.device))
         for kind in sorted(set(map(self._kind, self._slices))):
             group = [spec for spec in self._slices if self._kind(spec) == kind]
             group.sort(key=lambda spec: spec.kind != FIRST_STEP)  # it needs a fresh worker
@@ -119,13 +135,40 @@ class BlockRecorder:
                 group = self._measure_in_workers(group, *kind)
         for spec in self._probes:
             self._measure_probe(spec)
+        for spec in self._apart:
+            start = time.monotonic()
+            try:
+                self._measure_apart(spec)
+            finally:
+                self._own_seconds[spec.name] = time.monotonic() - start
+
+    def _measure_apart(self, spec: Spec) -> None:
+        """Measures a workload in workers of its own, whose limits end no other workload."""
+        limits = self._bench.limits
+        own = replace(
+            limits, prepare_seconds=limits.compile_seconds, slice_seconds=limits.compile_seconds
+        )
+        bench = replace(self._bench, limits=own)
+        if spec.kind == SLICE:
+            self._measure_in_workers([spec], *self._kind(spec), bench)
+        else:
+            self._measure_first_fit(spec, bench)
 
     def _kind(self, spec: Spec) -> tuple[int, int]:
         """Returns the threads and the logical CPUs of a workload's workers."""
         return spec.threads or self._bench.threads, spec.logical_cpus
 
-    def _measure_in_workers(self, group: list[Spec], threads: int, logical_cpus: int) -> list[Spec]:
-        """Measures workloads in fresh workers; returns the remaining ones after a crash."""
+    def _measure_in_workers(
+        self, group: list[Spec], threads: int, logical_cpus: int, bench: Bench | None = None
+    ) -> list[Spec]:
+        """Measures workloads in fresh workers; returns the remaining ones after a crash.
+
+        Args:
+            group: workloads.
+            threads: number of TensorFlow threads.
+            logical_cpus: number of logical CPU devices.
+            bench: settings for a workload with a budget of its own.
+        """
         asked = {place for spec in group for place in self._wanted[spec.name]} - self._out
         if len(asked) < 2 or BASE not in asked:
             return []
@@ -133,15 +176,16 @@ class BlockRecorder:
         with contextlib.ExitStack() as stack:
             try:
                 workers = Workers(
-                    *(self._bench, sides, threads, stack),
+                    *(bench or self._bench, sides, threads, stack),
                     logical_cpus=logical_cpus,
                     huge_pages=True,
                 )
             except SideError as error:
-                self._note(error, "", asked)
-                self._out.add(error.place)
+                self._note(error, "" if bench is None else group[0].name, asked)
+                if bench is None:
+                    self._out.add(error.place)
                 return group
-            for place, said in workers.versions.items():
+            for place, said in self._said(workers).items():
                 before = self._versions.get(place, {})
                 own = {key: said[key] for key in said if key not in _OF_THREADS}
                 usual = threads == self._bench.threads
@@ -150,6 +194,11 @@ class BlockRecorder:
                 if not self._measure_slices(spec, workers):
                     return group[done:]
         return []
+
+    def _said(self, workers: Workers) -> Mapping[int, Mapping[str, Any]]:
+        """Returns the workers' versions; a worker sees one GPU and cannot know its number."""
+        name = {"device": self._bench.device.name} if self._bench.device.is_gpu else {}
+        return {place: {**said, **name} for place, said in workers.versions.items()}
 
     def _measure_slices(self, spec: Spec, workers: Workers) -> bool:
         """Measures a workload, without failing candidates; returns whether all workers survive."""
@@ -169,40 +218,11 @@ class BlockRecorder:
                     break
         return all_live
 
-    def _measure_rounds(self, spec: Spec, workers: Workers, places: Sequence[int]) -> _Measured:
+    def _measure_rounds(self, spec: Spec, workers: Workers, places: Sequence[int]) -> Measured:
         if spec.kind == FIRST_STEP:
             workers.move_together(places)
-            return {place: _once(workers.ask(place, "first_step")) for place in places}
-        steps = self._call_steps(spec, workers, places)
-        for _ in range(_WARM_UP_SLICES):
-            for place in places:
-                workers.slice(place, spec.name, steps[place][0])
-        run = workers.slices_in_turns if spec.in_turns else workers.slices
-        answers: dict[int, list[dict[str, float]]] = {place: [] for place in places}
-        deadline = time.monotonic() + self._bench.pair_seconds * len(places) / 2
-        rounds = 0
-        while rounds < _LEAST_ROUNDS or rounds % 2 or time.monotonic() < deadline:
-            sums = {place: dict.fromkeys(("value", "cpu", "idle", "loss"), 0.0) for place in places}
-            for call in range(len(steps[BASE])):
-                own = {place: steps[place][call] for place in turned(places, rounds)}
-                for place, answer in run(spec.name, own).items():
-                    _add(sums[place], answer)
-            for place in places:
-                answers[place].append(sums[place])
-            rounds += 1
-        return {place: _side_samples(answers[place]) for place in places}
-
-    def _call_steps(
-        self, spec: Spec, workers: Workers, places: Sequence[int]
-    ) -> Mapping[int, tuple[int, ...]]:
-        """Returns the steps of each call of a slice; the baseline fixes them in the first block."""
-        if spec.name in self._bench.call_steps:
-            calls = self._bench.call_steps[spec.name]
-            self._steps[spec.name] = sum(calls[BASELINE])
-            return {p: calls[BASELINE if p == BASE else CANDIDATE] for p in places}
-        if spec.name not in self._steps:
-            self._steps[spec.name] = _fixed_steps(spec, workers)
-        return dict.fromkeys(places, (self._steps[spec.name],))
+            return {place: one_sample(workers.ask(place, "first_step")) for place in places}
+        return measure_rounds(spec, workers, places, self._bench, self._steps)
 
     def _measure_probe(self, spec: Spec) -> None:
         """Measures a workload in separate processes, without failing candidates."""
@@ -216,16 +236,51 @@ class BlockRecorder:
                     self._note(error, spec.name, places)
                     places.remove(error.place)
 
-    def _probe(self, spec: Spec, places: Sequence[int]) -> _Measured:
-        """Measures imports one after the other, or memory of all sides at once."""
+    def _measure_first_fit(self, spec: Spec, bench: Bench) -> None:
+        """Measures the first `fit` of each side, alone on the device.
+
+        A candidate that is not back in time has failed only if its time exceeds the margin: the
+        baseline took less than the limit divided by the margin. Otherwise nothing was measured.
+        """
+        places = [place for place in self._places(spec) if place not in self._out]
+        if len(places) < 2 or BASE not in places:
+            return
+        found: Measured = {}
+        errors: dict[int, SideError] = {}
+        with self._witnessing():
+            for place in places:
+                try:
+                    found[place] = self._first_fit(spec, place, bench)
+                except SideError as error:
+                    errors[place] = error
+                    if place == BASE:
+                        break
+        self._keep(spec, found if BASE in found else {}, {})
+        base = found[BASE].values[0] if BASE in found else math.inf
+        shows_a_loss = base * (spec.margin or 1.0) < bench.limits.prepare_seconds
+        for place, failed in errors.items():
+            if place == BASE or BASE in found:
+                noted = failed if shows_a_loss else _doubted(failed, base)
+                self._note(noted, spec.name, places)
+
+    def _first_fit(self, spec: Spec, place: int, bench: Bench) -> SideSamples:
+        with contextlib.ExitStack() as stack:
+            workers = Workers(bench, {place: self._sides[place]}, bench.threads, stack)
+            return one_sample(workers.ask_each("first_fit", **(spec.arguments or {}))[place])
+
+    def _probe(self, spec: Spec, places: Sequence[int]) -> Measured:
+        """Measures imports and a GPU's memory one after the other, memory of all sides at once."""
         if spec.kind == IMPORT:
-            return {place: _once({"value": self._import_seconds(place)}) for place in places}
+            return {place: one_sample({"value": self._import_seconds(place)}) for place in places}
         sides = {place: self._sides[place] for place in places}
         with contextlib.ExitStack() as stack:
             workers = Workers(self._bench, sides, self._bench.threads, stack)
-            arguments = {} if spec.kind == MEMORY else {"calls": _GROWTH_CALLS}
-            answers = workers.ask_all(spec.kind, **arguments)
-        return {place: _once(answer) for place, answer in answers.items()}
+            if spec.kind == DEVICE_MEMORY:  # its work chooses algorithms by their time
+                answers = workers.ask_each(spec.kind)
+            else:
+                arguments = {} if spec.kind == MEMORY else {"calls": _GROWTH_CALLS}
+                answers = workers.ask_all(spec.kind, **arguments)
+        return {place: one_sample(answer) for place, answer in answers.items()}
 
     def _import_seconds(self, place: int) -> float:
         bench = self._bench
@@ -240,7 +295,7 @@ class BlockRecorder:
         """Returns the sides with this workload, in the block's order."""
         return [place for place in self._order if place in self._wanted[spec.name]]
 
-    def _keep(self, spec: Spec, measured: _Measured, checks: _Checks) -> None:
+    def _keep(self, spec: Spec, measured: Measured, checks: _Checks) -> None:
         for place in measured:
             if place != BASE:
                 both = measured[BASE], measured[place]
@@ -253,7 +308,7 @@ class BlockRecorder:
         before, ours_before = machine.ticks(self._core), machine.children_cpu_seconds()
         yield
         ours = machine.children_cpu_seconds() - ours_before
-        self._witnesses.append(machine.witness(self._core, before, ours))
+        self._witnesses.append(machine.witness(self._core, before, ours, self._bench.device))
 
     def _note(self, error: SideError, workload: str, places: Iterable[int]) -> None:
         """Records a failure; the baseline's counts for every candidate compared with it."""
@@ -304,37 +359,10 @@ def measure_blocks(
                     yield MeasuredBlock(block, recorder.versions, steps)
 
 
-def _fixed_steps(spec: Spec, workers: Workers) -> int:
-    """Returns the number of steps for the baseline to reach the duration of a slice."""
-    steps = spec.least_steps
-    workers.slice(BASE, spec.name, steps)
-    if workers.slice(BASE, spec.name, steps)["value"] >= spec.slice_seconds:
-        return steps
-    for _ in range(2):  # the second estimate amortises the cost of a call
-        seconds = min(workers.slice(BASE, spec.name, steps)["value"] for _ in range(3))
-        multiples = round(spec.slice_seconds / seconds * steps / spec.step_multiple)
-        steps = max(spec.least_steps, spec.step_multiple * multiples)
-    return steps
-
-
-def _add(sums: dict[str, float], answer: Mapping[str, float]) -> None:
-    sums["value"] += answer["value"]
-    sums["cpu"] += answer["cpu_seconds"]
-    sums["idle"] += answer["idle_cpu_seconds"]
-    sums["loss"] = answer["loss"]
-
-
-def _once(answer: Mapping[str, Any]) -> SideSamples:
-    """Returns one sample."""
-    return SideSamples(
-        (float(answer["value"]),),
-        losses=(float(answer["loss"]),) if "loss" in answer else (),
-        threads=(int(answer["threads"]),) if "threads" in answer else (),
-    )
-
-
-def _side_samples(answers: Sequence[Mapping[str, float]]) -> SideSamples:
-    values, cpu, idle, losses = (
-        tuple(answer[key] for answer in answers) for key in ("value", "cpu", "idle", "loss")
-    )
-    return SideSamples(values, cpu, idle, losses)
+def _doubted(error: SideError, base_seconds: float) -> SideError:
+    """Returns a candidate's timeout as `not measured`, since it shows no loss beyond the margin."""
+    told = error.error
+    if error.place == BASE or not told.reason.startswith("timed out"):
+        return error
+    reason = f"{NOT_MEASURED}{told.reason}, the baseline took {base_seconds:.3g} s"
+    return SideError(error.place, WorkerError(reason, told.output, gone=told.gone))

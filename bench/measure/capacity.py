@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bench.measure import machine
 from lenet5.control_groups import ROOT, memory_limit
+from lenet5.devices import CPU, Device
 from lenet5.environment import usable_cores
 from lenet5.errors import InputError
 
@@ -17,12 +18,18 @@ MOST_PROCESSES = 256
 PER_TRAINING_BYTES = 3 * 2**29
 
 
-def processes(asked: int | None) -> int:
-    """Returns the requested number of processes; by default this machine's capacity.
+def processes(asked: int | None, device: Device = CPU) -> int:
+    """Returns the requested number of processes; by default the device's capacity.
+
+    Args:
+        asked: value of `--processes`; None: one on a GPU, and on the CPU `default_processes`.
+        device: device of the trainings.
 
     Raises:
         InputError: the requested number is not 1 to 256.
     """
+    if asked is None and device.is_gpu:
+        return 1  # several would share the GPU's time and memory
     if asked is None:
         return min(default_processes(), MOST_PROCESSES)
     if not 1 <= asked <= MOST_PROCESSES:

@@ -6,8 +6,10 @@ import contextlib
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,32 +17,45 @@ from typing import Any
 import numpy as np
 import psutil
 
+from bench.measure import gpus
 from bench.measure.processes import running_on
-from bench.records.blocks import Witness
+from bench.records.blocks import GpuWitness, Witness
 from lenet5.control_groups import throttled_periods
 from lenet5.devices import CPU, Device
 from lenet5.environment import cpu_model, usable_cores
 
-# Limits of a quiet block: of the maximum of steal, others and throttled periods, and of the median
-# of the control.
+# Limits of a quiet block: of the maximum of steal, others and throttled periods, of the median of
+# the control; on a GPU, of the share of witnesses with a reason for slower clocks, of the maximum
+# share of time at a limit, and of the maximum number of other processes.
 MOST_STEAL = 0.05
 MOST_OTHERS = 0.05
 MOST_CONTROL_RATIO = 1.5
 MOST_THROTTLED = 0.05
+MOST_SLOWED_WITNESSES = 0.0
+MOST_LIMITED = 0.05
+MOST_FOREIGN = 0
 
 _CONTROL_SIZE = 160
 _CONTROL_REPEATS = 40
 
 
-def describe(device: Device = CPU) -> dict[str, Any]:  # noqa: ARG001
-    """Returns properties that comparable results share; no host name, clock rate or boot time."""
-    return {
+def describe(device: Device = CPU) -> dict[str, Any]:
+    """Returns properties that comparable results share; no host name, clock rate or boot time.
+
+    Args:
+        device: the device in use; a GPU adds `gpu`, from `bench.measure.gpus.describe`.
+
+    Raises:
+        InputError: the GPU cannot be described.
+    """
+    described = {
         "cpu": cpu_model(),
         "flags": _cpu_flags(),
         "usable_cores": usable_cores(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "system": f"{platform.system()} {platform.machine()}",
     }
+    return {**described, "gpu": gpus.describe(device)} if device.is_gpu else described
 
 
 def cores() -> tuple[int, ...]:
@@ -99,14 +114,18 @@ def children_cpu_seconds() -> float:
     return float(seconds)
 
 
-def witness(core: int | None, before: Ticks | None, ours_seconds: float) -> Witness:
+def witness(
+    core: int | None, before: Ticks | None, ours_seconds: float, device: Device = CPU
+) -> Witness:
     """Returns the machine's activity since `before`.
 
     Args:
         core: measuring core; `None`: all cores.
         before: earlier ticks of the core; `None` for the first witness.
         ours_seconds: CPU seconds of the workers on the core since then.
+        device: the measured device.
     """
+    gpu = gpus.witness(device) if device.is_gpu else None  # first: an idle GPU tells less
     load = psutil.getloadavg()[0]
     steal = others = throttled = None
     if before is not None:
@@ -119,7 +138,7 @@ def witness(core: int | None, before: Ticks | None, ours_seconds: float) -> Witn
             others = max(busy - ours_seconds, 0) / passed
         if now.periods > before.periods:
             throttled = (now.throttled - before.throttled) / (now.periods - before.periods)
-    return Witness(_control_seconds(core), load, steal, others, throttled)
+    return Witness(_control_seconds(core), load, steal, others, throttled, gpu)
 
 
 def disturbances(witnesses: Sequence[Witness], quickest_control: float) -> tuple[str, ...]:
@@ -143,7 +162,36 @@ def disturbances(witnesses: Sequence[Witness], quickest_control: float) -> tuple
         found.append(f"the CPU quota stopped the container in {100 * throttled:.0f} % of periods")
     if control > MOST_CONTROL_RATIO:
         found.append(f"the control calculation took {control:.1f} times its quickest")
-    return tuple(found)
+    return (*found, *_gpu_disturbances([w.gpu for w in witnesses if w.gpu is not None]))
+
+
+def _gpu_disturbances(witnesses: Sequence[GpuWitness]) -> list[str]:
+    """Returns what disturbed a block on a GPU; nothing for the CPU, which has no such witnesses."""
+    told = [w.reasons for w in witnesses if w.reasons is not None]
+    counts = Counter(reason for reasons in told for reason in reasons)
+    slowed = [
+        f"{reason} in {count} of {len(told)} witnesses"
+        for reason, count in counts.items()
+        if count / len(told) > MOST_SLOWED_WITNESSES
+    ]
+    found = [f"the GPU was slowed: {', '.join(slowed)}"] if slowed else []
+    for limit in dict.fromkeys(name for w in witnesses for name in w.limited):
+        shares = _limited_shares([w.limited[limit] for w in witnesses if limit in w.limited])
+        if (share := max(shares, default=0)) > MOST_LIMITED:
+            found.append(f"its {limit} limit slowed the GPU for {100 * share:.0f} % of the time")
+    foreign = max((w.foreign for w in witnesses if w.foreign is not None), default=0)
+    if foreign > MOST_FOREIGN:
+        found.append(f"{foreign} other process{'' if foreign == 1 else 'es'} used the GPU")
+    return found
+
+
+def _limited_shares(moments: Sequence[tuple[float, float]]) -> list[float]:
+    """Returns shares of slowness between witnesses, unless the driver began to count anew."""
+    return [
+        (slow - slow_before) / (now - before)
+        for (before, slow_before), (now, slow) in pairwise(moments)
+        if now > before and slow >= slow_before
+    ]
 
 
 def _control_seconds(core: int | None) -> float:

@@ -136,4 +136,3 @@ def _read(answer: Mapping[str, Any], interpreter: Interpreter, asked: Mode) -> C
     if None in found:
         raise WorkerError("sent an invalid answer: its mode on the GPU is missing", gone=False)
     return Computed(asked, Mode(interpreter.device.name, *map(bool, found)), answer["quantities"])
-

@@ -76,10 +76,12 @@ def train_seeds(
                 with Worker(sides[task.place], folder) as worker, _listed(worker, live, lock):
                     if stopping.is_set():  # checked once listed, so that no worker is missed
                         return None
-                    device = sides[task.place].start_device
+                    side = sides[task.place]
                     said = worker.ask(
-                        _START_SECONDS, "start", cores=[], threads=1, device=device
+                        _START_SECONDS, "start", cores=[], threads=1, device=side.start_device
                     )["versions"]
+                    if side.device.is_gpu:  # its worker sees one GPU and cannot know its number
+                        said["device"] = side.device.name
                     started = True
                     limit_seconds = epoch_seconds * (task.recipe.epochs + 1)
                     answer = worker.ask(

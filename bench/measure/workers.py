@@ -12,6 +12,7 @@ from typing import Any
 from bench.measure import machine
 from bench.measure.processes import Interpreter, Worker, WorkerError, time_running
 from bench.records.catalogue import PAIR_SECONDS, Spec
+from lenet5.devices import CPU, Device
 
 BASE = -1  # the baseline's place among the sides; candidates have places from 0
 _TURN_SECONDS = 0.03
@@ -26,6 +27,7 @@ class Limits:
     start_seconds: float = 300.0
     prepare_seconds: float = 300.0
     slice_seconds: float = 120.0
+    compile_seconds: float = 120.0  # instead of both, for a workload with a budget of its own
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Bench:
         limits: timeouts.
         call_steps: steps of each call of a slice, by workload and side; empty: one call with equal
             steps. Calibration uses it to slow a candidate down.
+        device: device of all sides.
     """
 
     folder: Path
@@ -52,6 +55,7 @@ class Bench:
     pair_seconds: float = PAIR_SECONDS
     limits: Limits = field(default_factory=Limits)
     call_steps: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+    device: Device = CPU
 
 
 class SideError(Exception):
@@ -64,7 +68,11 @@ class SideError(Exception):
 
 
 class Workers:
-    """One worker per side, started on separate cores and measured on one core."""
+    """One worker per side, started on separate cores and measured on one core.
+
+    On a GPU the sides share the device: each worker takes as much of its memory as it needs, and
+    waits until the device has finished before it answers. They are not pinned.
+    """
 
     def __init__(
         self,
@@ -83,6 +91,8 @@ class Workers:
         """
         self._limits = bench.limits
         usual = threads == bench.threads
+        # A GPU's libraries choose their algorithms by time, without another side beside them.
+        self._prepared_at_once = 1 if bench.device.is_gpu else 2
         self._together = bench.cores if usual else bench.all_cores
         self._apart = bench.start_cores if usual else (bench.all_cores, bench.all_cores)
         self._workers: dict[int, Worker] = {}
@@ -113,6 +123,7 @@ class Workers:
             "prepare",
             places,
             self._limits.prepare_seconds,
+            at_once=self._prepared_at_once,
             workload=spec.name,
             builder=spec.builder,
             arguments=dict(spec.arguments or {}),
@@ -203,13 +214,24 @@ class Workers:
         """
         return self._ask_at_once(do, list(self._workers), self._limits.prepare_seconds, arguments)
 
-    def _ask_apart(
-        self, do: str, places: Sequence[int], seconds: float, **arguments: Any
-    ) -> dict[int, dict[str, Any]]:
-        """Sends a command to two sides at a time, each on separate cores."""
+    def ask_each(self, do: str, **arguments: Any) -> dict[int, dict[str, Any]]:
+        """Sends an untimed command to one side after the other, and returns the answers.
+
+        Raises:
+            SideError: a side failed.
+        """
         answers: dict[int, dict[str, Any]] = {}
-        for first in range(0, len(places), 2):
-            both = dict(zip(places[first : first + 2], self._apart, strict=False))
+        for place in self._workers:
+            answers |= self._ask_at_once(do, [place], self._limits.prepare_seconds, arguments)
+        return answers
+
+    def _ask_apart(
+        self, do: str, places: Sequence[int], seconds: float, *, at_once: int = 2, **arguments: Any
+    ) -> dict[int, dict[str, Any]]:
+        """Sends a command to `at_once` sides at a time, each on separate cores."""
+        answers: dict[int, dict[str, Any]] = {}
+        for first in range(0, len(places), at_once):
+            both = dict(zip(places[first : first + at_once], self._apart, strict=False))
             if do == "start":
                 own = {place: {"cores": list(cores)} for place, cores in both.items()}
             else:
@@ -251,10 +273,15 @@ def bench_here(
     pair_seconds: float = PAIR_SECONDS,
     limits: Limits | None = None,
     call_steps: Mapping[str, Mapping[str, tuple[int, ...]]] | None = None,
+    device: Device = CPU,
 ) -> Bench:
-    """Returns the settings for a measurement on this machine; one thread is pinned to a core."""
+    """Returns the settings for a measurement on this machine.
+
+    One thread on the CPU is pinned to a core. On a GPU no process is: CUDA's driver and XLA have
+    threads of their own.
+    """
     cores = machine.cores()
-    pinned = threads == 1
+    pinned = threads == 1 and not device.is_gpu
     return Bench(
         folder=folder,
         cores=cores[-1:] if pinned else cores,
@@ -264,6 +291,7 @@ def bench_here(
         pair_seconds=pair_seconds,
         limits=limits or Limits(),
         call_steps=call_steps or {},
+        device=device,
     )
 
 

@@ -17,6 +17,7 @@ from bench.records.trainings import (
 )
 from bench.verdicts.accuracy import LOOKS, decide_all, margin_points, pairs_seeds
 from bench.verdicts.sequential import Verdict
+from lenet5.devices import CPU
 from lenet5.errors import InputError
 from lenet5.recipe import Recipe
 from lenet5.recipes import find_recipe
@@ -33,6 +34,7 @@ class AccuracyTerms:
         engine: engine of the trainings.
         seeds: maximum number of seeds of each side, from seed 0; in a comparison, that of a look.
         margin_points: acceptable loss of accuracy in percentage points.
+        device: device of the trainings, as in `lenet5.devices.read_device`.
     """
 
     baseline: Request | None
@@ -41,16 +43,18 @@ class AccuracyTerms:
     engine: str
     seeds: int
     margin_points: float
+    device: str = CPU.name
 
     @property
     def comparison(self) -> Comparison:
         """Terms of the verdicts.
 
         A reference with fewer than the requested seeds is not paired: later looks would lack
-        partners.
+        partners. Nor is one paired with seeds of a GPU: the stored references are of CPUs.
         """
         beside = self.baseline is not None
-        partners = beside or reference_seeds(self.recipe.name) >= self.seeds
+        has_all = reference_seeds(self.recipe.name) >= self.seeds
+        partners = beside or (has_all and self.device == CPU.name)
         paired = partners and pairs_seeds(self.engine)
         return Comparison(self.margin_points, paired, beside, self.seeds)
 
@@ -63,6 +67,7 @@ def read_accuracy_terms(
     engine: str,
     seeds: int,
     asked_margin: float | None = None,
+    device: str = CPU.name,
 ) -> AccuracyTerms:
     """Checks the options, without starting anything.
 
@@ -73,6 +78,7 @@ def read_accuracy_terms(
         engine: name of the engine.
         seeds: maximum number of seeds of each side.
         asked_margin: margin in percentage points; None: `default_margin`.
+        device: value of `--device`.
 
     Raises:
         InputError: an option is invalid.
@@ -90,6 +96,7 @@ def read_accuracy_terms(
         engine=engine,
         seeds=seeds,
         margin_points=default_margin(recipe, engine) if asked_margin is None else asked_margin,
+        device=device,
     )
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from bench.environments.request import Request, parse_request
 from bench.records.blocks import Block, BlockTask, Results
-from bench.records.catalogue import PAIR_SECONDS, WORKLOADS, Spec, check_margin, select
+from bench.records.catalogue import PAIR_SECONDS, Spec, check_margin, select, workloads_on
 from bench.verdicts.sequential import LOOKS
 from bench.verdicts.speed import Decision, decide
+from lenet5.devices import CPU
 from lenet5.errors import InputError
 
 if sys.version_info >= (3, 11):
@@ -81,7 +82,10 @@ def _blocks_to_look(plan: Plan, results: Results, index: int, number: int) -> in
 
 
 def _todo(plan: Plan, results: Results, index: int) -> dict[str, Spec]:
-    """Returns the undecided workloads, if the budget reaches another look."""
+    """Returns the undecided workloads, if the budget reaches another look.
+
+    A workload with a budget of its own goes on or ends by this budget alone.
+    """
     blocks = [block for block in results.blocks if block.candidate == index]
     if not blocks:
         return dict(plan.specs[index])
@@ -89,15 +93,21 @@ def _todo(plan: Plan, results: Results, index: int) -> dict[str, Spec]:
     left = {n: spec for n, spec in plan.specs[index].items() if not decisions[n].settled}
     if not left:
         return {}
+    fresh: set[str] = set()  # a fresh block distinguishes fault from accident, at any budget
     if any(decisions[name].faults == 1 for name in left):
         before = _decisions(replace(results, blocks=_without_last(results, index)), index)
-        if any(decisions[name].faults == 1 and not before[name].faults for name in left):
-            return left  # a fresh block distinguishes fault from accident, at any budget
+        fresh = {n for n in left if decisions[n].faults == 1 and not before[n].faults}
     number = _next_number(plan, results, index)
     numbers = {name: {b.number for b in blocks if name in b.samples} for name in left}
-    values = min(len(found - {number}) for found in numbers.values())
+    values = {name: len(found - {number}) for name, found in numbers.items()}
+    own = [name for name, spec in left.items() if spec.own_budget_seconds]
+    shared = [name for name in left if name not in own]
+    least = min((values[name] for name in shared), default=0)
     share = _LATER_SHARE if len(blocks) == 1 else 1.0
-    return left if _reaches_a_look(plan, blocks, values, share) else {}
+    goes_on = shared and (fresh & set(shared) or _reaches_a_look(plan, blocks, least, share))
+    wanted = set(shared) if goes_on else set()
+    wanted |= {n for n in own if n in fresh or _own_reaches_a_look(left[n], blocks, values[n])}
+    return {name: spec for name, spec in left.items() if name in wanted}
 
 
 def _decisions(results: Results, index: int) -> dict[str, Decision]:
@@ -117,11 +127,23 @@ def _reaches_a_look(
 
     The estimate for every block is `later_share` of the last block's time.
     """
-    look = next((look.blocks for look in LOOKS if look.blocks > values), None)
-    spent = sum(block.seconds for block in blocks)
     # Decided workloads drop out, so the last block predicts better than earlier ones.
-    expected_seconds = later_share * blocks[-1].seconds
-    return look is not None and spent + (look - values) * expected_seconds <= plan.budget_seconds
+    last = next((block for block in reversed(blocks) if not block.is_beside_the_budget), blocks[-1])
+    spent = sum(block.seconds for block in blocks)
+    return _is_reached(values, spent, later_share * last.seconds, plan.budget_seconds)
+
+
+def _own_reaches_a_look(spec: Spec, blocks: Sequence[Block], values: int) -> bool:
+    """Returns whether a workload's own budget reaches its next look."""
+    seconds = [b.own_seconds[spec.name] for b in blocks if spec.name in b.own_seconds]
+    expected_seconds = seconds[-1] if seconds else 0.0
+    return _is_reached(values, sum(seconds), expected_seconds, spec.own_budget_seconds)
+
+
+def _is_reached(values: int, spent: float, expected_seconds: float, budget: float) -> bool:
+    """Returns whether blocks of `expected_seconds` each reach the next look after `values`."""
+    look = next((look.blocks for look in LOOKS if look.blocks > values), None)
+    return look is not None and spent + (look - values) * expected_seconds <= budget
 
 
 def _next_number(plan: Plan, results: Results, index: int) -> int:
@@ -143,6 +165,7 @@ def _next_number(plan: Plan, results: Results, index: int) -> int:
 
 
 DEFAULT_MARGIN = 1.03
+GPU_MARGIN = 1.05  # chosen wide: no scatter of blocks was measured on a GPU
 
 
 @dataclass(frozen=True)
@@ -159,7 +182,7 @@ class Terms:
         seed: seed of the workloads' order.
         pair_seconds: duration of a workload's pairs in a block.
         call_steps: steps of each call of a slice; empty: one call.
-        device: `cpu` or `gpu:N`.
+        device: device of all sides, as in `lenet5.devices.read_device`.
     """
 
     baseline: Request
@@ -171,7 +194,7 @@ class Terms:
     seed: int = 0
     pair_seconds: float = PAIR_SECONDS
     call_steps: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
-    device: str = "cpu"
+    device: str = CPU.name
 
 
 def read_terms(
@@ -179,9 +202,10 @@ def read_terms(
     candidates: Sequence[str],
     *,
     workloads: str,
-    margin: float = DEFAULT_MARGIN,
+    margin: float | None = None,
     budget_seconds: float = DEFAULT_BUDGET_SECONDS,
     threads: int = 1,
+    device: str = "cpu",
     project: Path,
 ) -> Terms:
     """Checks the options of a comparison, without network and without starting anything.
@@ -190,23 +214,28 @@ def read_terms(
         baseline: requirements and settings.
         candidates: requirements and settings of each; none: the current environment.
         workloads: `gated`, `all` or names.
-        margin: default margin.
+        margin: margin of workloads without a separate one; None: 1.03, on a GPU 1.05.
         budget_seconds: measuring time per candidate.
         threads: number of TensorFlow threads.
-        project: folder of the `pyproject.toml` with `[tool.lenet5-bench.workloads]`.
+        device: `cpu` or `gpu:N`.
+        project: folder of the `pyproject.toml` with `[tool.lenet5-bench.workloads]`, for a GPU
+            `[tool.lenet5-bench.gpu-workloads]`.
 
     Raises:
         InputError: an option is invalid.
     """
+    if margin is None:
+        margin = DEFAULT_MARGIN if device == "cpu" else GPU_MARGIN
     check_margin(margin)
     _check_budget(budget_seconds)
     return Terms(
         baseline=parse_request(baseline),
         candidates=tuple(parse_request(text) for text in candidates or ["."]),
-        workloads=select(workloads, _project_options(project)),
+        workloads=select(workloads, _project_options(project, device), device),
         margin=margin,
         budget_seconds=budget_seconds,
         threads=threads,
+        device=device,
     )
 
 
@@ -219,7 +248,7 @@ def terms_to_resume(found: Results, budget_seconds: float = DEFAULT_BUDGET_SECON
     _check_budget(budget_seconds)
     workloads = {}
     for name, terms in found.workloads.items():
-        spec = WORKLOADS.get(name)
+        spec = workloads_on(found.device).get(name)
         if spec is None or spec.version != terms.version:
             raise InputError(
                 f"{name} has changed since it was measured: the results cannot be resumed"
@@ -230,6 +259,7 @@ def terms_to_resume(found: Results, budget_seconds: float = DEFAULT_BUDGET_SECON
         candidates=tuple(parse_request(side.request) for side in found.candidates),
         workloads=workloads,
         budget_seconds=budget_seconds,
+        device=found.device,
         **_kept_options(found),
     )
 
@@ -242,6 +272,8 @@ def unlike_terms(found: Results, terms: Terms) -> str:
     Raises:
         InputError: a workload has changed, or the results lack options.
     """
+    if found.device != terms.device:  # whose workloads are others
+        return "another device"
     stored = terms_to_resume(found, terms.budget_seconds)
     own = {n: (spec.margin or terms.margin, spec.gated) for n, spec in terms.workloads.items()}
     kept = {name: (spec.margin, spec.gated) for name, spec in stored.workloads.items()}
@@ -274,8 +306,9 @@ def _check_budget(budget_seconds: float) -> None:
         raise InputError(f"--budget is {budget_seconds:g}, expected 10 to 86400 seconds")
 
 
-def _project_options(project: Path) -> Mapping[str, Mapping[str, Any]]:
-    """Reads `[tool.lenet5-bench.workloads]` from a `pyproject.toml`."""
+def _project_options(project: Path, device: str) -> Mapping[str, Mapping[str, Any]]:
+    """Reads a device's workloads from a `pyproject.toml`: `[tool.lenet5-bench.workloads]`."""
+    table = "workloads" if device == "cpu" else "gpu-workloads"
     path = project / "pyproject.toml"
     if not path.is_file():
         return {}
@@ -283,7 +316,7 @@ def _project_options(project: Path) -> Mapping[str, Mapping[str, Any]]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    options = content.get("tool", {}).get("lenet5-bench", {}).get("workloads", {})
+    options = content.get("tool", {}).get("lenet5-bench", {}).get(table, {})
     if not all(isinstance(changes, dict) for changes in options.values()):
-        raise InputError(f"{path}: tool.lenet5-bench.workloads must hold a table per workload")
+        raise InputError(f"{path}: tool.lenet5-bench.{table} must hold a table per workload")
     return dict(options)

@@ -70,6 +70,27 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class GpuWitness:
+    """State of the GPU, as its driver tells it.
+
+    Attributes:
+        reasons: reasons for slower clocks at this moment, in words; `None`: not told.
+        limited: by the limit that slows the GPU (`power`, `temperature`) a moment in seconds, and
+            the seconds of slowness until then, both since the driver's start; without limits that
+            the GPU does not count.
+        temperature_c: temperature in degrees Celsius; `None`: not told.
+        sm_mhz: clock of the multiprocessors; `None`: not told.
+        foreign: number of other computing processes on the GPU; `None`: not told.
+    """
+
+    reasons: tuple[str, ...] | None = None
+    limited: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    temperature_c: float | None = None
+    sm_mhz: float | None = None
+    foreign: int | None = None
+
+
+@dataclass(frozen=True)
 class Witness:
     """Other activity of the machine.
 
@@ -82,6 +103,7 @@ class Witness:
             `None` for the first.
         throttled: share of periods in which a CPU quota stopped the container since the last
             witness; `None` without a quota, for the first witness, and in older ledgers.
+        gpu: state of the GPU; `None` on the CPU, in older ledgers, and if its driver is silent.
     """
 
     control_seconds: float
@@ -89,6 +111,7 @@ class Witness:
     steal: float | None = None
     others: float | None = None
     throttled: float | None = None
+    gpu: GpuWitness | None = None
 
 
 @dataclass(frozen=True)
@@ -122,11 +145,12 @@ class Block:
         number: number among the candidate's blocks, from 0; a repeated block keeps its number.
         first: first side to start, and first side of the first pair.
         started: start in UTC, ISO 8601.
-        seconds: time from the first worker's start to the last worker's end.
+        seconds: time from the first worker's start to the last worker's end, without `own_seconds`.
         samples: samples of the measured workloads.
         failures: failures of other workloads.
         witnesses: witnesses before, during (between workloads) and after.
         disturbed: disturbances found by the witnesses; empty for a quiet block.
+        own_seconds: time of each workload with a budget of its own.
     """
 
     candidate: int
@@ -138,6 +162,13 @@ class Block:
     failures: tuple[Failure, ...] = ()
     witnesses: tuple[Witness, ...] = ()
     disturbed: tuple[str, ...] = ()
+    own_seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def is_beside_the_budget(self) -> bool:
+        """Whether it measured only workloads with budgets of their own."""
+        tried = {*self.samples, *(failure.workload for failure in self.failures)}
+        return bool(tried) and tried <= set(self.own_seconds)
 
 
 @dataclass(frozen=True)
@@ -152,6 +183,8 @@ class WorkloadTerms:
         is_difference: whether the sides are compared by difference.
         steps: steps of a slice, fixed once per comparison; 0 without slices.
         threads: number of TensorFlow threads.
+        own_budget_seconds: the workload's own measuring time per candidate; 0: a part of the
+            comparison's budget.
     """
 
     version: int
@@ -161,6 +194,7 @@ class WorkloadTerms:
     is_difference: bool = False
     steps: int = 0
     threads: int = 1
+    own_budget_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -170,7 +204,8 @@ class Results:
     Attributes:
         machine: CPU model, flags, usable cores, memory, kernel.
         code: SHA-256 of the workers' files.
-        options: options of the experiment: budget, threads, pinned, seed.
+        options: options of the experiment: budget, threads, pinned, seed, device (`cpu` or
+            `gpu:N`; absent in older ledgers: `cpu`).
         started: start in UTC, ISO 8601.
         baseline: environment of the baseline.
         candidates: environments of the candidates.
@@ -192,3 +227,8 @@ class Results:
     complete: bool = False
     clock_seconds: float = 1e-9
     torn: bool = False
+
+    @property
+    def device(self) -> str:
+        """The device that was measured: `cpu` or `gpu:N`."""
+        return str(self.options.get("device", "cpu"))

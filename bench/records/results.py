@@ -16,8 +16,8 @@ from pathlib import Path
 
 from bench.records import ledger
 from bench.records.blocks import SIDES, Block, Results, Samples, WorkloadTerms
-from bench.records.catalogue import WORKLOADS
-from bench.records.sides import difference, labelled
+from bench.records.catalogue import GPU_WORKLOADS, WORKLOADS
+from bench.records.sides import difference, labelled, unlike_machines
 from lenet5.errors import InputError
 from lenet5.printable import short_line
 
@@ -151,8 +151,9 @@ def _header(results: Results) -> dict[str, object]:
 
 
 def in_order(terms: Mapping[str, WorkloadTerms]) -> dict[str, WorkloadTerms]:
-    """Returns workloads in the order of the catalogue; JSON sorts them by name."""
-    order = [name for name in WORKLOADS if name in terms] + sorted(set(terms) - set(WORKLOADS))
+    """Returns workloads in the order of the catalogues; JSON sorts them by name."""
+    known = dict.fromkeys([*WORKLOADS, *GPU_WORKLOADS])
+    order = [name for name in known if name in terms] + sorted(set(terms) - set(known))
     return {name: terms[name] for name in order}
 
 
@@ -162,11 +163,12 @@ def check_alike(one: Results, other: Results) -> None:
     Code may differ between results without a common workload.
 
     Raises:
-        InputError: machine, code, environments or workloads differ; the message says which.
+        InputError: machine, device, code, environments or workloads differ; the message says which.
     """
+    if unlike := unlike_machines(one.machine, other.machine):
+        raise InputError(f"results of different {unlike} cannot be combined")
     common = [name for name in one.workloads if name in other.workloads]
     for what, a, b in (
-        ("machines", one.machine, other.machine),
         *(
             (f"versions of {name}", one.workloads[name].version, other.workloads[name].version)
             for name in common

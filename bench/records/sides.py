@@ -16,6 +16,7 @@ from lenet5.errors import InputError
 _FACTS = {"python": "Python", "scheduling": "scheduling", "onednn": "oneDNN"}
 _STATES = {"True": "on", "False": "off"}
 _UNKNOWN = (None, "")
+ON_CPU = "the CPU"
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,36 @@ def difference(one: Side, other: Side) -> str:
         if told not in _UNKNOWN and now not in _UNKNOWN and told != now:
             return f"{shown} {_shown(told)} and {_shown(now)}"
     return ""
+
+
+def device_of(machine: Mapping[str, Any]) -> str:
+    """Returns the device that was measured on a machine: `the CPU`, or the model of a GPU."""
+    return ON_CPU if machine.get("gpu") is None else str(_gpu(machine).get("model", "a GPU"))
+
+
+def unlike_machines(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Returns the difference between two machines in words; empty if they are alike.
+
+    `machines`, `devices: the CPU and NVIDIA H200`, or `GPUs: driver 550.90 and 560.35`.
+    """
+    if one == other:
+        return ""
+    if device_of(one) != device_of(other):
+        return f"devices: {device_of(one)} and {device_of(other)}"
+    ours, theirs = _gpu(one), _gpu(other)
+    names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    if not names or {**one, "gpu": None} != {**other, "gpu": None}:
+        return "machines"
+    told = [
+        f"{name.replace('_', ' ')} {ours.get(name, 'unknown')} and {theirs.get(name, 'unknown')}"
+        for name in names
+    ]
+    return f"GPUs: {', '.join(told)}"
+
+
+def _gpu(machine: Mapping[str, Any]) -> Mapping[str, Any]:
+    gpu = machine.get("gpu")
+    return gpu if isinstance(gpu, Mapping) else {}  # a ledger of others may hold anything
 
 
 def with_told(side: Side, said: Mapping[str, Any]) -> Side:

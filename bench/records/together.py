@@ -11,7 +11,7 @@ from itertools import combinations
 from bench.records import ledger
 from bench.records.blocks import Block, Results, WorkloadTerms
 from bench.records.results import check_alike, in_order
-from bench.records.sides import Side, difference, labelled
+from bench.records.sides import Side, difference, labelled, unlike_machines
 from bench.records.trainings import Comparison, Trained, Trainings, identity
 from lenet5.errors import InputError
 
@@ -69,7 +69,8 @@ def together(parts: Sequence[Results]) -> Results:
     steps of a slice; the terms have those of the earliest part.
 
     Raises:
-        InputError: machine, baseline or threads differ, or code, version or margin of a workload.
+        InputError: machine, device, baseline or threads differ, or code, version or margin of a
+            workload.
     """
     if len(parts) == 1:
         return parts[0]
@@ -149,8 +150,8 @@ def together_trainings(
         The sets, and the common terms.
 
     Raises:
-        InputError: terms, baseline, reference, machine, recipe, engine, split or code differ, or a
-            seed has two results.
+        InputError: terms, baseline, reference, machine, device, recipe, engine, split or code
+            differ, or a seed has two results.
     """
     if len(parts) == 1:
         return [*parts[0][0]], parts[0][1]
@@ -182,8 +183,9 @@ def together_trainings(
 
 
 def _check_alike(one: Trainings, other: Trainings) -> None:
+    if unlike := unlike_machines(one.machine, other.machine):
+        raise InputError(f"results of different {unlike} cannot be combined")
     for what, a, b in (
-        ("machines", one.machine, other.machine),
         ("recipes", identity(one.recipe), identity(other.recipe)),
         ("engines", one.engine, other.engine),
         ("images", one.split, other.split),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bench.records.sides import ON_CPU, device_of
 from bench.records.trainings import Trainings
 from bench.report.pages import Picture, render
 from bench.report.tables import Table
@@ -57,7 +58,7 @@ def accuracy_html(
             Picture(seeds, "Wrong test images by seed"),
         ],
         candidates=[_candidate(candidate, baseline, test) for candidate in candidates],
-        facts=how_measured(baseline, paired=paired),
+        facts=how_measured(sets, paired=paired),
     )
 
 
@@ -82,17 +83,24 @@ def notes(sets: Sequence[Trainings]) -> list[str]:
     return [*found, *filter(None, (age_note(item.side, item.started) for item in sets))]
 
 
-def how_measured(baseline: Trainings, *, paired: bool) -> list[tuple[str, str]]:
-    """Returns recipe, engine, seeds and machine as rows of label and text."""
+def how_measured(sets: Sequence[Trainings], *, paired: bool) -> list[tuple[str, str]]:
+    """Returns recipe, engine, seeds, devices and machine as rows of label and text.
+
+    The machine is the baseline's; on a GPU the candidates', since a reference may be of CPUs.
+    """
+    baseline, *_, last = sets
+    theirs, ours = device_of(baseline.machine), device_of(last.machine)
+    is_on_gpu = ours != ON_CPU or theirs != ON_CPU
+    told = ours if ours == theirs else f"{theirs} (reference), {ours} (candidates)"
     return [
         ("Measured", moment(baseline.started)),
         ("Recipe", baseline.recipe.name),
         ("Engine", baseline.engine),
         ("Seeds", "paired" if paired else "unpaired"),
-        CPUS_ONLY,
+        ("Devices", told) if is_on_gpu else CPUS_ONLY,
         ("SHA-256 of the images", baseline.split),
         ("SHA-256 of the training code", baseline.code),
-        *facts(baseline.machine),
+        *facts(last.machine if is_on_gpu else baseline.machine),
     ]
 
 

@@ -20,12 +20,16 @@ from bench.records.trainings import Trained, identity, read_reference
 from bench.report.pages import Picture, render
 from bench.report.tables import Table
 from bench.report.throughput import Throughput
-from bench.report.versions import CPUS_ONLY, facts, text_of
+from bench.report.versions import DEVICE_FACTS, device_row, facts, text_of
+from lenet5.devices import Device
 from lenet5.errors import InputError
 from lenet5.run_directory import read_history, read_run
 
 ENVIRONMENT = pytest.StashKey[Mapping[str, object]]()
 """Environment of this session, with the keys of a run's `environment.json`."""
+
+DEVICE = pytest.StashKey[Device]()
+"""Device of this session; the variables of a process on a GPU no longer tell its number."""
 
 
 @dataclass(frozen=True)
@@ -175,9 +179,10 @@ def _environment(environment: Mapping[str, object], run_directory: Path | None) 
         except _DAMAGE as error:
             notes.append(_damage_note(run_directory / "environment.json", error))
     here = environment or of_run
-    keys = [*(key for key in _FIRST_FACTS if key in here), *here]
-    session = [*facts({key: here[key] for key in keys}), CPUS_ONLY]
-    run = [*(text_of(of_run.get(key)) for key in dict.fromkeys(keys)), CPUS_ONLY[1]]
+    others = (key for key in here if key not in DEVICE_FACTS)
+    keys = list(dict.fromkeys([*(key for key in _FIRST_FACTS if key in here), *others]))
+    session = [*facts({key: here[key] for key in keys}), device_row(here)]
+    run = [*(text_of(of_run.get(key)) for key in keys), device_row(of_run)[1]]
     if not of_run or run == [text for _, text in session]:
         return _Section("Environment", notes, Table((), session, left=None))
     rows = [(*row, other) for row, other in zip(session, run, strict=True)]

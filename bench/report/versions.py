@@ -11,10 +11,16 @@ from packaging.version import Version
 from bench.records.blocks import Results
 from bench.records.sides import Side
 from bench.report.tables import Table
+from lenet5.devices import CPU
+from lenet5.environment import device_text, on_or_off
 
 SAME_KERAS = "the baseline's Keras"
 OTHER_KERAS = "other versions of Keras"
 CPUS_ONLY = ("Devices", "CPUs only: GPUs are hidden from TensorFlow")
+DEVICE_FACTS = (
+    *("device", "gpu", "compute_capability", "cuda", "cudnn", "tf32", "deterministic_ops"),
+)
+"""Entries of `devices.describe_device` that `device_row` shows."""
 _LABELS = {
     "tensorflow": "TensorFlow",
     "tensorflow_package": "TensorFlow's package",
@@ -30,6 +36,10 @@ _LABELS = {
     "cpu": "CPU",
     "flags": "CPU flags",
     "memory_gib": "Memory (GiB)",
+    "gpu": "GPU",
+    "cuda": "CUDA",
+    "cudnn": "cuDNN",
+    "tf32": "TF32",
 }
 
 
@@ -108,6 +118,27 @@ def lock_differences(baseline: Side, candidate: Side) -> list[tuple[str, str, st
 def facts(values: Mapping[str, object]) -> list[tuple[str, str]]:
     """Returns machine, options or versions as rows of label and text."""
     return [(label(key), text_of(value)) for key, value in values.items()]
+
+
+def device_row(environment: Mapping[str, object]) -> tuple[str, str]:
+    """Returns the row "Devices" of an environment; without the entry `device` it is the CPU.
+
+    A GPU is shown with its mode, its compute capability, and the CUDA of TensorFlow's build.
+    """
+    if environment.get("device", CPU.name) == CPU.name:
+        return CPUS_ONLY
+    names = {"compute_capability": "compute capability", "cuda": "CUDA", "cudnn": "cuDNN"}
+    known = [name for name in names if environment.get(name) is not None]
+    more = [f"{names[name]} {text_of(environment[name])}" for name in known]
+    return CPUS_ONLY[0], "; ".join([device_words(environment), *more])
+
+
+def device_words(environment: Mapping[str, object]) -> str:
+    """Returns the device of an environment: `CPU only`, or a GPU with both of its modes."""
+    text = device_text(environment)
+    if "deterministic_ops" not in environment:  # the CPU, or a GPU that was not started
+        return text
+    return f"{text}, deterministic operations {on_or_off(environment['deterministic_ops'])}"
 
 
 def label(key: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -209,6 +209,7 @@ def notes(results: Results) -> list[str]:
             f"block{'' if count == 1 else 's'}; everything below is based on these."
         )
     found += ["The last record of the file was cut off and is left out."] * results.torn
+    found += [f"Measured on {_device(results)}."] * (results.device != "cpu")
     sides = [(f"The baseline {results.baseline.label}", results.baseline)]
     sides += [(side.label, side) for side in results.candidates]
     found += [f"{who} is not there: {side.problem}" for who, side in sides if side.problem]
@@ -252,8 +253,11 @@ def how_measured(results: Results) -> list[tuple[str, str]]:
     options = dict(results.options)
     seconds = sum(block.seconds for block in results.blocks)
     spent = f"{len(results.blocks)} blocks in {seconds / 60:,.1f} min"
+    apart = sum(sum(block.own_seconds.values()) for block in results.blocks)
+    spent += f" and {apart / 60:,.1f} min beside the budget" if apart else ""
     budget, threads = options.pop("budget_seconds", None), options.pop("threads", None)
     pinned = options.pop("pinned", None)
+    options.pop("device", None)
     where = {True: "pinned to one core", False: "not pinned to a core"}.get(pinned, "")
     named = "not known" if threads is None else "one" if threads == 1 else str(threads)
     state = "complete" if results.complete else "INCOMPLETE, interrupted"
@@ -261,7 +265,7 @@ def how_measured(results: Results) -> list[tuple[str, str]]:
         ("Measured", f"{moment(results.started)}: {spent}, {state}"),
         ("Budget", "not known" if budget is None else f"{budget:g} s a candidate"),
         ("TensorFlow's threads", ", ".join(filter(None, (named, where)))),
-        CPUS_ONLY,
+        CPUS_ONLY if results.device == "cpu" else (CPUS_ONLY[0], _device(results)),
     ]
     return [
         *rows,
@@ -270,6 +274,27 @@ def how_measured(results: Results) -> list[tuple[str, str]]:
         ("Disturbed blocks", disturbed_blocks(results)[0]),
         ("SHA-256 of the measuring code", results.code),
     ]
+
+
+def _device(results: Results) -> str:
+    """Returns `gpu:0 (NVIDIA H200), TF32 on`; sides in several modes have one each."""
+    gpu = results.machine.get("gpu")
+    model = gpu.get("model", "") if isinstance(gpu, Mapping) else ""
+    sides = (results.baseline, *results.candidates)
+    modes = [text for side in sides if (text := _modes(side.versions))]
+    name = f"{results.device} ({model})" if model else results.device
+    if len(set(modes)) > 1:
+        labels = zip((side.label for side in sides if _modes(side.versions)), modes, strict=True)
+        return f"{name}; {'; '.join(f'{label}: {mode}' for label, mode in labels)}"
+    return ", ".join([name, *modes[:1]])
+
+
+def _modes(versions: Mapping[str, object]) -> str:
+    """Returns a worker's modes on a GPU; empty if they are not known."""
+    if "tf32" not in versions:
+        return ""
+    tf32 = f"TF32 {'on' if versions['tf32'] else 'off'}"
+    return f"{tf32}, deterministic operations" if versions.get("deterministic_ops") else tf32
 
 
 def tally(verdicts: Sequence[str | None], unit: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from bench.records.sides import in_one_line
+from bench.records.sides import ON_CPU, device_of, in_one_line
 from bench.records.trainings import Comparison, Trained, Trainings, differs
 from bench.verdicts.sequential import Look, Verdict, detectable_shift
 from lenet5.recipe import Recipe
@@ -286,9 +286,18 @@ def _sentence(
     change = "loses" if d.difference >= 0 else "gains"
     text = f"{text} {change} {abs(d.difference):.3f} points against {others}"
     seeds = f"{d.seeds} seeds, {'paired' if paired else 'unpaired'}, engine {candidate.engine}"
+    seeds = ", ".join([seeds, *_devices(candidate, baseline)])
     if d.reason:
         return f"{text} ({seeds}): {d.reason}"
     basis = (
         f"{100 * d.confidence:.4g} % interval of the loss {d.low:+.3f} to {d.high:+.3f}, {seeds}"
     )
     return f"{text} ({basis}), margin {d.margin:g}, detects {d.detectable:.3f}"
+
+
+def _devices(candidate: Trainings, baseline: Trainings) -> list[str]:
+    """Returns the devices of both sides in words; empty if both are the CPU."""
+    ours, theirs = device_of(candidate.machine), device_of(baseline.machine)
+    if ours != theirs:
+        return [f"{candidate.side.label} on {ours} and {baseline.side.label} on {theirs}"]
+    return [] if ours == ON_CPU else [f"both on {ours}"]

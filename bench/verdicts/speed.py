@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from bench.records.blocks import NOT_MEASURED, Block, Results, Samples, WorkloadTerms
 from bench.records.sides import in_one_line
-from bench.verdicts.faults import Faults, faults_of, missing, tried
+from bench.verdicts.faults import Faults, check_tolerance, faults_of, missing, tried
 from bench.verdicts.sequential import (
     LOOKS,
     Change,
@@ -116,8 +116,10 @@ def decide(results: Results) -> list[Decision]:
     decisions = []
     for candidate in range(len(results.candidates)):
         blocks = [block for block in results.blocks if block.candidate == candidate]
-        looks = _affordable_looks(results, blocks)
+        shared_looks = _affordable_looks(results, blocks)
         for cell in (cell for cell in cells if cell[0] == candidate):
+            own = results.workloads[cell[1]].own_budget_seconds
+            looks = _own_looks(own, blocks, cell[1]) if own else shared_looks
             share = 1 / hypotheses if results.workloads[cell[1]].gated else 1.0
             found = _Found(quiet[cell], without[cell], with_them[cell], looks, share)
             decisions.append(_decision(results, blocks, cell, found))
@@ -199,10 +201,20 @@ def _series(results: Results, name: str, found: Sequence[_Measured]) -> Series:
 def _affordable_looks(results: Results, blocks: Sequence[Block]) -> tuple[Look, ...]:
     """Looks within the budget, by the mean time of a block; without a budget, by their number."""
     budget = results.options.get("budget_seconds")
+    blocks = [block for block in blocks if not block.is_beside_the_budget]
     seconds = sum(block.seconds for block in blocks)
     affordable = len({block.number for block in blocks})
     if budget and seconds:
         affordable = max(affordable, int(budget * len(blocks) / seconds))
+    return tuple(look for look in LOOKS if look.blocks <= affordable)
+
+
+def _own_looks(budget: float, blocks: Sequence[Block], name: str) -> tuple[Look, ...]:
+    """Looks within a workload's own budget, by the mean time that it took."""
+    seconds = [block.own_seconds[name] for block in blocks if name in block.own_seconds]
+    affordable = len({block.number for block in blocks if name in block.own_seconds})
+    if sum(seconds):
+        affordable = max(affordable, int(budget * len(seconds) / sum(seconds)))
     return tuple(look for look in LOOKS if look.blocks <= affordable)
 
 
@@ -216,11 +228,19 @@ def _broken(results: Results, candidate: int, faults: Faults) -> tuple[Verdict, 
         reason = faults.baseline[-1]  # a fault of the system, not of the baseline
     elif len(faults.baseline) >= FAILURES_THAT_DECIDE:
         reason = f"the baseline fails: {faults.baseline[-1]}"
+    elif _is_unmeasurable(faults):
+        reason = f"{side.label} is {faults.candidate[-1]}"
     elif len(faults.candidate) >= FAILURES_THAT_DECIDE:
         return Verdict.FAIL, f"{faults.candidate[-1]} ({len(faults.candidate)} blocks)"
     elif faults.wrong:
         reason = f"{side.label} {faults.wrong[0]}, in one block"
     return (Verdict.INCONCLUSIVE, reason) if reason else None
+
+
+def _is_unmeasurable(faults: Faults) -> bool:
+    """Returns whether the method fails for a candidate: its limits, not the candidate."""
+    enough = len(faults.candidate) >= FAILURES_THAT_DECIDE
+    return enough and faults.candidate[-1].startswith(NOT_MEASURED)
 
 
 def _why_unmeasured(results: Results, candidate: int, faults: Faults) -> str:
@@ -235,7 +255,8 @@ def _decision(results: Results, blocks: Sequence[Block], cell: _Cell, found: _Fo
     candidate, name = cell
     outcome, other = found.without.outcome, found.with_them.outcome.verdict
     decided = outcome.verdict is other is not Verdict.INCONCLUSIVE
-    faults = faults_of(tried(blocks, name) if decided else blocks, name)
+    used = tried(blocks, name) if decided else blocks
+    faults = faults_of(used, name, check_tolerance(results.device))
     broken = _broken(results, candidate, faults)
     if broken is None and not found.measured:
         broken = Verdict.INCONCLUSIVE, _why_unmeasured(results, candidate, faults)
@@ -246,6 +267,7 @@ def _decision(results: Results, blocks: Sequence[Block], cell: _Cell, found: _Fo
         _described(results, cell, found, broken),
         faults=len(faults.baseline) + len(faults.candidate),
         hopeless=len(faults.baseline) >= FAILURES_THAT_DECIDE
+        or _is_unmeasurable(faults)
         or (len(blocks) >= FAILURES_THAT_DECIDE and bool(missing(results, candidate))),
     )
 

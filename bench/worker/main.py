@@ -57,6 +57,7 @@ class Side:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._is_gpu = False
         self._wait: Callable[[], None] = lambda: None  # until the device has finished
         self._workloads: dict[str, Any] = {}
 
@@ -66,7 +67,7 @@ class Side:
         threads: int,
         logical_cpus: int = 1,
         device: str = "cpu",
-        tf32: bool = True,  # noqa: FBT001, FBT002 - commands have named arguments
+        tf32: bool = True,
     ) -> Answer:
         """Pins the process, imports TensorFlow for a device, and reports versions.
 
@@ -78,7 +79,7 @@ class Side:
             tf32: whether a GPU may round products of float32 to TF32.
         """
         self.move(cores)
-        policy = _schedule_apart(pinned=len(cores) == 1)
+        policy = _schedule_apart(pinned=len(cores) == 1 and device == "cpu")
         from lenet5 import devices, runtime
 
         if logical_cpus > 1:
@@ -86,6 +87,7 @@ class Side:
         chosen = devices.read_device(device, os.environ)
         runtime.start_tensorflow(threads, chosen)
         versions = {**_versions(), "scheduling": policy}
+        self._is_gpu = chosen.is_gpu
         if chosen.is_gpu:
             devices.allow_tf32(allowed=tf32)
             versions |= devices.describe_device(chosen)
@@ -135,14 +137,42 @@ class Side:
 
     def memory(self) -> Answer:
         """Measures the process's peak memory in MiB, after a fixed sequence of work."""
+        loss = self._work()
+        return {"value": _peak_mib(), "loss": loss}
+
+    def device_memory(self) -> Answer:
+        """Measures the peak memory in MiB that TensorFlow used on the GPU in the same sequence.
+
+        TensorFlow counts what it uses since the process's start, with cuDNN's workspaces. What its
+        allocator holds in reserve does not count, so memory growth makes no difference.
+
+        Raises:
+            NotMeasured: the device is a CPU, for which TensorFlow does not count.
+        """
+        if not self._is_gpu:
+            raise NotMeasured("needs a GPU")
+        import tensorflow as tf
+
+        loss = self._work()
+        used = tf.config.experimental.get_memory_info("GPU:0")  # the only one that it sees
+        return {"value": used["peak"] / 2**20, "loss": loss}
+
+    def first_fit(self, *, jit_compile: bool) -> Answer:
+        """Measures seconds to build a model and run the first 100 steps of `fit`, batch 128.
+
+        It must precede any other build. On a GPU it includes the choice of cuDNN's algorithms.
+
+        Args:
+            jit_compile: whether XLA compiles the step.
+        """
         from bench.worker import workloads
 
-        subset = self._images(9_600)
-        gc.collect()  # otherwise garbage of the imports may add to the peak
-        workloads.loop(subset, 128).run(75)
-        workloads.fit(subset, 128).run(75)
-        loss = workloads.predict(subset, 512).run(18)
-        return {"value": _peak_mib(), "loss": loss}
+        subset = self._images(12_800)
+        gc.collect()  # as in `first_step`
+        start = time.perf_counter()
+        loss = workloads.fit(subset, 128, jit_compile=jit_compile).run(100)
+        self._wait()
+        return {"value": time.perf_counter() - start, "loss": loss}
 
     def train(self, recipe: Mapping[str, Any], seed: int, engine: str) -> Answer:
         """Trains a recipe with a seed and an engine, and predicts the test images."""
@@ -174,6 +204,23 @@ class Side:
             held.append(_status_kib("VmRSS") / 1024)
         # The first half fills caches and pools.
         return {"value": (held[-1] - held[calls - 1]) / calls, "threads": _status_kib("Threads")}
+
+    def _work(self) -> float:
+        """Trains and predicts in a fixed sequence; returns a figure of the result.
+
+        On a GPU without XLA, which Keras turns on there by itself: its compilation may take longer
+        than all else, and its memory is not that of training.
+        """
+        from bench.worker import workloads
+
+        without_xla = {"jit_compile": False} if self._is_gpu else {}
+        subset = self._images(9_600)
+        gc.collect()  # otherwise garbage of the imports may add to the peak
+        workloads.loop(subset, 128).run(75)
+        workloads.fit(subset, 128, **without_xla).run(75)
+        figure: float = workloads.predict(subset, 512, **without_xla).run(18)
+        self._wait()
+        return figure
 
     def _images(self, count: int | None) -> Any:
         import numpy as np

@@ -108,9 +108,16 @@ def raw(subset: Subset, batch_size: int) -> Workload:
     return _stepwise(subset, batch_size, make)
 
 
-def fit(subset: Subset, batch_size: int) -> Workload:
-    """Steps in Keras's `fit` on arrays, all in one call."""
-    return _fit(subset, batch_size, contextlib.nullcontext)
+def fit(subset: Subset, batch_size: int, *, jit_compile: bool | None = None) -> Workload:
+    """Steps in Keras's `fit` on arrays, all in one call.
+
+    Args:
+        subset: images; they repeat if a call needs more.
+        batch_size: images per step.
+        jit_compile: whether XLA compiles the step; None: as Keras decides, which is no on CPUs and,
+            in Keras 3, yes on GPUs.
+    """
+    return _fit(subset, batch_size, contextlib.nullcontext, jit_compile)
 
 
 def fit_mirrored(subset: Subset, batch_size: int, replicas: int) -> Workload:
@@ -136,18 +143,23 @@ def fit_mirrored(subset: Subset, batch_size: int, replicas: int) -> Workload:
     return Workload(mirrored.run, check)
 
 
-def _fit(subset: Subset, batch_size: int, scope: Callable[[], Any]) -> Workload:
+def _fit(
+    subset: Subset,
+    batch_size: int,
+    scope: Callable[[], Any],
+    jit_compile: bool | None = None,
+) -> Workload:
     """Returns `fit` with models built in a scope of `tf.distribute`, or in none."""
-    images, labels = normalise(subset.images), subset.labels.astype(np.int64)
+    first = _Repeated(normalise(subset.images), subset.labels.astype(np.int64))
 
     def compiled(dropout: float | None = None) -> Any:
         with scope():
-            return _compiled(dropout)
+            return _compiled(dropout, jit_compile)
 
     model = compiled()
 
     def fit_on(model: Any, count: int, **more: Any) -> list[float]:
-        arrays = images[:count], labels[:count]
+        arrays = first(count)
         history = model.fit(*arrays, batch_size=batch_size, epochs=1, verbose=0, **more)
         return [_finite(history.history[name][0]) for name in ("loss", "accuracy")]
 
@@ -165,12 +177,12 @@ def _fit(subset: Subset, batch_size: int, scope: Callable[[], Any]) -> Workload:
     return Workload(run, check)
 
 
-def fit_call(subset: Subset) -> Workload:
-    """Calls of `fit` with one step each, for the overhead of a call."""
+def fit_call(subset: Subset, *, jit_compile: bool | None = None) -> Workload:
+    """Calls of `fit` with one step each, for the overhead of a call; `jit_compile` as in `fit`."""
     batch_size = 32
     images, labels = normalise(subset.images), subset.labels.astype(np.int64)
     take = _Batches(len(labels), batch_size)
-    model = _compiled()
+    model = _compiled(jit_compile=jit_compile)
 
     def fit_batch(model: Any, batch: np.ndarray) -> float:
         history = model.fit(
@@ -182,7 +194,7 @@ def fit_call(subset: Subset) -> Workload:
         return float(np.mean([fit_batch(model, take(1)[1]) for _ in range(steps)]))
 
     def check() -> list[float]:
-        fresh = _compiled(dropout=0.0)
+        fresh = _compiled(dropout=0.0, jit_compile=jit_compile)
         batches = np.arange(CHECK_STEPS * batch_size).reshape(CHECK_STEPS, -1) % len(labels)
         return [fit_batch(fresh, batch) for batch in batches]
 
@@ -222,15 +234,17 @@ def original_fit(subset: Subset, batch_size: int = 32) -> Workload:
     return Workload(run, check)
 
 
-def predict(subset: Subset, batch_size: int) -> Workload:
-    """Batches in one call of `model.predict`."""
+def predict(subset: Subset, batch_size: int, *, jit_compile: bool | None = None) -> Workload:
+    """Batches in one call of `model.predict`; `jit_compile` as in `fit`."""
     images = normalise(subset.images)
+    first = _Repeated(images)
 
     def run_on(model: Any, steps: int) -> float:
-        predicted = model.predict(images[: steps * batch_size], batch_size=batch_size, verbose=0)
+        (some,) = first(steps * batch_size)
+        predicted = model.predict(some, batch_size=batch_size, verbose=0)
         return _finite(predicted.max(axis=1).mean())
 
-    return _prediction(run_on, images)
+    return _prediction(run_on, images, jit_compile)
 
 
 def predict_one(subset: Subset) -> Workload:
@@ -254,8 +268,24 @@ def compiled_with_batch(subset: Subset) -> tuple[Any, np.ndarray, np.ndarray]:
     return _compiled(), normalise(subset.images), subset.labels.astype(np.int64)
 
 
+class _Repeated:
+    """The first rows of arrays, which start again where they end; longer arrays are kept."""
+
+    def __init__(self, *arrays: np.ndarray) -> None:
+        self._arrays = arrays
+
+    def __call__(self, count: int) -> tuple[np.ndarray, ...]:
+        """Returns `count` rows of each array."""
+        if count > len(self._arrays[0]):
+            self._arrays = tuple(np.resize(a, (count, *a.shape[1:])) for a in self._arrays)
+        return tuple(array[:count] for array in self._arrays)
+
+
 class _Batches:
-    """Indices of successive batches, endlessly; an epoch's last batch may be smaller."""
+    """Indices of successive batches, endlessly; an epoch's last batch may be smaller.
+
+    More steps at once than an epoch has take the images in the same order again.
+    """
 
     def __init__(self, images: int, batch_size: int) -> None:
         self._order = epoch_order(images, _SEED, epoch=1)
@@ -265,6 +295,8 @@ class _Batches:
 
     def __call__(self, steps: int) -> tuple[int, np.ndarray]:
         """Returns the number of earlier steps, and the int32 indices of `steps` batches."""
+        if (steps - 1) * self._batch_size >= len(self._order):  # a last batch would be empty
+            self._order = np.resize(self._order, steps * self._batch_size)
         left = math.ceil((len(self._order) - self._position) / self._batch_size)
         start = self._position if steps <= left else 0
         self._position = start + steps * self._batch_size
@@ -304,8 +336,14 @@ def _stepwise(subset: Subset, batch_size: int, make: Callable[[float | None], An
     return Workload(run, check)
 
 
-def _prediction(run_on: Callable[[Any, int], float], images: np.ndarray) -> Workload:
+def _prediction(
+    run_on: Callable[[Any, int], float],
+    images: np.ndarray,
+    jit_compile: bool | None = None,
+) -> Workload:
     model = build_for(find_recipe("original"), _SEED)
+    if jit_compile is not None:  # otherwise the model stays as `build_for` made it
+        model.compile(jit_compile=jit_compile)
 
     def check() -> list[float]:
         probabilities = model.predict(images[:512], batch_size=512, verbose=0)
@@ -346,13 +384,16 @@ def _raw_forward(weights: list[Any], images: Any, dropout: float, number: Any) -
     return tf.matmul(x, weights[8]) + weights[9]
 
 
-def _compiled(dropout: float | None = None) -> tf.keras.Model:
+def _compiled(dropout: float | None = None, jit_compile: bool | None = None) -> tf.keras.Model:
     recipe = find_recipe("original")
     model = build_for(
         recipe if dropout is None else recipe.with_overrides({"dropout": dropout}), _SEED
     )
     optimizer = tf.keras.optimizers.Adam(recipe.learning_rate)
-    model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    xla = {} if jit_compile is None else {"jit_compile": jit_compile}
+    model.compile(
+        optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"], **xla
+    )
     return model
 
 

@@ -30,13 +30,13 @@ class Recorder:
         self._real = commands.run
         monkeypatch.setattr(commands, "run", self)
 
-    def __call__(self, command: Sequence[str | Path], *arguments: Any) -> Completed:
+    def __call__(self, command: Sequence[str | Path], *arguments: Any, **named: Any) -> Completed:
         words = [str(word) for word in command]
         self.commands.append(words)
         answer = self.answers.get(self.kind(words), None)
         if callable(answer):
             return answer()
-        return answer or self._real(command, *arguments)
+        return answer or self._real(command, *arguments, **named)
 
     @staticmethod
     def kind(command: Sequence[str]) -> str:

@@ -292,6 +292,14 @@ def test_nightly_builds_lie_between_the_first_candidates_of_both_series() -> Non
     ]
 
 
+def test_nightly_builds_keep_the_extras_of_the_pin() -> None:
+    ends = "tensorflow[and-cuda]==2.21.0 without:tf-nightly", "tensorflow[and-cuda]==2.22.0rc0"
+    axis = nightlies(*ends, "tensorflow")
+    assert texts(axis)[1] == (
+        "tf-nightly[and-cuda]==2.22.0.dev20260301 without:tensorflow keras without:keras-nightly"
+    )
+
+
 def test_nightly_builds_of_the_same_kind_are_preferred() -> None:
     axis = nightlies("tensorflow-cpu==2.20.0", "tensorflow-cpu==2.21.0", "tensorflow-cpu")
     assert names(axis)[1:-1] == ["2025-08-18", "2025-12-24"]

@@ -104,7 +104,9 @@ def test_an_environment_is_built_once_and_reused(
     built = build_here(f"./{wheel.name}", tmp_path, said.append)
     assert recorder.kinds() == ["compile", "venv", "install", "python"]
     (folder,) = environments_in(tmp_path)
-    assert said == [f"./{wheel.name}: building in {folder}"]
+    assert [line.partition(": 1 package, ")[0] for line in said] == [
+        f"./{wheel.name}: building in {folder}"
+    ]
     assert built.python.relative_to(folder).match("*/bin/python")
     assert built.python_version == platform.python_version()
     sha256 = builds._sha256(wheel)
@@ -137,7 +139,9 @@ def test_a_damaged_environment_is_built_again(tmp_path: Path) -> None:
     module.write_text("import no_such_module\n")
     second = build_here(text, tmp_path, said.append)
     (folder,) = environments_in(tmp_path)
-    assert said == [f"{text}: {folder} is damaged", f"{text}: building in {folder}"]
+    assert said[0] == f"{text}: {folder} is damaged"
+    assert said[1].startswith(f"{text}: building in {folder}: 1 package, ")
+    assert len(said) == 2
     assert second.python != first.python
     assert not first.python.exists()
     assert build_here(text, tmp_path) == second

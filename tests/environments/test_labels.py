@@ -22,6 +22,8 @@ NIGHTLY = ("keras-nightly==3.16.0.dev1", "tf-nightly==2.23.0.dev1")
 SAME_KERAS = (NEW[0], *OLD[1:])
 BEFORE_KERAS_3 = ("keras==2.15.0", "numpy==1.26.4", "tensorflow-cpu==2.15.1")
 KERAS_WHEEL = (f"keras-nightly==3.16.0 @ sha256:{'5e6f7a8b' * 8}", *NEW[1:])
+CUDA = ("nvidia-cuda-runtime-cu12==12.9.79", "nvidia-cudnn-cu12==9.28.0.42")
+FOR_GPUS = ("keras==3.15.1", "tensorflow==2.21.0")
 WHEEL = (*NEW[:2], f"tensorflow-cpu==2.21.0 @ sha256:{'1a2b3c4d' * 8}", NEW[3])
 
 
@@ -103,6 +105,19 @@ WHEEL = (*NEW[:2], f"tensorflow-cpu==2.21.0 @ sha256:{'1a2b3c4d' * 8}", NEW[3])
                 "2.21.0 + a 2 + b 2",
             ],
         ),
+        ([FOR_GPUS, (*CUDA, *FOR_GPUS)], {}, ["2.21.0", "2.21.0 + CUDA 12.9.79"]),  # [and-cuda]
+        ([(*CUDA, *FOR_GPUS), FOR_GPUS], {}, ["2.21.0 + CUDA 12.9.79", "2.21.0"]),
+        (
+            [(*CUDA, *FOR_GPUS), ("nvidia-cuda-runtime==13.0.96", *FOR_GPUS)],
+            {},
+            ["2.21.0 + CUDA 12.9.79", "2.21.0 + CUDA 13.0.96"],
+        ),
+        (
+            [(*CUDA, "keras==3.15.1", "tensorflow==2.20.0"), (*CUDA, *FOR_GPUS)],
+            {},
+            ["2.20.0", "2.21.0"],
+        ),
+        ([FOR_GPUS, (*FOR_GPUS, "helper==1")], {}, ["2.21.0", "2.21.0 + helper 1"]),  # any extra
         ([NEW, NEW, NEW], {}, ["2.21.0", "2.21.0 again", "2.21.0 again (2)"]),
         (
             [NEW, OTHER_KERAS, OTHER_KERAS],

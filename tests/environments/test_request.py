@@ -39,6 +39,12 @@ from tests.environments.wheels import write_wheel
         ),
         ("tf-nightly TF_X=", ("tf-nightly",), {"TF_X": ""}, ()),
         (
+            "tensorflow[and-cuda]==2.21.0 NVIDIA_TF32_OVERRIDE=0",
+            ("tensorflow[and-cuda]==2.21.0",),
+            {"NVIDIA_TF32_OVERRIDE": "0"},
+            (),
+        ),
+        (
             "tensorflow-cpu==2.16.2 tf-keras==2.16.0 without:tensorflow override:keras==3.0.5",
             ("tensorflow-cpu==2.16.2", "tf-keras==2.16.0"),
             {},
@@ -214,7 +220,16 @@ def test_a_wheel_becomes_an_absolute_path(tmp_path: Path, monkeypatch: pytest.Mo
         (
             "tensorflow=2.16",
             "tensorflow=2.16 is not a setting, which begins with TF_, XLA_ or KERAS_ or is "
-            "PYTHONPATH, PYTHONUSERBASE or LD_LIBRARY_PATH; a version is written with ==",
+            "NVIDIA_TF32_OVERRIDE, PYTHONPATH, PYTHONUSERBASE or LD_LIBRARY_PATH; a version is "
+            "written with ==",
+        ),
+        (". NVIDIA_TF32_OVERRIDE=2", "NVIDIA_TF32_OVERRIDE=2: expected 0 or 1"),
+        (". NVIDIA_TF32_OVERRIDE=", "NVIDIA_TF32_OVERRIDE=: expected 0 or 1"),
+        (". NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_VISIBLE_DEVICES=0 is not a setting"),
+        (
+            ". CUDA_VISIBLE_DEVICES=1",
+            "CUDA_VISIBLE_DEVICES=1: a device is not part of an environment: choose it with "
+            "--device",
         ),
         (". PATH=/x", "PATH=/x is not a setting"),
         (". LD_PRELOAD=x", "LD_PRELOAD=x is not a setting"),

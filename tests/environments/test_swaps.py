@@ -122,6 +122,25 @@ def test_settings_are_a_change_of_their_own() -> None:
     assert differences(OLD, OLD, texts[0], "'TF_A=a b' tensorflow-cpu TF_B=2") == ()
 
 
+def test_an_extra_alone_is_a_change_of_the_packages_that_it_adds() -> None:
+    """Also one of an override; a requirement whose marker is false asks for none."""
+    lines = ("nvidia-a; extra == 'and-cuda'",)
+    good = {"tensorflow 2.21.0": lines}
+    bad = {**good, "nvidia-a 1": ("nvidia-b",), "nvidia-b 2": ()}
+    plain, asked = "tensorflow==2.21.0", "tensorflow[and-cuda]==2.21.0"
+    found = (Change("nvidia-a", None, "1", ("nvidia-b",)),)
+    for with_extra in (asked, f"{plain} override:{asked}"):
+        assert differences(good, bad, plain, with_extra) == found
+        pins = ["tensorflow==2.21.0 nvidia-a==1 nvidia-b==2"]
+        assert exchanged(good, bad, ["nvidia-a"], plain, with_extra) == pins
+        assert exchanged(good, bad, [], plain, with_extra) == [plain]
+        assert exchanged(bad, good, ["nvidia-a"], with_extra, plain) == [
+            "tensorflow==2.21.0 without:nvidia-a"
+        ]
+    never = f"{plain} 'tensorflow[and-cuda]; python_version < \"3\"'"
+    assert exchanged(bad, good, ["nvidia-a"], never, plain) == [plain]
+
+
 def test_extras_count_only_where_they_are_asked_for() -> None:
     good = {"tensorflow 2.20.0": ("nvidia-a; extra == 'and-cuda'", "six"), "six 1.0": ()}
     bad = {

@@ -15,12 +15,14 @@ def write_wheel(
     version: str = "2.21.0",
     tag: str = "py3-none-any",
     requires: Sequence[str] = (),
+    extras: Sequence[str] = (),
     package: str = "tensorflow",
 ) -> Path:
     """Writes a small wheel, with one package unless `source` is empty."""
     stem = f"{distribution.replace('-', '_')}-{version}"
     about = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
     about += "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
+    about += "".join(f"Provides-Extra: {extra}\n" for extra in extras)
     files = {
         f"{stem}.dist-info/METADATA": about,
         f"{stem}.dist-info/WHEEL": (

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from bench import accuracy, speed
 from bench.environments.request import parse_request
 from bench.measure import seeds
-from bench.measure.blocks import _add, _once, _side_samples
 from bench.measure.processes import Worker, WorkerError
+from bench.measure.rounds import _add, _side_samples, one_sample
 from bench.records import results, trainings
 from bench.records.blocks import Samples
 from bench.records.together import together
@@ -240,7 +240,7 @@ def test_answers_of_workers(fuzzed: Fuzz, do: str) -> None:
     def use(content: bytes) -> None:
         answer = _received(do, content)
         if do in ("slice", "first_step", "memory", "growth"):
-            side = _once(answer)
+            side = one_sample(answer)
             if do == "slice":
                 sums = dict.fromkeys(("value", "cpu", "idle", "loss"), 0.0)
                 _add(sums, answer)

@@ -25,6 +25,7 @@ pytest_plugins = ["bench.plugin"]
 
 def pytest_addoption(parser):
     parser.addoption("--threads", type=int)
+    parser.addoption("--device", default=None)
     parser.addoption("--mnist-dir", default=None)
     parser.addoption("--recipe", default=None)
     parser.addoption("--seed", type=int, default=None)

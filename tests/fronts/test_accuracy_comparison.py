@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -26,7 +28,7 @@ def trained(label: str, *wrong: int, engine: str = "keras") -> Trainings:
     return Trainings(find_recipe("fast"), engine, "", "", Side("", label), {}, "", seeds)
 
 
-def terms(baseline: str | None, engine: str) -> AccuracyTerms:
+def terms(baseline: str | None, engine: str, device: str = "cpu") -> AccuracyTerms:
     return read_accuracy_terms(
         baseline,
         ["tensorflow==2.21.0"],
@@ -34,6 +36,7 @@ def terms(baseline: str | None, engine: str) -> AccuracyTerms:
         engine=engine,
         seeds=20,
         asked_margin=0.15,
+        device=device,
     )
 
 
@@ -52,6 +55,39 @@ def test_seeds_are_paired_with_the_engine_graph_only(
     """Keras's random streams may differ between versions, so equal seeds share nothing."""
     assert terms(baseline, engine).comparison == expected
     assert terms(baseline, engine).engine == engine
+
+
+@pytest.mark.parametrize(
+    ("baseline", "expected"), [("tensorflow==2.15.1", PAIRED), (None, REFERENCE)]
+)
+def test_seeds_of_a_gpu_are_not_paired_with_the_reference_of_cpus(
+    baseline: str | None, expected: Comparison
+) -> None:
+    assert terms(baseline, "graph", "gpu:1").comparison == expected
+
+
+ON_H200 = {"cpu": "a processor", "gpu": {"model": "NVIDIA H200"}}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "words"),
+    [
+        ({}, {"cpu": "another"}, ""),
+        (ON_H200, ON_H200, ", both on NVIDIA H200"),
+        (ON_H200, {}, ", 2.21.0 on NVIDIA H200 and the reference (2.21.0) on the CPU"),
+        ({}, ON_H200, ", 2.21.0 on the CPU and the reference (2.21.0) on NVIDIA H200"),
+    ],
+)
+def test_a_finding_says_on_which_devices_both_sides_ran(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], words: str
+) -> None:
+    """On two CPUs it says nothing."""
+    baseline = replace(trained("the reference (2.21.0)", *range(140, 150)), machine=theirs)
+    candidate = replace(trained("2.21.0", *range(142, 152)), machine=ours)
+    (decision,) = decide_all([baseline, candidate], REFERENCE)
+    said = finding(decision, candidate, baseline, paired=False)
+    assert decision.verdict is not Verdict.INCONCLUSIVE  # such sides are compared
+    assert f"10 seeds, unpaired, engine keras{words}), margin" in said
 
 
 @pytest.mark.parametrize(("recipe", "seeds", "paired"), [("best", 10, True), ("best", 16, False)])

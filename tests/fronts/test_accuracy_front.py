@@ -26,6 +26,7 @@ from bench.records.trainings import (
 )
 from lenet5.recipe import ENGINES
 from lenet5.recipes import find_recipe
+from tests.measure.fake_nvml import DESCRIBED, NVMLError, install
 
 Run = Callable[..., pytest.RunResult]
 
@@ -451,3 +452,83 @@ def test_seeds_without_a_comparison_have_no_report(
     path = str(references / "fast-graph.jsonl")
     assert command.main(["report", path, "--out", str(tmp_path)]) == 4
     assert "holds seeds without a comparison: add --baseline" in capsys.readouterr().err
+
+
+@pytest.fixture
+def h200(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives this machine a stand-in for a GPU."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    install(monkeypatch)
+
+
+@pytest.mark.usefixtures("h200")
+def test_a_comparison_on_a_gpu_trains_one_seed_at_a_time_and_names_the_gpu(
+    run: Run, stub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once: list[int] = []
+
+    def watched(*arguments: Any, processes: int, **options: Any) -> Iterator[TrainedSeed]:
+        at_once.append(processes)
+        return train_seeds(*arguments, processes=processes, **options)
+
+    monkeypatch.setattr("bench.seeds.train_seeds", watched)
+    path = tmp_path / "accuracy.jsonl"
+    sides = ("--baseline", stub, "--candidate", f"{stub} TF_STUB_LOSS=1")
+    done = run("--seeds", "10", *sides, "--device", "gpu", "--results", str(path))
+    assert done.ret == 0
+    done.stdout.fnmatch_lines(["accuracy: * (paired), device gpu, margin 0.15 points*"])
+    assert ", 10 seeds, paired, engine graph, both on NVIDIA H200), margin" in done.stdout.str()
+    assert at_once == [1]
+    for item in read_trainings(path):
+        assert item.machine == {**machine.describe(), "gpu": DESCRIBED}
+        assert item.side.versions["device"] == "gpu:0"
+
+
+@pytest.mark.usefixtures("no_reference", "h200")
+def test_seeds_of_a_gpu_against_the_reference_of_cpus_are_unpaired(
+    run: Run, stub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same with seeds that were trained one by one."""
+    engine = ("--engine", "graph")
+    assert command.main(["reference", "--environment", stub, *engine]) == 0
+    done = run("--seeds", "20", "--candidate", stub, "--device", "gpu")
+    assert done.ret == 0
+    done.stdout.fnmatch_lines(["accuracy: * the stored reference, * (unpaired), device gpu, *"])
+    words = "unpaired, engine graph, 9.9.0 on NVIDIA H200 and the reference (9.9.0) on the CPU)"
+    assert words in done.stdout.str()
+    paths = [str(tmp_path / f"{seed}.jsonl") for seed in range(10)]
+    for seed, path in enumerate(paths):
+        terms = ("--environment", stub, *engine, "--device", "gpu", "--results", path)
+        assert command.main(["measure", "--seed", str(seed), *terms]) == 0
+    capsys.readouterr()
+    assert command.main(["verdict", *paths, "--baseline", "reference"]) == 0
+    assert words in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("h200")
+def test_a_comparison_does_not_resume_on_another_device(
+    run: Run, stub: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "accuracy.jsonl"
+    sides = ("--baseline", stub, "--candidate", f"{stub} TF_STUB_LOSS=1")
+    terms = ("--seeds", "10", *sides, "--results", str(path))
+    assert run(*terms).ret == 0
+    path.write_bytes(path.read_bytes()[: int(0.9 * path.stat().st_size)])
+    done = run(*terms, "--device", "gpu")
+    assert done.ret == 4
+    told = "9.9.0 is of another device: the CPU and NVIDIA H200; choose another --results"
+    assert told in done.stdout.str() + done.stderr.str()
+    assert run(*terms).ret == 0
+
+
+def test_without_a_gpu_nothing_is_built(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    install(monkeypatch, init=NVMLError("no driver"))
+    path = tmp_path / "accuracy.jsonl"
+    done = run("--seeds", "10", "--device", "gpu", "--results", str(path))
+    assert done.ret == 4
+    told = "ERROR: --device gpu:0: NVIDIA's driver gives no answer: no driver"
+    assert told in done.stderr.str().splitlines()
+    assert not path.exists()

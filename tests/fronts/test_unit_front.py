@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from bench import __main__ as command
 from bench.measure import blocks as measured_blocks
 from bench.records import results
 from bench.records.trainings import read_trainings, write_trainings
+from tests.measure.fake_nvml import DESCRIBED, H200, FakeNvml, NVMLError, install
 
 LOOP = "train_step[loop,b128]"
 SLOW = "TF_STUB_RATIO=1.5"
@@ -261,3 +263,58 @@ def test_unlike_machines_are_refused_in_one_line(
         assert command.main(["show", str(one), str(other)]) == 4
         told = "bench: error: results of different machines cannot be combined\n"
         assert capsys.readouterr().err == told
+
+
+def test_seeds_of_a_gpu_are_trained_there_and_put_together_only_with_their_like(
+    stub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    driver = FakeNvml(H200, driver="560.35.03")
+    paths = [tmp_path / f"{number}.jsonl" for number in range(4)]
+    for number, (nvml, *device) in enumerate(
+        ((FakeNvml(H200), "gpu"), (FakeNvml(H200), "gpu:0"), (driver, "gpu"), (driver, "cpu"))
+    ):
+        monkeypatch.setitem(sys.modules, "pynvml", nvml)
+        assert seed(stub, paths[number], number, "--device", *device) == 0
+    (first,), (last,) = (read_trainings(paths[place]) for place in (0, 3))
+    assert first.machine == {**last.machine, "gpu": DESCRIBED}
+    assert (first.side.versions["device"], last.side.versions.get("device")) == ("gpu:0", None)
+    capsys.readouterr()
+    assert command.main(["show", *map(str, paths[:2])]) == 0
+    for other, what, both in (
+        (2, "GPUs: driver", {"550.90.07", "560.35.03"}),
+        (3, "devices:", {"NVIDIA H200", "the CPU"}),
+    ):
+        assert command.main(["show", str(paths[0]), str(paths[other])]) == 4
+        told = capsys.readouterr().err
+        start = f"bench: error: results of different {what} "
+        assert told.startswith(start)
+        assert told.endswith(" cannot be combined\n")
+        named = told.removeprefix(start).removesuffix(" cannot be combined\n")
+        assert {*named.split(" and ")} == both
+    assert seed(stub, paths[3], 3, "--device", "gpu") == 4
+    told = f"bench: error: {paths[3]}: holds a seed of the CPU: choose another --results\n"
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize(
+    "arguments", [["measure", "--seed", "0", "--results", "r.jsonl"], ["calibrate"]]
+)
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [
+        ("gpu", "--device gpu:0: NVIDIA's driver gives no answer: no driver"),
+        ("tpu", "--device is 'tpu', expected cpu, gpu or gpu:N"),
+    ],
+)
+def test_without_the_device_a_command_ends_at_once_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: Sequence[str],
+    device: str,
+    told: str,
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    install(monkeypatch, init=NVMLError("no driver"))
+    assert command.main([*arguments, "--device", device]) == 4
+    assert capsys.readouterr() == ("", f"bench: error: {told}\n")

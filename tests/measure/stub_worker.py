@@ -3,11 +3,11 @@
 `stub_python` writes an interpreter that runs this module instead of `bench.worker.main`. Settings
 control the simulation:
 
-TF_STUB_RATIO  factor on the default times; default: 1
+TF_STUB_RATIO  factor on the default times and memory; default: 1
 TF_STUB_FAULT  `<command> <workload or -> <fault>`; faults: crash, hang, raise, rubbish, nan, half,
                busy (uses 0.2 s of CPU and reports its wall time), late (busy, and another 0.1 s
                of CPU before the answer), slow (computes without end), stop (stops itself), kill,
-               exit, memory, and the answers of `RUBBISH`;
+               exit, memory, cpus (refuses a GPU), and the answers of `RUBBISH`;
                `_-_` replaces ` - `, since requirement strings have no spaces
 TF_STUB_PAUSE  seconds before each answer; default: 0
 TF_STUB_EPOCHS number of epochs of the trainings with the fault; default: all trainings
@@ -29,7 +29,21 @@ from pathlib import Path
 from typing import Any
 
 SECONDS_PER_STEP = 0.01
+MEBIBYTES = 300.0
 LOSSES = [2.3 - 0.01 * step for step in range(20)]
+FOR_CPUS = (
+    "--device gpu:0: this TensorFlow is built for CPUs only: pip install 'tensorflow[and-cuda]'"
+)
+GPU = {
+    "device": "gpu:0",
+    "gpu": "Stand-in",
+    "compute_capability": "9.0",
+    "cuda": "12.5",
+    "cudnn": "9",
+    "tf32": True,
+    "deterministic_ops": False,
+}
+"""Versions reported by a worker that is started on a GPU."""
 RUBBISH: dict[str, bytes] = {
     "rubbish": b"rubbish\n",
     "list": b"[1, 2]\n",
@@ -118,9 +132,11 @@ def _answer(command: dict[str, Any], ratio: float, fault: str) -> dict[str, Any]
             bytearray(2**30)
         except MemoryError as error:
             return {"error": f"{type(error).__name__}", "idle_cpu_seconds": 0.0}
-    if fault == "raise":
-        return {"error": "ValueError: no such op", "idle_cpu_seconds": 0.0}
+    if fault in ("raise", "cpus"):
+        told = "ValueError: no such op" if fault == "raise" else f"InputError: {FOR_CPUS}"
+        return {"error": told, "idle_cpu_seconds": 0.0}
     value = ratio * SECONDS_PER_STEP * command.get("steps", 1)
+    value = ratio * MEBIBYTES if "memory" in command["do"] else value
     start, end, cpu_seconds = 0.0, value, value  # in the past: contains no pause
     if fault in ("busy", "late"):
         start = time.perf_counter()
@@ -131,8 +147,11 @@ def _answer(command: dict[str, Any], ratio: float, fault: str) -> dict[str, Any]
         _burn(0.1)
     losses = [math.nan if fault == "nan" else loss for loss in LOSSES]
     scheduling = "default" if command.get("threads") == 1 else "of many threads"
+    versions: dict[str, Any] = {"tensorflow": "9.9.0", "scheduling": scheduling}
+    if command.get("device") == "gpu":
+        versions |= {**GPU, "shown": os.environ["CUDA_VISIBLE_DEVICES"]}
     answers: dict[str, dict[str, Any]] = {
-        "start": {"versions": {"tensorflow": "9.9.0", "scheduling": scheduling}},
+        "start": {"versions": versions},
         "prepare": {"check": losses[::2] if fault == "half" else losses},
         "growth": {"value": 0.0, "threads": 12},
     }

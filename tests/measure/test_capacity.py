@@ -8,6 +8,7 @@ import pytest
 
 from bench.measure import capacity
 from bench.measure.capacity import default_processes, processes
+from lenet5.devices import Device
 from lenet5.errors import InputError
 from tests.test_control_groups import tree
 
@@ -62,3 +63,10 @@ def test_invalid_numbers_of_processes_are_rejected_in_one_line(asked: int) -> No
 def test_an_explicit_number_of_processes_is_not_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capacity, "default_processes", lambda: 3)
     assert [processes(asked) for asked in (1, 256, None)] == [1, 256, 3]
+
+
+def test_one_training_at_a_time_runs_on_a_gpu_unless_more_are_requested(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(capacity, "default_processes", lambda: 3)
+    assert [processes(asked, Device("gpu:0", "0")) for asked in (None, 2)] == [1, 2]

@@ -273,6 +273,35 @@ def test_a_worker_outside_of_a_checkout_is_an_error(own_dask: tuple[str, StartWo
         cluster.machine_for(MACHINE)
 
 
+def test_a_cluster_without_a_gpu_is_an_error_at_once(own_dask: tuple[str, StartWorker]) -> None:
+    """The worker's own environment decides, not the client's."""
+    address, start = own_dask
+    start(HOSTS[0], *ON_MACHINE, "--no-nanny", CUDA_VISIBLE_DEVICES="-1")
+    told = (
+        r"^--cluster tcp://[0-9.:]+: worker tcp://127\.0\.0\.2:[0-9]+: "
+        "--device gpu: CUDA_VISIBLE_DEVICES='-1' shows 0 GPUs$"
+    )
+    with Cluster(address, device="gpu") as cluster:
+        for resource in (MACHINE, CORE):
+            with pytest.raises(InputError, match=told):
+                cluster.machine_for(resource)
+
+
+def test_a_worker_trains_and_measures_on_the_device_of_its_own_environment(
+    training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tasks run in this process as they run in a worker."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    order, _ = on_worker.order_of(built_stub(tmp_path))
+    orders = {BASE: order, 0: order}
+    (done,) = on_worker.train_seed(seeds(1)[0], orders, {}, on_worker.packed(training), "gpu")
+    assert done.said["device"] == "gpu:0"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    with pytest.raises(InputError, match="CUDA_VISIBLE_DEVICES='-1' shows 0 GPUs"):
+        on_worker.train_seed(seeds(1)[0], orders, {}, b"", "gpu")
+
+
 def test_an_environment_that_differs_on_the_worker_is_an_error(
     machines: str, training: Path, tmp_path: Path
 ) -> None:

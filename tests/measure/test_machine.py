@@ -11,7 +11,11 @@ import pytest
 
 from bench.measure import machine
 from bench.measure.machine import Ticks
-from bench.records.blocks import Witness
+from bench.records.blocks import GpuWitness, Witness
+from lenet5.devices import Device
+from tests.measure.fake_nvml import DESCRIBED, H200, NVMLError, install
+
+GPU = Device("gpu:0", "0")
 
 
 class Linux(NamedTuple):
@@ -152,3 +156,62 @@ def test_the_machine_description_has_no_changing_or_identifying_facts() -> None:
     assert described["memory_gib"] >= 1
     assert set(described) == {"cpu", "flags", "usable_cores", "memory_gib", "system"}
     assert machine.describe() == described
+
+
+def test_a_machine_with_its_gpu_in_use_has_the_gpu_in_its_description(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    install(monkeypatch)
+    assert machine.describe(GPU) == {**machine.describe(), "gpu": DESCRIBED}
+
+
+def test_a_witness_of_the_cpu_does_not_ask_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, *TWO)
+    install(monkeypatch, init=NVMLError("no driver"))
+    assert machine.witness(1, None, 0.0).gpu is None
+    assert machine.witness(1, None, 0.0, GPU).gpu is None  # no answer ends no measurement
+    install(monkeypatch, H200.but(CurrentClocksEventReasons=0x40))
+    seen = machine.witness(1, None, 0.0, device=GPU)
+    assert seen.gpu == GpuWitness(("HW thermal slowdown",), {}, 41, 1980, 0)
+
+
+def on_gpu(*seen: GpuWitness | None) -> list[Witness]:
+    return [Witness(1e-4, 0.5, gpu=each) for each in seen]
+
+
+QUIET = GpuWitness((), {"power": (100.0, 7.0)}, 41, 1980, 0)
+
+
+@pytest.mark.parametrize(
+    ("seen", "told"),
+    [
+        ((QUIET, QUIET), ()),
+        ((None, GpuWitness()), ()),  # the driver tells nothing
+        (
+            (QUIET, GpuWitness(("HW thermal slowdown",)), GpuWitness(("HW thermal slowdown",))),
+            ("the GPU was slowed: HW thermal slowdown in 2 of 3 witnesses",),
+        ),
+        (
+            (GpuWitness(), GpuWitness(("SW power cap", "HW power brake")), QUIET),
+            (
+                "the GPU was slowed: SW power cap in 1 of 2 witnesses, "
+                "HW power brake in 1 of 2 witnesses",
+            ),
+        ),
+        ((QUIET, GpuWitness(foreign=1)), ("1 other process used the GPU",)),
+        ((QUIET, GpuWitness(foreign=3), QUIET), ("3 other processes used the GPU",)),
+    ],
+)
+def test_a_disturbance_of_a_gpu_is_described_in_words(
+    seen: tuple[GpuWitness | None, ...], told: tuple[str, ...]
+) -> None:
+    assert machine.disturbances(on_gpu(*seen), 1e-4) == told
+
+
+def test_time_at_a_limit_between_two_witnesses_is_a_disturbance() -> None:
+    """The counts are of the whole time since the driver's start; between witnesses, 4 % are few."""
+    moments = [(100.0, 7.0), (110.0, 7.4), (120.0, 9.0), (130.0, 0.0), (140.0, 0.1)]
+    seen = [GpuWitness((), {"power": moment}) for moment in moments]
+    assert machine.disturbances(on_gpu(*seen[:2]), 1e-4) == ()
+    told = ("its power limit slowed the GPU for 16 % of the time",)
+    assert machine.disturbances(on_gpu(*seen), 1e-4) == told

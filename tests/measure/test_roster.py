@@ -62,3 +62,36 @@ def test_the_missing_worker_is_named() -> None:
     there = {A: Facts(1, {"machine": 1}, OTHER), B: facts()}
     like = "is on a machine like that of the earlier records"
     assert missing(there, MACHINE) == f"none of 1 {like}"
+
+
+ON_GPU = {"cpu": "one", "gpu": {"model": "NVIDIA H200"}}
+
+
+def test_a_worker_without_the_device_is_left_out() -> None:
+    there = {A: Facts(1, {"machine": 1}, {}, "no driver"), B: Facts(1, {"machine": 1}, ON_GPU)}
+    for resource in (MACHINE, CORE):
+        assert [*suitable(there, resource, None)[0]] == [B]
+
+
+def test_if_no_worker_has_the_device_the_first_reason_is_told_at_once() -> None:
+    there = {B: Facts(1, {}, {}, "--device gpu:0: no such GPU"), A: Facts(1, {}, {}, "no driver")}
+    for resource in (MACHINE, CORE):
+        with pytest.raises(InputError, match=f"^worker {A}: no driver$"):
+            suitable(there, resource, None)
+
+
+def test_a_worker_trains_one_seed_at_a_time_on_its_gpu_unless_it_announces_cores() -> None:
+    there = {A: Facts(4, {}, ON_GPU)}
+    told = f"worker {A} would train 4 seeds at a time on its GPU: start it with --nthreads 1"
+    with pytest.raises(InputError, match=told):
+        suitable(there, CORE, None)
+    for able in (Facts(1, {}, ON_GPU), Facts(4, {"core": 2}, ON_GPU)):
+        assert [*suitable({A: able}, CORE, None)[0]] == [A]
+    assert [*suitable({A: Facts(4, {}, LIKE)}, CORE, None)[0]] == [A]  # on the CPU they may
+
+
+def test_workers_with_other_gpus_or_drivers_are_left_out() -> None:
+    driver = {**ON_GPU, "gpu": {"model": "NVIDIA H200", "driver": "560.35"}}
+    there = {A: Facts(1, {}, ON_GPU), B: Facts(1, {}, driver), C: Facts(1, {}, LIKE)}
+    assert [*suitable(there, CORE, driver)[0]] == [B]
+    assert [*suitable(there, CORE, LIKE)[0]] == [C]

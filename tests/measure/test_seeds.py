@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from bench.measure import seeds
@@ -17,6 +18,7 @@ from bench.measure.seeds import train_seeds
 from bench.measure.worker_files import prepare_training_folder
 from bench.records.trainings import SeedTask
 from lenet5.data import Dataset, Subset
+from lenet5.devices import CPU, Device
 from lenet5.recipe import ENGINES
 from lenet5.recipes import find_recipe
 from tests.measure.stub_worker import stub_python
@@ -108,3 +110,33 @@ def test_ctrl_c_ends_every_process_and_starts_no_other(
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "said"),
+    [(CPU, "cpu", None), (Device("gpu:3", "GPU-89"), "gpu", "gpu:3")],
+)
+def test_a_worker_trains_on_the_device_of_its_interpreter(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: Device,
+    asked: str,
+    said: str | None,
+) -> None:
+    """Its process sees one GPU, whose number only this process knows."""
+    seen: list[Any] = []
+
+    class Watched(Worker):
+        def ask(self, seconds: float, do: str, **arguments: Any) -> dict[str, Any]:
+            if do == "start":
+                variables = psutil.Process(self.pid).environ()
+                seen.append((arguments["device"], variables["CUDA_VISIBLE_DEVICES"]))
+            return super().ask(seconds, do, **arguments)
+
+    monkeypatch.setattr(seeds, "Worker", Watched)
+    sides = {0: replace(side(tmp_path)[0], device=device)}
+    jobs = [SeedTask(0, 0, RECIPE, "graph")]
+    (done,) = train_seeds(jobs, sides, folder, processes=1)
+    assert seen == [(asked, device.cuda_visible_devices)]
+    assert done.said.get("device") == said

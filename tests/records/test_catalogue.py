@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from bench.records.catalogue import (
+    DEVICE_MEMORY,
+    FIRST_FIT,
     FIRST_STEP,
+    GPU_WORKLOADS,
     GROWTH,
     IMPORT,
     MEMORY,
@@ -21,6 +24,7 @@ from bench.records.catalogue import (
     Spec,
     check_margin,
     select,
+    workloads_on,
 )
 from lenet5.errors import InputError
 from tests.commands import of_checkout
@@ -37,6 +41,7 @@ GATED = [
 ]
 INFORMATIONAL = [
     "train_step[loop,b512]",
+    "train_step[loop,b2048]",
     "train_step[xla,b128]",
     "train_step[raw,b128]",
     "fit[b128]",
@@ -46,11 +51,41 @@ INFORMATIONAL = [
     "predict[b1]",
     "memory_growth",
 ]
+GATED_ON_A_GPU = [
+    "train_step[loop,b32]",
+    "train_step[loop,b512]",
+    "train_step[loop,b2048]",
+    "fit[b512,nojit]",
+    "fit_call",
+    "predict[b512]",
+    "import",
+    "first_step",
+    "first_fit[nojit]",
+    "peak_memory",
+    "device_memory",
+]
+INFORMATIONAL_ON_A_GPU = ["train_step[loop,b128]", "fit[b512,auto]", "first_fit[xla]"]
+MARGINS_ON_A_GPU = {
+    "train_step[loop,b32]": None,
+    "train_step[loop,b512]": None,
+    "train_step[loop,b2048]": None,
+    "train_step[loop,b128]": None,
+    "fit[b512,nojit]": 1.1,
+    "fit[b512,auto]": 1.1,
+    "fit_call": 1.1,
+    "predict[b512]": 1.1,
+    "import": 1.25,
+    "first_step": 1.25,
+    "first_fit[nojit]": 1.25,
+    "first_fit[xla]": 1.25,
+    "peak_memory": 1.1,
+    "device_memory": 1.1,
+}
 
 
-def refusal(names: str, options: Any = None) -> str:
+def refusal(names: str, options: Any = None, device: str = "cpu") -> str:
     with pytest.raises(InputError) as caught:
-        select(names, options or {})
+        select(names, options or {}, device)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -59,6 +94,59 @@ def test_gated_and_all_are_selected_in_catalogue_order() -> None:
     assert list(select("gated", {})) == GATED
     assert list(select("all", {})) == GATED + INFORMATIONAL
     assert select("all", {}) == WORKLOADS
+
+
+@pytest.mark.parametrize("device", ["gpu:0", "gpu:3"])
+def test_a_gpu_has_workloads_gates_and_margins_of_its_own(device: str) -> None:
+    """Without a margin of its own, a workload has the default of its device."""
+    assert list(select("gated", {}, device)) == GATED_ON_A_GPU
+    assert list(select("all", {}, device)) == GATED_ON_A_GPU + INFORMATIONAL_ON_A_GPU
+    assert {n: spec.margin for n, spec in workloads_on(device).items()} == MARGINS_ON_A_GPU
+    assert list(select("import train_step[loop,b2048]", {}, device)) == [
+        *("train_step[loop,b2048]", "import"),
+    ]
+    changed = select("gated", {"first_fit[xla]": {"gated": True}, "import": {"margin": 2}}, device)
+    assert changed["import"].margin == 2
+    assert "first_fit[xla]" in changed
+
+
+def test_the_cpus_workloads_and_margins_are_as_before() -> None:
+    margins = {name: spec.margin for name, spec in WORKLOADS.items() if spec.margin is not None}
+    assert margins == {
+        "fit[b32]": 1.05,
+        "fit_call": 1.05,
+        "predict[b512]": 1.05,
+        "import": 1.25,
+        "first_step": 1.25,
+        "peak_memory": 1.1,
+        "memory_growth": 0.05,
+    }
+    assert not any(spec.own_budget_seconds for spec in WORKLOADS.values())
+    changed = {name: spec.version for name, spec in WORKLOADS.items() if spec.version != 1}
+    assert changed == {"first_step": 2, "peak_memory": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "device"), [("fit[b32]", "gpu:0"), ("device_memory", "cpu"), ("first_fit[xla]", "cpu")]
+)
+def test_a_workload_of_another_device_is_rejected_with_the_list_of_this_one(
+    name: str, device: str
+) -> None:
+    where = " on a GPU" if device != "cpu" else ""
+    for message in (refusal(name, device=device), refusal("gated", {name: {}}, device)):
+        assert message == (
+            f"unknown workload {name}{where}, choose from {' '.join(workloads_on(device))}"
+        )
+
+
+def test_what_may_compile_with_xla_has_a_budget_of_its_own() -> None:
+    """All other workloads on a GPU turn XLA off, which Keras turns on there."""
+    own = {name for name, spec in GPU_WORKLOADS.items() if spec.own_budget_seconds}
+    assert own == {"first_fit[nojit]", "first_fit[xla]", "fit[b512,auto]"}
+    for spec in GPU_WORKLOADS.values():
+        if spec.builder in ("fit", "fit_call", "predict") and spec.name not in own:
+            assert (spec.arguments or {})["jit_compile"] is False
+        assert not spec.in_turns
 
 
 @pytest.mark.parametrize(
@@ -155,10 +243,14 @@ def test_a_margin_out_of_range_is_rejected_by_name(margin: float) -> None:
     )
 
 
-@pytest.mark.parametrize("spec", WORKLOADS.values(), ids=WORKLOADS)
+@pytest.mark.parametrize(
+    "spec",
+    [*WORKLOADS.values(), *GPU_WORKLOADS.values()],
+    ids=[*WORKLOADS, *(f"{name}-gpu" for name in GPU_WORKLOADS)],
+)
 def test_each_workload_is_fully_specified(spec: Spec) -> None:
     """Slices have a builder; training steps use `--margin`, other kinds a separate margin."""
-    assert WORKLOADS[spec.name] is spec
+    assert spec in (WORKLOADS.get(spec.name), GPU_WORKLOADS.get(spec.name))
     assert spec.version >= 1
     assert spec.least_steps % spec.step_multiple == 0
     if spec.kind == SLICE:
@@ -166,10 +258,10 @@ def test_each_workload_is_fully_specified(spec: Spec) -> None:
         assert spec.margin is None or "train_step" not in spec.name
         assert spec.slice_seconds > 0
     else:
-        assert spec.kind in (FIRST_STEP, IMPORT, MEMORY, GROWTH)
+        assert spec.kind in (FIRST_STEP, IMPORT, MEMORY, GROWTH, DEVICE_MEMORY, FIRST_FIT)
         assert not spec.builder
         assert spec.margin is not None
-    assert spec.unit == ("MiB" if spec.kind in (MEMORY, GROWTH) else "s")
+    assert spec.unit == ("MiB" if spec.kind in (MEMORY, GROWTH, DEVICE_MEMORY) else "s")
     assert spec.is_difference == (spec.name == "memory_growth")
     if spec.margin is not None and not spec.is_difference:
         check_margin(spec.margin)

@@ -12,7 +12,14 @@ from typing import Any
 import pytest
 
 from bench.records import blocks, results
-from bench.records.blocks import CANDIDATE, Failure, Results, SideSamples
+from bench.records.blocks import (
+    CANDIDATE,
+    Failure,
+    GpuWitness,
+    Results,
+    SideSamples,
+    Witness,
+)
 from bench.records.catalogue import WORKLOADS
 from bench.records.sides import Side
 from bench.verdicts.speed import decide
@@ -512,3 +519,16 @@ def test_results_measured_alike_can_be_combined(path: Path) -> None:
         candidates=(Side("tensorflow-cpu==2.20.0", "2.20.0"),),
     )
     results.check_alike(results.read(path), other)
+
+
+def test_witnesses_of_a_gpu_are_read_back_and_older_ones_have_none(tmp_path: Path) -> None:
+    (first, *_), path = comparison().blocks, tmp_path / "results.jsonl"
+    gpu = GpuWitness(("SW power cap",), {"power": (12.5, 0.25)}, 41, 1980, None)
+    witness = Witness(1e-4, 0.5, gpu=gpu)
+    results.write(path, replace(comparison(), blocks=(replace(first, witnesses=(witness,)),)))
+    assert results.read(path).blocks[0].witnesses == (witness,)
+    first_line, header, block, *others = path.read_text().splitlines()
+    content = json.loads(block)
+    del content["block"]["witnesses"][0]["gpu"]
+    path.write_text("\n".join([first_line, header, json.dumps(content), *others, ""]))
+    assert results.read(path).blocks[0].witnesses[0].gpu is None

@@ -10,7 +10,7 @@ import pytest
 
 from bench.records.blocks import Results
 from bench.records.results import check_alike
-from bench.records.sides import Side, difference, with_told
+from bench.records.sides import Side, device_of, difference, unlike_machines, with_told
 from bench.records.together import together
 from lenet5.errors import InputError
 from tests import synthetic
@@ -92,3 +92,34 @@ def test_candidates_of_different_parts_are_merged_only_if_alike(
     found = together(parts).candidates
     assert [dict(side.versions) for side in found] == [TOLD, {**TOLD, **versions}]
     assert difference(*found) == words
+
+
+ONE = {"cpu": "a processor", "gpu": {"model": "NVIDIA H200", "driver": "550", "ecc": "on"}}
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (dict(ONE), ""),
+        ({"cpu": "a processor"}, "devices: NVIDIA H200 and the CPU"),
+        ({"cpu": "another", "gpu": {"model": "NVIDIA L4"}}, "devices: NVIDIA H200 and NVIDIA L4"),
+        ({"cpu": "another", "gpu": ONE["gpu"]}, "machines"),
+        (
+            {"cpu": "a processor", "gpu": {"model": "NVIDIA H200", "driver": "560"}},
+            "GPUs: driver 550 and 560, ecc on and unknown",
+        ),
+    ],
+)
+def test_unlike_machines_and_devices_are_named(other: Mapping[str, Any], words: str) -> None:
+    assert unlike_machines(ONE, other) == words
+
+
+def test_the_device_of_a_machine_is_its_gpu_in_use_or_the_cpu() -> None:
+    assert device_of({"cpu": "a processor"}) == "the CPU"
+    assert device_of(ONE) == "NVIDIA H200"
+    strange: list[Any] = [{}, [1], "x"]  # a ledger of others may hold anything
+    for unknown in strange:
+        assert device_of({"gpu": unknown}) == "a GPU"
+        assert unlike_machines({"gpu": unknown}, {"gpu": {"a_b": 1}}) in (
+            *("machines", "GPUs: a b unknown and 1"),
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import permutations
 from typing import Any
@@ -24,6 +24,22 @@ OLD = Side(
 NEW = Side(
     "tensorflow-cpu==2.21.0", "2.21.0", {"tensorflow": "2.21.0"}, ("tensorflow-cpu==2.21.0",)
 )
+
+
+CPU_ONLY = {"cpu": "a processor"}
+ON_H200 = {**CPU_ONLY, "gpu": {"model": "NVIDIA H200", "driver": "550.90.07"}}
+UNLIKE = [
+    (CPU_ONLY, "devices: (the CPU and NVIDIA H200|NVIDIA H200 and the CPU)"),
+    (
+        {**CPU_ONLY, "gpu": {"model": "NVIDIA L4", "driver": "550.90.07"}},
+        "devices: (NVIDIA L4 and NVIDIA H200|NVIDIA H200 and NVIDIA L4)",
+    ),
+    (
+        {**CPU_ONLY, "gpu": {"model": "NVIDIA H200", "driver": "560.35.03"}},
+        "GPUs: driver 5[56]0[.0-9]+ and 5[56]0[.0-9]+",
+    ),
+]
+"""Machines that are unlike one with an H200, and what distinguishes them."""
 
 
 def moment(minute: int) -> str:
@@ -132,6 +148,14 @@ def test_unlike_blocks_are_refused(change: dict[str, Any], what: str) -> None:
         assert str(caught.value).startswith(f"results of different {what} cannot be combined")
 
 
+@pytest.mark.parametrize(("other", "what"), UNLIKE)
+def test_blocks_of_unlike_devices_are_refused(other: Mapping[str, Any], what: str) -> None:
+    parts = [unit(1, 0.1, machine=ON_H200), unit(2, 0.2, machine=other)]
+    with pytest.raises(InputError, match=f"^results of different {what} cannot be combined$"):
+        together(parts)
+    assert len(together([parts[0], unit(2, 0.2, machine=dict(ON_H200))]).blocks) == 2
+
+
 # Trainings
 
 
@@ -205,6 +229,7 @@ def test_a_reference_is_the_same_in_all_parts() -> None:
     ("change", "what"),
     [
         (lambda item: replace(item, machine={"cpu": "another"}), "machines"),
+        (lambda item: replace(item, machine=ON_H200), "devices: .*"),
         (lambda item: replace(item, recipe=find_recipe("best")), "recipes"),
         (lambda item: replace(item, engine="keras"), "engines"),
         (lambda item: replace(item, split="2" * 64), "images"),
@@ -217,6 +242,19 @@ def test_unlike_seeds_are_refused(change: Callable[[Trainings], Trainings], what
         together_trainings([([trained(0)], None), ([change(trained(1))], None)])
     with pytest.raises(InputError, match=told):  # of other environments too
         together_trainings([([trained(0)], None), ([change(trained(1, side=OLD))], None)])
+
+
+@pytest.mark.parametrize(("other", "what"), UNLIKE)
+def test_seeds_of_unlike_devices_are_refused(other: Mapping[str, Any], what: str) -> None:
+    told = f"^results of different {what} cannot be combined$"
+    for side in (NEW, OLD):
+        parts: list[Any] = [
+            ([trained(0, machine=ON_H200)], None),
+            ([trained(1, side=side, machine=other)], None),
+        ]
+        for order in permutations(parts):
+            with pytest.raises(InputError, match=told):
+                together_trainings(order)
 
 
 def test_different_terms_and_baselines_are_refused() -> None:

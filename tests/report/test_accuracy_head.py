@@ -10,7 +10,7 @@ import pytest
 
 from bench.records.sides import Side
 from bench.records.trainings import Comparison, Trained, Trainings
-from bench.report.accuracy import accuracy_html, accuracy_table, notes
+from bench.report.accuracy import accuracy_html, accuracy_table, how_measured, notes
 from bench.report.accuracy_plots import losses_figure
 from bench.verdicts.accuracy import decide_all
 from lenet5.data import Subset
@@ -108,3 +108,22 @@ def test_the_age_of_a_nightly_build_is_told(sets: list[Trainings]) -> None:
     )
     assert notes(sets) == [told]
     assert told in accuracy_html(sets, decide_all(sets, PAIRED), TEST, paired=True)
+
+
+H200 = {"cpu": "a processor", "gpu": {"model": "NVIDIA H200", "driver": "550.90.07"}}
+
+
+def test_the_page_names_the_devices_and_the_gpu(sets: list[Trainings]) -> None:
+    """A reference of CPUs may stand beside seeds of a GPU."""
+    baseline, candidate = sets
+    on_gpu = replace(candidate, machine=H200)
+    for both, told in (
+        ([baseline, candidate], "CPUs only: GPUs are hidden from TensorFlow"),
+        ([baseline, on_gpu], "the CPU (reference), NVIDIA H200 (candidates)"),
+        ([replace(baseline, machine=H200), on_gpu], "NVIDIA H200"),
+    ):
+        rows = dict(how_measured(both, paired=True))
+        assert rows["Devices"] == told
+        assert rows.get("GPU") == (
+            None if both[1] is candidate else "model=NVIDIA H200, driver=550.90.07"
+        )

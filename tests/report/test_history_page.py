@@ -23,7 +23,7 @@ from bench.verdicts.history.penalties import FEWEST
 from bench.verdicts.history.points import Point
 from bench.verdicts.history.series import Band, History, Placed, Series, _found
 from tests import histories, synthetic
-from tests.histories import nightlies, noise, run, side
+from tests.histories import MACHINE, nightlies, noise, run, side
 from tests.synthetic import GROWTH, LOOP
 
 STEPPED = [value + 0.05 * (place >= 20) for place, value in enumerate(noise(30))]
@@ -245,3 +245,14 @@ def test_packed_data_are_read_back() -> None:
     content = {"a": [1, None, -3], "b": "\u2192 </script>"}
     assert unpacked(packed(content)) == content
     assert "<" not in packed(content)
+
+
+def test_a_changed_driver_of_a_gpu_is_one_changed_fact_of_the_machine() -> None:
+    gpu = {"model": "NVIDIA H200", "driver": "550.90.07"}
+    machines = [{**MACHINE, "gpu": {**gpu, "driver": d}} for d in ("550.90.07", "560.35.03")]
+    runs = [run(day, {LOOP: 0.0}, machine=each) for day, each in enumerate(machines)]
+    _, page = page_of(runs)
+    before, now = data_of(page)["machines"]
+    assert {key for key in now if now[key] != before[key]} == {"GPU driver"}
+    assert (before["GPU model"], before["flags"]) == ("NVIDIA H200", "avx2")
+    assert "gpu" not in before

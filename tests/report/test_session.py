@@ -36,6 +36,7 @@ from lenet5.plots import PLOT_FILES
 from lenet5.recipes import RECIPES
 from lenet5.run_directory import Run as RecipeRun
 from lenet5.run_directory import run_content, write_json
+from tests import stand_in_gpu
 from tests.verdicts.test_reference import drawn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -422,6 +423,29 @@ def test_a_run_of_another_environment_is_compared_with_this_one(
     """`--run-dir` may gate a run of another TensorFlow; a single version would mislead."""
     _, page = run(PASSING, run_directory=run_directory, environment={"tensorflow": "2.15.1"})
     assert "this session the gated run TensorFlow 2.15.1 2.21.0" in page.words
+
+
+def test_a_gpu_and_its_modes_are_one_row(run: Run, run_directory: Path) -> None:
+    """Beside the gated run's device; runs of earlier versions have none and are of a CPU."""
+    here = {**VERSIONS, **stand_in_gpu.ENTRIES}
+    _, page = run(PASSING, run_directory=run_directory, environment=here)
+    words = (
+        "Devices GPU Stand-in (gpu:0), TF32 on, deterministic operations off; "
+        "compute capability 9.0; CUDA 12.5.1; cuDNN 9"
+    )
+    assert f"{words} CPUs only: GPUs are hidden from TensorFlow" in page.words
+    write_json(run_directory / "environment.json", here)
+    _, page = run(PASSING, run_directory=run_directory, environment=here)
+    assert words in page.words
+    assert "the gated run" not in page.words
+    assert page.words.count("Stand-in") == 1
+
+
+def test_the_cpu_as_device_is_no_difference(run: Run, run_directory: Path) -> None:
+    here = {**VERSIONS, "device": "cpu"}
+    _, page = run(PASSING, run_directory=run_directory, environment=here)
+    assert "Devices CPUs only: GPUs are hidden from TensorFlow" in page.words
+    assert "the gated run" not in page.words
 
 
 def test_benchmark_json_makes_its_folder(run: Run, pytester: pytest.Pytester) -> None:

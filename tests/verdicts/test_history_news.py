@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime, timedelta, timezone
 
 import pytest
 
 from bench.records.accepted import Accepted
-from bench.verdicts.history.news import News, Standing, gate, news_of, period
+from bench.verdicts.history.news import News, Period, Standing, gate, news_of, period
 from bench.verdicts.outcomes import Exit
 from lenet5.errors import InputError
 from tests import histories, synthetic
@@ -70,11 +70,18 @@ def test_a_step_is_accepted_by_any_day_of_its_range() -> None:
     history = histories.history(nightlies(values))
     (series,) = history.series
     assert series.found is not None
-    days = period(series.found.steps[0], series, history.runs)
-    assert days.after <= date(2026, 1, 25) <= date(2026, 1, 26) <= days.by
+    when = period(series.found.steps[0], series, history.runs)
+    days = [when.after.date(), when.by.date()]
+    assert days[0] <= date(2026, 1, 25) <= date(2026, 1, 26) <= days[1]
     for day in days:
         (news,) = found(values, Accepted(NAME, day, "known"))
         assert news.standing is Standing.ACCEPTED
+
+
+def test_a_range_within_a_day_is_given_in_times() -> None:
+    morning, noon = (datetime(2026, 1, 25, hour, 30, tzinfo=timezone.utc) for hour in (9, 12))
+    assert str(Period(morning, noon)) == "2026-01-25 09:30 to 12:30 UTC"
+    assert str(Period(morning, noon + timedelta(days=2))) == "2026-01-25 to 2026-01-27"
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,25 @@ def test_machines_of_another_cpu_or_size_are_other_series() -> None:
     assert sorted(len(series.points) for series in found.series) == [1, 1, 2]
 
 
+H200 = {"model": "NVIDIA H200", "driver": "550.90.07"}
+
+
+def test_runs_on_the_cpu_and_on_each_model_of_a_gpu_are_other_series() -> None:
+    """A new driver stays within its class; the page marks it."""
+    gpus = [None, H200, {**H200, "model": "NVIDIA L4"}, {**H200, "driver": "560.35.03"}]
+    machines = [MACHINE if gpu is None else {**MACHINE, "gpu": gpu} for gpu in gpus]
+    found = histories.history([run(n, {LOOP: 0.0}, machine=m) for n, m in enumerate(machines)])
+    assert sorted(machine_labels(found.runs).values()) == [
+        "NVIDIA H200, a processor, 2 cores",
+        "NVIDIA L4, a processor, 2 cores",
+        "a processor, 2 cores",
+    ]
+    runs = {each.machine: [p.point.run for p in each.points] for each in found.series}
+    assert runs["NVIDIA H200, a processor, 2 cores"] == [1, 3]
+    for each in found.series:
+        assert each.asked.endswith(" --device gpu") == each.machine.startswith("NVIDIA")
+
+
 def test_versions_of_all_tracks_make_a_series_in_their_order() -> None:
     sides = {
         version: side(f"tensorflow=={version}", f"tensorflow=={version}")
@@ -221,6 +240,10 @@ def test_accuracy_is_a_series_of_lost_points(paired: bool) -> None:
     assert placed.point.verdict == "PASS"
     sides = "--baseline {baseline} --candidate {candidate}" if paired else "--candidate {candidate}"
     assert series.asked == f"{sides} --seeds 10 --recipe fast --engine graph"
+    on_gpu = replace(worse, machine={**MACHINE, "gpu": H200})
+    (series,) = histories.history([replace(stored, sets=(base, on_gpu))]).series
+    assert series.machine == "NVIDIA H200, a processor, 2 cores"
+    assert series.asked == f"{sides} --seeds 10 --recipe fast --engine graph --device gpu"
 
 
 def test_omitted_files_are_kept() -> None:

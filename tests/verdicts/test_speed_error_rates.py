@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +16,7 @@ from bench.records import results
 from bench.records.blocks import BASELINE, CANDIDATE, Results
 from bench.verdicts import speed_error_rates
 from bench.verdicts.sequential import Verdict
-from bench.verdicts.speed_error_rates import EQUAL, SLOWED, WORKLOAD, replay
+from bench.verdicts.speed_error_rates import EQUAL, GPU_WORKLOAD, SLOWED, WORKLOAD, replay
 from lenet5.errors import InputError
 from tests.synthetic import simulated
 
@@ -99,12 +103,12 @@ def test_runs_of_different_code_are_refused_as_a_bank(tmp_path: Path) -> None:
     results.write(tmp_path / "1.jsonl", found)
     results.write(tmp_path / "2.jsonl", replace(found, code="1" * 64))
     with pytest.raises(InputError, match=r"different code.*: remove .* to begin a new bank"):
-        speed_error_rates.read_bank(tmp_path)
+        speed_error_rates.read_bank(tmp_path, found.machine)
 
 
 def test_a_missing_bank_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="was not measured here: python -m bench calibrate"):
-        speed_error_rates.read_bank(tmp_path)
+        speed_error_rates.read_bank(tmp_path, {})
     found = bank_of(1.0, 0.01)
     assert "not measured here" in speed_error_rates.false_alarms(found, tmp_path)
 
@@ -120,3 +124,67 @@ def test_false_alarms_have_count_bound_and_age(tmp_path: Path) -> None:
         f"false alarms on this machine: 0 FAIL in 20 runs of {WORKLOAD} against itself (at most "
         "17 %), 0 in 200 replays of their 800 blocks; measured 3 days ago"
     )
+
+
+ON_H200 = {"cpu": "a processor", "gpu": {"model": "NVIDIA H200", "driver": "550.90.07"}}
+
+
+def bank_on_gpu(machine: Mapping[str, Any]) -> Results:
+    """Blocks of 20 s each of the workload of GPUs."""
+    found = bank_of(1.0, 0.004)
+    samples = [{GPU_WORKLOAD: block.samples[WORKLOAD]} for block in found.blocks]
+    return replace(
+        found,
+        machine=machine,
+        workloads={GPU_WORKLOAD: found.workloads[WORKLOAD]},
+        blocks=tuple(replace(b, samples=s) for b, s in zip(found.blocks, samples, strict=True)),
+    )
+
+
+def test_a_gpu_has_a_bank_of_its_own(tmp_path: Path) -> None:
+    """So has each model and each driver; on the CPU the folder is the one of before."""
+    driver = {**ON_H200, "gpu": {"model": "NVIDIA H200", "driver": "560.35.03"}}
+    model = {**ON_H200, "gpu": {"model": "NVIDIA L4", "driver": "550.90.07"}}
+    cpu = replace(bank_of(1.0, 0.01), machine={"cpu": "a processor"})
+    there = [cpu, *map(bank_on_gpu, (ON_H200, driver, model))]
+    folders = [speed_error_rates.bank_folder(tmp_path, EQUAL, found) for found in there]
+    assert len(set(folders)) == 4
+    terms = cpu.workloads[WORKLOAD]
+    identity = json.dumps([cpu.machine, terms.version, terms.threads], sort_keys=True)
+    key = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    assert folders[0] == tmp_path / "banks" / f"{key}-equal"
+    empty = speed_error_rates.empty_like(ON_H200, 1, terms.version)
+    assert speed_error_rates.bank_folder(tmp_path, EQUAL, empty) == folders[1]
+
+
+def test_a_bank_of_a_gpu_has_steps_verdicts_and_false_alarms_of_its_workload(
+    tmp_path: Path,
+) -> None:
+    calls = speed_error_rates.call_steps(SLOWED, GPU_WORKLOAD)
+    assert calls == {GPU_WORKLOAD: speed_error_rates.call_steps(SLOWED)[WORKLOAD]}
+    now = datetime.now(timezone.utc).isoformat()
+    found = replace(bank_on_gpu(ON_H200), started=now)
+    runs, _, _ = replayed(found)
+    assert runs.counts[Verdict.PASS] == 1
+    told = speed_error_rates.false_alarms(found, tmp_path)
+    assert told == "false alarms: not measured here (python -m bench calibrate --device gpu)"
+    folder = speed_error_rates.bank_folder(tmp_path, EQUAL, found)
+    with pytest.raises(InputError, match=r"python -m bench calibrate --device gpu$"):
+        speed_error_rates.read_bank(folder, ON_H200)
+    folder.mkdir(parents=True)
+    results.write(folder / "1.jsonl", found)
+    told = speed_error_rates.false_alarms(found, tmp_path)
+    assert told.startswith(
+        f"false alarms on this machine: 0 FAIL in 1 runs of {GPU_WORKLOAD} against itself"
+    )
+    on_cpu = replace(found, machine={"cpu": "a processor"})
+    assert WORKLOAD in speed_error_rates.false_alarms(on_cpu, tmp_path)
+
+
+def test_runs_of_unlike_gpus_are_refused_as_a_bank(tmp_path: Path) -> None:
+    driver = {**ON_H200, "gpu": {"model": "NVIDIA H200", "driver": "560.35.03"}}
+    for number, machine in enumerate((ON_H200, driver)):
+        results.write(tmp_path / f"{number}.jsonl", bank_on_gpu(machine))
+    told = r"different GPUs: driver 560\.35\.03 and 550\.90\.07 .*: remove .* to begin a new bank"
+    with pytest.raises(InputError, match=told):
+        speed_error_rates.read_bank(tmp_path, ON_H200)

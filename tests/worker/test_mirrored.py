@@ -48,7 +48,9 @@ def prepared(worker: Worker, name: str) -> Mapping[str, Any]:
 def test_two_devices_compute_the_losses_of_one_or_the_check_fails(folder: Path) -> None:
     """The regularisation counts once, not once per device."""
     with Worker(Interpreter(Path(sys.executable), {}), folder) as worker:
-        worker.ask(300, "start", cores=[], threads=MIRRORED.threads, logical_cpus=MIRRORED.logical_cpus)
+        worker.ask(
+            300, "start", cores=[], threads=MIRRORED.threads, logical_cpus=MIRRORED.logical_cpus
+        )
         alone = prepared(worker, ALONE.name)["check"]
         if counts_regularisation_once():
             assert prepared(worker, MIRRORED.name)["check"] == pytest.approx(alone, rel=1e-5)

@@ -81,6 +81,77 @@ def test_batches_restart_and_an_epoch_covers_every_image() -> None:
     assert take(1)[0] == 7
 
 
+def test_more_steps_than_an_epoch_repeat_its_order() -> None:
+    """A fast device takes more images in a slice than there are; no batch is empty."""
+    usual, take = (workloads._Batches(images=10, batch_size=4) for _ in range(2))
+    order = usual(3)[1].tolist()
+    assert take(6)[1].tolist() == [*order, *order, *order[:4]]
+    assert len(take(6)[1]) == 24
+    assert take(1)[0] == 12
+
+
+def test_a_loop_with_more_steps_than_batches_computes_finite_losses(images: Subset) -> None:
+    run = workloads.loop(images, 64).run  # 80 images: two batches
+    losses = [run(7) for _ in range(2)]
+    assert losses[-1] < losses[0]
+
+
+def test_arrays_repeat_their_rows_as_needed() -> None:
+    images, labels = np.arange(12).reshape(3, 2, 2), np.arange(3)
+    first = workloads._Repeated(images, labels)
+    assert all(len(array) == 2 for array in first(2))
+    longer = first(7)
+    assert longer[1].tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert np.array_equal(longer[0][3:6], images)
+    kept = first(7)
+    assert all(np.shares_memory(one, other) for one, other in zip(longer, kept, strict=True))
+
+
+def test_fit_and_predict_take_as_many_images_as_a_call_needs(
+    images: Subset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    for name in ("fit", "predict"):
+        real = getattr(tf.keras.Model, name)
+
+        def watched(self: Any, x: Any, *more: Any, real: Any = real, **options: Any) -> Any:
+            asked.append(len(x))
+            return real(self, x, *more, **options)
+
+        monkeypatch.setattr(tf.keras.Model, name, watched)
+    workloads.fit(images, 64).run(3)
+    workloads.predict(images, 64).run(3)
+    assert asked == [192, 192]
+
+
+WITH_OPTIONS: dict[str, Callable[..., Workload]] = {
+    "fit": lambda images, **options: workloads.fit(images, 4, **options),
+    "fit_call": workloads.fit_call,
+    "predict": lambda images, **options: workloads.predict(images, 32, **options),
+}
+
+
+@pytest.mark.parametrize("build", WITH_OPTIONS.values(), ids=WITH_OPTIONS)
+def test_xla_is_used_as_told_and_otherwise_as_keras_decides(
+    images: Subset, monkeypatch: pytest.MonkeyPatch, build: Callable[..., Workload]
+) -> None:
+    """The result is the same; on a CPU Keras does not use XLA by itself."""
+    monkeypatch.setattr(workloads, "CHECK_STEPS", 3)
+    told: list[object] = []
+    compile_model = tf.keras.Model.compile
+
+    def watched(self: Any, *arguments: Any, **options: Any) -> Any:
+        told.append(options.get("jit_compile"))
+        return compile_model(self, *arguments, **options)
+
+    monkeypatch.setattr(tf.keras.Model, "compile", watched)
+    truth = build(images).check()
+    assert set(told) <= {None}
+    told.clear()
+    assert build(images, jit_compile=False).check() == pytest.approx(truth, rel=1e-6)
+    assert set(told) == {False}
+
+
 def test_prediction_covers_every_image(images: Subset, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     predict = tf.keras.Model.predict

@@ -24,6 +24,7 @@ from bench.measure.seeds import TrainedSeed
 from bench.measure.workers import Bench
 from bench.records.blocks import BlockTask
 from bench.records.trainings import SeedTask
+from lenet5.devices import CPU
 from lenet5.errors import InputError
 from lenet5.printable import short_line
 
@@ -34,7 +35,9 @@ _LOOK_SECONDS = 1.0
 class Cluster:
     """Connection to a Dask scheduler; all records come from one class of machines."""
 
-    def __init__(self, address: str, wait_seconds: float = WAIT_SECONDS) -> None:
+    def __init__(
+        self, address: str, wait_seconds: float = WAIT_SECONDS, *, device: str = CPU.name
+    ) -> None:
         """Connects to a scheduler, such as `tcp://node1:8786`; InputError if none answers."""
         try:
             import distributed
@@ -49,7 +52,8 @@ class Cluster:
         except (OSError, ValueError) as error:
             told = f"no scheduler answers within {wait_seconds:g} s: {short_line(error)}"
             raise InputError(f"{self._name}: {told}") from None
-        self._roster = Roster(self._client, self._name, wait_seconds)
+        self._device = device
+        self._roster = Roster(self._client, self._name, wait_seconds, device)
 
     def __enter__(self) -> Cluster:
         return self
@@ -69,7 +73,7 @@ class Cluster:
         self, tasks: Sequence[BlockTask], bench: Bench, sides: Mapping[int, Built]
     ) -> Generator[MeasuredBlock, None, None]:
         """Measures blocks, each on a whole machine; InputError if no worker can."""
-        common = bench, *self._send(sides, bench.folder), on_worker.BUSY_SECONDS
+        common = bench, *self._send(sides, bench.folder), on_worker.BUSY_SECONDS, self._device
         yield from self._run(on_worker.measure_block, [*tasks], common, MACHINE)
 
     def train_seeds(
@@ -77,7 +81,8 @@ class Cluster:
     ) -> Generator[TrainedSeed, None, None]:
         """Trains seeds, each on a core; after a failure a place gets no further tasks."""
         left = [*tasks]
-        for record in self._run(on_worker.train_seed, left, self._send(sides, folder), CORE):
+        common = *self._send(sides, folder), self._device
+        for record in self._run(on_worker.train_seed, left, common, CORE):
             if record.trained.crashed:
                 left[:] = [task for task in left if task.place != record.task.place]
             yield record
@@ -139,6 +144,8 @@ class Cluster:
         return list(future.result(timeout=self._wait))
 
 
-def connected(address: str | None) -> contextlib.AbstractContextManager[Cluster | None]:
-    """Returns a connection to a cluster; without an address, the context is None."""
-    return contextlib.nullcontext() if address is None else Cluster(address)
+def connected(
+    address: str | None, device: str = CPU.name
+) -> contextlib.AbstractContextManager[Cluster | None]:
+    """Returns a connection to a cluster for a device; without an address, the context is None."""
+    return contextlib.nullcontext() if address is None else Cluster(address, device=device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bench.measure import machine
+from lenet5.devices import CPU, read_device
 from lenet5.errors import InputError
 from lenet5.printable import short_line
 
@@ -25,24 +27,28 @@ class Facts:
         threads: number of tasks that it runs at once.
         resources: resources that it announces, such as `machine`.
         machine: result of `bench.measure.machine.describe`.
+        problem: why it lacks the asked-for device; empty if it has it.
     """
 
     threads: int
     resources: Mapping[str, float]
     machine: Mapping[str, Any]
+    problem: str = ""
 
 
 class Roster:
     """The workers of a cluster; all that are chosen have one class of machines."""
 
-    def __init__(self, client: Any, name: str, wait_seconds: float) -> None:
+    def __init__(self, client: Any, name: str, wait_seconds: float, device: str = CPU.name) -> None:
         """Asks no worker yet.
 
         Args:
             client: a `distributed.Client`.
             name: name of the cluster, for messages.
             wait_seconds: longest wait for a worker that may run a task.
+            device: device of the tasks, which each worker reads in its own environment.
         """
+        self._device = device
         self._client = client
         self._name = name
         self._wait_seconds = wait_seconds
@@ -66,7 +72,8 @@ class Roster:
         """Waits for workers that may run a task; returns `suitable` ones.
 
         Raises:
-            InputError: there is none, a worker is not fit for use, or the connection is lost.
+            InputError: there is none, a worker is not fit for use, no worker has the device, or the
+                connection is lost.
         """
         deadline = time.monotonic() + self._wait_seconds
         while True:
@@ -88,7 +95,8 @@ class Roster:
         """Asks new workers for their properties, and forgets those that have ended."""
         addresses = self._client.nthreads()
         new = [address for address in addresses if address not in self._known]
-        told = self._client.run(_facts, workers=new, on_error="return") if new else {}
+        ask = _facts, self._device
+        told = self._client.run(*ask, workers=new, on_error="return") if new else {}
         for address, facts in told.items():
             if not isinstance(facts, Facts | OSError):  # an OSError: the worker has ended meanwhile
                 hint = "it must run in a checkout of this version"
@@ -97,10 +105,14 @@ class Roster:
         self._known = {address: known[address] for address in addresses if address in known}
 
 
-def _facts(dask_worker: Any) -> Facts:
-    """Returns the properties of this worker; `distributed.Client.run` gives the argument."""
+def _facts(device: str, dask_worker: Any) -> Facts:
+    """Returns the properties of this worker, which `distributed.Client.run` gives."""
     state = dask_worker.state
-    return Facts(state.nthreads, dict(state.total_resources), machine.describe())
+    has = state.nthreads, dict(state.total_resources)
+    try:
+        return Facts(*has, machine.describe(read_device(device, os.environ)))
+    except InputError as error:  # another worker may have the device
+        return Facts(*has, {}, str(error))
 
 
 def suitable(
@@ -118,8 +130,14 @@ def suitable(
         wanted: class of machines; None: any.
 
     Raises:
-        InputError: a worker with `machine=1` has more threads, or shares its host with another.
+        InputError: a worker with `machine=1` has more threads, or shares its host with another;
+            none has the device; or one would train several seeds at a time on a GPU unasked.
     """
+    lacking = {address: facts.problem for address, facts in there.items() if facts.problem}
+    if lacking and len(lacking) == len(there):
+        address, problem = min(lacking.items())
+        raise InputError(f"worker {address}: {problem}")
+    there = {address: facts for address, facts in there.items() if address not in lacking}
     found = {address: facts for address, facts in there.items() if facts.resources.get(resource)}
     needs = {resource: 1} if found or resource == MACHINE else {}
     found = found if needs else dict(there)
@@ -132,6 +150,11 @@ def suitable(
             if hosts.count(urlsplit(address).hostname) > 1:
                 told = "is not the only one with machine=1 on its host: start one"
                 raise InputError(f"worker {address} {told}")
+    elif not needs:
+        for address, facts in found.items():
+            if "gpu" in facts.machine and facts.threads != 1:
+                told = f"would train {facts.threads} seeds at a time on its GPU"
+                raise InputError(f"worker {address} {told}: start it with --nthreads 1")
     return {a: facts for a, facts in found.items() if wanted in (None, facts.machine)}, needs
 
 

@@ -30,6 +30,7 @@ from bench.measure.seeds import TrainedSeed, train_seeds
 from bench.measure.workers import Bench, bench_here
 from bench.records.blocks import BlockTask
 from bench.records.trainings import SeedTask
+from lenet5.devices import CPU, Device, read_device
 from lenet5.errors import InputError
 from lenet5.locks import locked
 from lenet5.run_directory import writing, written_whole
@@ -101,6 +102,7 @@ def measure_block(
     wheels: Mapping[str, bytes],
     archive: bytes,
     wait_seconds: float,
+    device: str = CPU.name,
 ) -> list[MeasuredBlock]:
     """Measures a block on this machine, alone among this user's workers.
 
@@ -111,12 +113,15 @@ def measure_block(
         wheels: local wheels by their SHA-256.
         archive: prepared folder, `packed`.
         wait_seconds: longest wait for another measurement on this machine.
+        device: device of the workers, read in this machine's environment.
 
     Raises:
-        InputError: the machine stays busy, an environment differs, or the disk is full.
+        InputError: the machine stays busy or lacks the device, an environment differs, or the disk
+            is full.
         EnvironmentProblem: an environment cannot be built here.
     """
-    sides = _interpreters(orders, wheels)
+    chosen = read_device(device, os.environ)
+    sides = _interpreters(orders, wheels, chosen)
     with only_measurer(wait_seconds), _unpacked(archive) as folder:
         here = bench_here(
             folder,
@@ -124,6 +129,7 @@ def measure_block(
             pair_seconds=bench.pair_seconds,
             limits=bench.limits,
             call_steps=bench.call_steps,
+            device=chosen,
         )
         # The worker's other threads avoid the core shared by both sides.
         with every_thread_on(here.start_cores[1]):
@@ -131,21 +137,26 @@ def measure_block(
 
 
 def train_seed(
-    task: SeedTask, orders: Mapping[int, Order], wheels: Mapping[str, bytes], archive: bytes
+    task: SeedTask,
+    orders: Mapping[int, Order],
+    wheels: Mapping[str, bytes],
+    archive: bytes,
+    device: str = CPU.name,
 ) -> list[TrainedSeed]:
     """Trains a seed in a process with one thread; arguments and errors as for `measure_block`."""
-    sides = _interpreters({task.place: orders[task.place]}, wheels)
+    chosen = read_device(device, os.environ)
+    sides = _interpreters({task.place: orders[task.place]}, wheels, chosen)
     with _unpacked(archive) as folder:
         return [*train_seeds([task], sides, folder, processes=1)]
 
 
 def _interpreters(
-    orders: Mapping[int, Order], wheels: Mapping[str, bytes]
+    orders: Mapping[int, Order], wheels: Mapping[str, bytes], device: Device
 ) -> dict[int, Interpreter]:
     for order in orders.values():
         for sha, name in order.wheels:
             _keep_wheel(sha, name, wheels[sha])
-    return {place: interpreter_of(_built(order)) for place, order in orders.items()}
+    return {place: interpreter_of(_built(order), device) for place, order in orders.items()}
 
 
 def _keep_wheel(sha: str, name: str, content: bytes) -> None:

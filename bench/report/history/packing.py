@@ -74,7 +74,10 @@ def page_data(history: History, news: Sequence[News]) -> dict[str, Any]:
 
 def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
     flags = machine.get("flags")
-    rest = {key: text_of(value) for key, value in machine.items() if key != "flags"}
+    gpu = machine.get("gpu")
+    parts = gpu if isinstance(gpu, Mapping) else {}  # one by one: a driver may change alone
+    rest = {key: text_of(value) for key, value in machine.items() if key not in ("flags", "gpu")}
+    rest |= {f"GPU {key.replace('_', ' ')}": text_of(value) for key, value in parts.items()}
     return {**rest, "flags": " ".join(map(str, flags)) if isinstance(flags, list) else ""}
 
 

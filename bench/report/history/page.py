@@ -141,14 +141,13 @@ def news_table(history: History, news: Sequence[News]) -> Table:
         if each.standing not in NEW or each.step is None or each.series.found is None:
             continue
         step = each.series.found.steps[each.step]
-        days = period(step, each.series, history.runs)
         reason = each.accepted[each.step].reason if each.step in each.accepted else ""
         rows.append(
             (
                 each.series.name,
                 change_text(step.change, each.series.terms),
                 _interval(step.low, step.high, each.series.terms),
-                f"{days.after} to {days.by}",
+                str(period(step, each.series, history.runs)),
                 level_text(each.series.found.levels[-1].mean, each.series.terms),
                 f"accepted: {reason}" if reason else _told(each),
             )

@@ -12,7 +12,7 @@
     return;  // an old browser: the note stays
   }
   document.getElementById("blocked").remove();
-  const {data, all, numbers, pointsOf, day, moment, level, change, between, amount, half, difference, changed,
+  const {data, all, numbers, pointsOf, day, moment, span, level, change, between, amount, half, difference, changed,
     command, lockChanges, listed, changesOf, otherChanges} = found;
 
   // Elements; texts are set as text only.
@@ -245,7 +245,7 @@
       const from = points.slice(0, earliest).findLast(each => isFinite(each.value));
       const range = series.members
         ? `${data.environments[from.environment].label} to ${data.environments[points[latest].environment].label}`
-        : `${day(from.run)} to ${day(points[latest].run)}`;
+        : span(from.run, points[latest].run);
       return [h("button", {type: "button", click: () => choose(at, false)}, change(series, value / data.value)),
         low === null ? "" : between(series, change, low / data.value, high / data.value), range,
         reason ? `accepted: ${reason}` : isProven ? value > 0 ? "worse" : "better" : "not proven: within the error of the chained baseline",

@@ -47,6 +47,8 @@ const historyNumbers = async packed => {
 
   // Words and numbers.
   const day = run => new Date(1000 * seconds[run]).toISOString().slice(0, 10);
+  const span = (from, to) => day(from) === day(to)
+    ? `${moment(from).slice(0, -4)} to ${moment(to).slice(11)}` : `${day(from)} to ${day(to)}`;
   const moment = run => new Date(1000 * seconds[run]).toISOString().slice(0, 16).replace("T", " ") + " UTC";
   const signed = (value, digits) => (value < 0 ? "\u2212" : "+") + Math.abs(value).toFixed(digits);
   const level = (series, value) => !isFinite(value) ? "no value"
@@ -115,8 +117,12 @@ const historyNumbers = async packed => {
         found[name] = `${name} ${before.versions[at] || "unknown"} \u2192 ${now.versions[at] || "unknown"}`;
     });
     const runs = data.runs, [a, b] = [earlier.run, later.run];
-    if (runs.machines[a] !== runs.machines[b])
-      found.CPU = `CPU: ${machineChanges(runs.machines[b], runs.machines[a]).join(", ")}`;
+    if (runs.machines[a] !== runs.machines[b]) {
+      const told = machineChanges(runs.machines[b], runs.machines[a]);
+      const ofGpu = told.filter(each => each.startsWith("GPU ")), rest = told.filter(each => !ofGpu.includes(each));
+      if (rest.length) found.CPU = `CPU: ${rest.join(", ")}`;
+      if (ofGpu.length) found.GPU = ofGpu.join(", ");
+    }
     if (runs.codes[a] !== runs.codes[b])
       found.method = `method: code ${data.codes[runs.codes[a]]} \u2192 ${data.codes[runs.codes[b]]}`;
     if (runs.baselines[a] !== runs.baselines[b])
@@ -128,6 +134,6 @@ const historyNumbers = async packed => {
   const otherChanges = (later, earlier) => Object.entries(changesOf(later, earlier))
     .filter(([kind]) => !PACKAGES.includes(kind)).map(([, told]) => told).join("; ") || "none";
 
-  return {data, all, numbers, pointsOf, day, moment, level, change, between, amount, half, difference, changed,
+  return {data, all, numbers, pointsOf, day, moment, span, level, change, between, amount, half, difference, changed,
     command, lockChanges, listed, changesOf, otherChanges};
 };

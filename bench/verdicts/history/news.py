@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import datetime
 from enum import Enum
 from typing import NamedTuple
 
@@ -38,8 +38,14 @@ class Standing(str, Enum):
 class Period(NamedTuple):
     """When a step happened: after the start of one run, by the start of another."""
 
-    after: date
-    by: date
+    after: datetime
+    by: datetime
+
+    def __str__(self) -> str:
+        """Both days, or both times of one day, in UTC."""
+        if self.after.date() == self.by.date():
+            return f"{self.after:%Y-%m-%d %H:%M} to {self.by:%H:%M} UTC"
+        return f"{self.after:%Y-%m-%d} to {self.by:%Y-%m-%d}"
 
 
 @dataclass(frozen=True)
@@ -76,10 +82,9 @@ def news_of(history: History, accepted: Sequence[Accepted], where: str) -> list[
 
 
 def period(step: Step, series: Series, runs: Sequence[Run]) -> Period:
-    """Returns the days of a step's range: of the last run before it, and of its last run."""
+    """Returns the ends of a step's range: the last run before it, and its last run."""
     before = max(place for place in series.measured if place < step.earliest)
-    days = [runs[series.points[place].point.run].moment.date() for place in (before, step.latest)]
-    return Period(*days)
+    return Period(*(runs[series.points[at].point.run].moment for at in (before, step.latest)))
 
 
 def gate(news: Sequence[News]) -> tuple[Exit, str]:
@@ -123,9 +128,10 @@ def _matched(
             raise InputError(f"{where}: no series is named {entry.series!r}")
         steps = series.found.steps if series.found else ()
         periods = [period(step, series, history.runs) for step in steps]
-        places = [n for n, days in enumerate(periods) if days.after <= entry.day <= days.by]
+        days = [(when.after.date(), when.by.date()) for when in periods]
+        places = [n for n, (after, by) in enumerate(days) if after <= entry.day <= by]
         if not places:
-            told = ", ".join(f"{days.after} to {days.by}" for days in periods) or "none"
+            told = ", ".join(map(str, periods)) or "none"
             message = f"{where}: {entry.series} has no step on {entry.day}; its steps: {told}"
             raise InputError(message)
         for place in places:

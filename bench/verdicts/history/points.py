@@ -17,7 +17,7 @@ import numpy as np
 from bench.records import ledger
 from bench.records.archive import Stored, StoredSeeds
 from bench.records.blocks import Block, WorkloadTerms
-from bench.records.sides import Side
+from bench.records.sides import ON_CPU, Side, device_of
 from bench.records.trainings import Trained
 from bench.verdicts.accuracy import decide_all
 from bench.verdicts.faults import missing
@@ -123,7 +123,7 @@ def measured(stored: Stored | StoredSeeds) -> list[Measured]:
             verdict = verdicts[place, name] if is_there else NOT_THERE
             point = _point(environment, name, terms, blocks, verdict)
             threads = "" if terms.threads == 1 else f" --threads {terms.threads}"
-            asked = f"{_BOTH} --workloads {shlex.quote(name)}{threads}"
+            asked = f"{_BOTH} --workloads {shlex.quote(name)}{threads}{_device(found.machine)}"
             points.append(Measured(tracks[place], name, terms, asked, side, point))
     return points
 
@@ -140,7 +140,7 @@ def _trained(stored: StoredSeeds) -> list[Measured]:
         sides = _BOTH if stored.terms.beside else "--candidate {candidate}"
         asked = (
             f"{sides} --seeds {stored.terms.seeds} --recipe {each.recipe.name} "
-            f"--engine {each.engine}"
+            f"--engine {each.engine}{_device(each.machine)}"
         )
         losses, error = _losses(base.seeds, each.seeds, paired=stored.terms.paired)
         point = Point(
@@ -154,6 +154,11 @@ def _trained(stored: StoredSeeds) -> list[Measured]:
         )
         points.append(Measured(track, name, terms, asked, each.side, point))
     return points
+
+
+def _device(machine: Mapping[str, Any]) -> str:
+    """Returns the option that repeats a measurement on a GPU; empty for the CPU."""
+    return "" if device_of(machine) == ON_CPU else " --device gpu"
 
 
 def _losses(

@@ -21,7 +21,7 @@ from scipy import special
 
 from bench.records.archive import Item, Omitted
 from bench.records.blocks import WorkloadTerms
-from bench.records.sides import Side
+from bench.records.sides import ON_CPU, Side, device_of
 from bench.verdicts.history.chains import Edge, Link, links_to, pooled
 from bench.verdicts.history.change_points import COVERAGE, Segments, segments
 from bench.verdicts.history.points import POINTS, Measured, Point, Run, identity, measured, run_of
@@ -185,20 +185,23 @@ def history_of(found: Iterable[Item], order: Order) -> History:
 
 
 def machine_labels(runs: Sequence[Run]) -> dict[tuple[str, ...], str]:
-    """Returns a label of every machine class: CPU and cores; the system where it differs."""
+    """Returns a label of every machine class: GPU, CPU and cores; the system where it differs."""
     classes = sorted({_machine_class(run) for run in runs})
-    short = {each: ", ".join(filter(None, each[:2])) or "unknown machine" for each in classes}
+    short = {each: ", ".join(filter(None, each[:3])) or "unknown machine" for each in classes}
     repeated = Counter(short.values())
     return {
-        each: f"{label}, {each[2]}" if repeated[label] > 1 else label
+        each: f"{label}, {each[3]}" if repeated[label] > 1 else label
         for each, label in short.items()
     }
 
 
 def _machine_class(run: Run) -> tuple[str, ...]:
+    """Returns what distinguishes machines in a history; a GPU by its model, not by its driver."""
     cpu, cores, system = (run.machine.get(name) for name in ("cpu", "usable_cores", "system"))
     counted = f"{cores} core{'' if cores == 1 else 's'}" if cores else ""
-    return str(cpu or ""), counted, str(system or "")
+    device = device_of(run.machine)
+    gpu = "" if device == ON_CPU else device
+    return gpu, str(cpu or ""), counted, str(system or "")
 
 
 @dataclass(frozen=True)
