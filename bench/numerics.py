@@ -48,7 +48,7 @@ def hold(
         InputError: there is no such GPU, or no environment can compute on it.
     """
     if device.is_gpu:
-        machine.describe(device)  # asks the driver: without a GPU nothing is built
+        machine.describe(device=device)  # asks the driver: without a GPU nothing is built
     built = build_candidates(requests, cache, say)
     tasks = [
         (side, mode)

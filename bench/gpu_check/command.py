@@ -89,7 +89,8 @@ def run(
     )
     try:
         write(check)  # files of an earlier check must not look like this one's
-        check = replace(check, machine=machine.describe(device))  # before a build, which takes long
+        described = machine.describe(device=device)  # before a build, which takes long
+        check = replace(check, machine=described)
         built = builds.build(request, cache, say=say)
         check = replace(check, lock=built.lock)
         dataset = load()

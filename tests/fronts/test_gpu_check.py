@@ -55,7 +55,7 @@ def check(
     described = machine.describe()
     mnist = data.Dataset("mnist", BLACK, BLACK, BLACK)
     monkeypatch.setattr(data, "load_dataset", lambda *_, **__: mnist)
-    monkeypatch.setattr(machine, "describe", lambda _=CPU: {**described, "gpu": DRIVER})
+    monkeypatch.setattr(machine, "describe", lambda **_: {**described, "gpu": DRIVER})
     monkeypatch.setattr(machine, "witness", lambda *_, **__: blocks.Witness(1e-4, load=0.0))
     monkeypatch.setattr(contexts, "solve", lambda _: dict.fromkeys(QUANTITIES, TRUTH))
     monkeypatch.setattr("bench.measure.capacity.processes", lambda _: 6)
