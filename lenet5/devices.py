@@ -11,6 +11,8 @@ from typing import Any
 
 from lenet5.errors import InputError
 
+NO_DRIVER = "this machine has no NVIDIA driver"
+"""Reason of a missing GPU."""
 _GPU = re.compile(r"gpu(?::(\d{1,3}))?", re.ASCII)
 _HIDDEN = ("", "-1")  # CUDA ignores the rest of its list from here on
 _DRIVER = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg")  # the last one: WSL
@@ -203,7 +205,7 @@ def _why_no_gpu(is_built_with_cuda: bool) -> str:
     if not is_built_with_cuda:
         return "this TensorFlow is built for CPUs only: pip install 'tensorflow[and-cuda]'"
     if not any(Path(path).exists() for path in _DRIVER):
-        return "this machine has no NVIDIA driver"
+        return NO_DRIVER
     return (
         "TensorFlow finds no GPU, although there is an NVIDIA driver: no such GPU, or CUDA's "
         "libraries are missing (pip install 'tensorflow[and-cuda]'; TF_CPP_MIN_LOG_LEVEL=0 shows "

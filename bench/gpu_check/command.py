@@ -20,7 +20,7 @@ from bench.measure import machine
 from bench.measure.processes import private_folder
 from bench.outputs import Output
 from bench.records.numerics import DETERMINISTIC_OPS
-from bench.report.gpu_check.page import FAIL, NOT_RUN, PASS, GpuCheck, Line, check_html, check_json
+from bench.report.gpu_check.page import FAIL, NOT_RUN, PASS, GpuCheck, check_html, check_json
 from bench.verdicts.outcomes import Exit
 from lenet5.data import Dataset
 from lenet5.devices import CPU, Device, read_device
@@ -36,8 +36,20 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--device", default="gpu", metavar="DEVICE", help="gpu or gpu:N; default: gpu")
     add("--environment", default=".", metavar="REQ", help="requirements; default: this environment")
-    add("--out", type=Path, default=Path("gpu-check.html"), metavar="FILE.html", help="the page")
-    add("--json", type=Path, default=Path("gpu-check.json"), metavar="FILE.json", help="figures")
+    add(
+        "--out",
+        type=Path,
+        default=Path("reports/gpu-check.html"),
+        metavar="FILE.html",
+        help="the page",
+    )
+    add(
+        "--json",
+        type=Path,
+        default=Path("reports/gpu-check.json"),
+        metavar="FILE.json",
+        help="figures",
+    )
 
 
 def run(
@@ -85,7 +97,7 @@ def run(
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         commit=git_commit(),
         limit_seconds=LIMIT_SECONDS,
-        lines=tuple(Line(one.name, NOT_RUN, "not reached") for one in checks),
+        lines=tuple(one.not_run("not reached") for one in checks),
     )
     try:
         write(check)  # files of an earlier check must not look like this one's

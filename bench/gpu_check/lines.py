@@ -64,22 +64,23 @@ def training_of_check() -> tuple[Recipe, int, str]:
 def checks_on(device: str) -> tuple[Check, ...]:
     """Returns the lines in order: the last one, of unknown duration, takes what is left."""
     default, without, deterministic = numerics_modes(device)
+    informational = partial(Check, is_informational=True)
     return (
         Check("device", 60, device_line, is_needed=True),
         *(
-            Check(f"images per second, batch {batch}", 25, partial(speed_line, batch=batch))
+            informational(f"images per second, batch {batch}", 25, partial(speed_line, batch=batch))
             for batch in BATCHES
         ),
-        Check("first fit without XLA", 45, first_fit_line),
-        Check("peak device memory", 30, memory_line),
         Check("numerics, TF32 on", 90, partial(numerics_line, mode=default)),
         Check("numerics, TF32 off", 60, partial(numerics_line, mode=without)),
         Check("numerics, deterministic", 60, partial(numerics_line, mode=deterministic)),
         Check("same bits, deterministic", 30, partial(bits_line, mode=deterministic)),
-        Check("same bits, TF32 on", 30, partial(bits_line, mode=default, is_gated=False)),
         Check(f"accuracy of {RECIPE}", 75, accuracy_line),
         Check("comparison with itself", 130, comparison_line),
-        Check("first fit as Keras decides", FIT_SECONDS + _START_SECONDS, keras_fit_line),
+        informational("same bits, TF32 on", 30, partial(bits_line, mode=default, is_gated=False)),
+        informational("first fit without XLA", 45, first_fit_line),
+        informational("peak device memory", 30, memory_line),
+        informational("first fit as Keras decides", FIT_SECONDS + _START_SECONDS, keras_fit_line),
     )
 
 
@@ -122,7 +123,6 @@ def speed_line(context: Context, batch: int) -> Line:
 
 def first_fit_line(context: Context) -> Line:
     """The first `fit` in a process, with the choice of cuDNN's algorithms."""
-    context.end(_THROUGHPUT)
     context.worker(_FIT)
     seconds = float(context.ask(_FIT, "first_fit", jit_compile=False)["value"])
     told = f"{FIT_STEPS} steps in {seconds:.1f} s {_INFORMATIONAL}"
@@ -210,6 +210,7 @@ def accuracy_line(context: Context) -> Line:
 
 def comparison_line(context: Context) -> Line:
     """The environment against itself: two workers on the same GPU, and the verdict is PASS."""
+    context.end(_THROUGHPUT)
     found: list[Results] = []
     spec = replace(WORKLOADS[WORKLOAD], gated=True, margin=_MARGIN)
     request = context.built.request

@@ -30,12 +30,18 @@ class Check:
         budget_seconds: its time limit.
         run: measures and judges the line in a context; its name and seconds are added.
         is_needed: whether no later line can run unless this one passes.
+        is_informational: whether the check may pass without this line.
     """
 
     name: str
     budget_seconds: float
     run: Callable[[Context], Line]
     is_needed: bool = False
+    is_informational: bool = False
+
+    def not_run(self, reason: str) -> Line:
+        """Returns the line of a check that did not run."""
+        return Line(self.name, NOT_RUN, reason, is_informational=self.is_informational)
 
 
 def run_checks(checks: Sequence[Check], context: Context, limit_seconds: float) -> Iterator[Line]:
@@ -61,13 +67,13 @@ def run_checks(checks: Sequence[Check], context: Context, limit_seconds: float) 
         if not reason and left < _LEAST_SECONDS:
             reason = f"the limit of {limit_seconds:.0f} s is reached"
         if reason:
-            yield Line(check.name, NOT_RUN, reason)
+            yield check.not_run(reason)
             continue
         try:
             line = _run(check, context, min(check.budget_seconds, left))
         except KeyboardInterrupt as interrupt:
             interrupted, reason = interrupt, "interrupted"
-            line = Line(check.name, NOT_RUN, reason)
+            line = check.not_run(reason)
         if check.is_needed and line.verdict != PASS:
             reason = reason or f"needs the line {check.name}"
         yield line
@@ -89,7 +95,12 @@ def _run(check: Check, context: Context, seconds: float) -> Line:
         if check.is_needed and isinstance(error, NoGpuError):
             raise
         line = Line(check.name, FAIL, short_line(str(error)))
-    return replace(line, name=check.name, seconds=context.clock() - start)
+    return replace(
+        line,
+        name=check.name,
+        seconds=context.clock() - start,
+        is_informational=check.is_informational,
+    )
 
 
 @contextlib.contextmanager

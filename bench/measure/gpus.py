@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from bench.records.blocks import GpuWitness
-from lenet5.devices import Device
+from lenet5.devices import NO_DRIVER, Device
 from lenet5.errors import InputError
 from lenet5.printable import short_line
 
@@ -74,6 +74,8 @@ def describe(device: Device) -> dict[str, Any]:
             }
     except nvml.NVMLError as error:
         told = f"NVIDIA's driver gives no answer: {short_line(error)}"
+        if isinstance(error, nvml.NVMLError_LibraryNotFound):  # it comes with the driver
+            told = NO_DRIVER
         raise InputError(f"--device {device.name}: {told}") from None
     return {name: _text(value) for name, value in found.items() if value is not None}
 

@@ -25,6 +25,10 @@ class FunctionNotFoundError(NVMLError):
     """The driver is older than the function."""
 
 
+class LibraryNotFoundError(NVMLError):
+    """The driver is not installed."""
+
+
 class NoPermissionError(NVMLError):
     """Only an administrator may ask."""
 
@@ -94,6 +98,7 @@ class FakeNvml:
     NVMLError = NVMLError
     NVMLError_NotSupported = NotSupportedError
     NVMLError_FunctionNotFound = FunctionNotFoundError
+    NVMLError_LibraryNotFound = LibraryNotFoundError
     NVMLError_NoPermission = NoPermissionError
     NVML_CLOCK_GRAPHICS, NVML_CLOCK_SM, NVML_CLOCK_MEM = 0, 1, 2
     NVML_TEMPERATURE_GPU = 0

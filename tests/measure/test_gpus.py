@@ -22,6 +22,7 @@ from tests.measure.fake_nvml import (
     H200,
     FunctionNotFoundError,
     Gpu,
+    LibraryNotFoundError,
     NoPermissionError,
     NVMLError,
     install,
@@ -150,8 +151,11 @@ def test_an_index_names_a_mig_instance_only_if_it_is_the_only_one(
 def test_a_missing_library_or_driver_is_an_error_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    install(monkeypatch, init=NVMLError("NVML Shared Library Not Found"))
-    told = "NVIDIA's driver gives no answer: NVML Shared Library Not Found"
+    install(monkeypatch, init=LibraryNotFoundError("NVML Shared Library Not Found"))
+    with pytest.raises(InputError, match="^--device gpu:0: this machine has no NVIDIA driver$"):
+        gpus.describe(GPU)
+    install(monkeypatch, init=NVMLError("Driver/library version mismatch"))
+    told = "NVIDIA's driver gives no answer: Driver/library version mismatch"
     with pytest.raises(InputError, match=f"^--device gpu:0: {told}$"):
         gpus.describe(GPU)
     monkeypatch.setitem(sys.modules, "pynvml", None)  # its import fails

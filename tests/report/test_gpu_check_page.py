@@ -37,6 +37,16 @@ CHECK = GpuCheck(
 )
 
 
+def test_an_informational_line_fails_the_check_only_by_failing() -> None:
+    late = replace(LINES[3], is_informational=True)
+    wrong = replace(LINES[2], is_informational=True)
+    assert (
+        replace(CHECK, lines=(LINES[0], late)).headline == "PASS: 1 of 2 lines pass, 1 has not run"
+    )
+    assert replace(CHECK, lines=(LINES[0], wrong)).verdict == FAIL
+    assert replace(CHECK, lines=(late,)).verdict == FAIL
+
+
 def test_the_verdict_needs_every_line() -> None:
     """A line that has not run counts as a FAIL."""
     assert CHECK.headline == "FAIL: 2 of 4 lines pass, 1 fails, 1 has not run"

@@ -47,10 +47,11 @@ class Line:
 
     Attributes:
         name: name of the line.
-        verdict: `PASS`, `FAIL`, or `NOT RUN`, which counts as a FAIL.
+        verdict: `PASS`, `FAIL`, or `NOT RUN`, which counts as a FAIL unless it is informational.
         finding: one sentence.
         figures: measured values by name, as JSON values; units stand in the names.
         seconds: duration of the line, with the processes that it started.
+        is_informational: whether the check may pass without this line.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Line:
     finding: str
     figures: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    is_informational: bool = False
 
     def __str__(self) -> str:
         """`PASS     12 s  device: NVIDIA H200, …`."""
@@ -94,9 +96,10 @@ class GpuCheck:
 
     @property
     def verdict(self) -> str:
-        """PASS if every line passed, otherwise FAIL."""
-        passed = self.lines and all(line.verdict == PASS for line in self.lines)
-        return PASS if passed else FAIL
+        """PASS if no line fails, and all have run but informational ones; otherwise FAIL."""
+        gated = [line for line in self.lines if not line.is_informational]
+        passed = gated and all(line.verdict == PASS for line in gated)
+        return PASS if passed and all(line.verdict != FAIL for line in self.lines) else FAIL
 
     @property
     def headline(self) -> str:
