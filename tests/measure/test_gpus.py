@@ -152,7 +152,7 @@ def test_a_missing_library_or_driver_is_an_error_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     install(monkeypatch, init=LibraryNotFoundError("NVML Shared Library Not Found"))
-    with pytest.raises(InputError, match="^--device gpu:0: this machine has no NVIDIA driver$"):
+    with pytest.raises(InputError, match=r"^--device gpu:0: this machine has no NVIDIA driver$"):
         gpus.describe(GPU)
     install(monkeypatch, init=NVMLError("Driver/library version mismatch"))
     told = "NVIDIA's driver gives no answer: Driver/library version mismatch"
