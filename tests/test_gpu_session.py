@@ -46,6 +46,8 @@ def run(
     options = "addopts = --import-mode=importlib\nmarkers =\n    faults\n    mnist"
     pytester.makeini(f"[pytest]\n{options}")
     for place in MODULES:
+        # The project's own module of this name, if this session has collected it.
+        monkeypatch.delitem(sys.modules, place[:-3].replace("/", "."), raising=False)
         path = pytester.path / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(

@@ -96,7 +96,8 @@ def place_of(kind: str, folder: Path, *, real: bool = False) -> Place:
     for name in ("temporary", "cache", "project"):
         (folder / name).mkdir()
     mark = f"{_MARK}={uuid.uuid4().hex}"
-    pause = "TF_STUB_PAUSE=0.01" if kind == "speed" else "TF_STUB_PAUSE=0.1"
+    # Memory too small for a decision makes a session of all blocks.
+    pause = "TF_STUB_PAUSE=0.01 TF_STUB_MIB=0.01" if kind == "speed" else "TF_STUB_PAUSE=0.1"
     base = f". {mark}" if real else f"python:{stub_python(folder)} {mark} {pause}"
     other = f"{base} TF_FAULTS_SIDE=candidate" if real else f"{base} TF_STUB_LOSS=1"
     return Place(kind, folder, base, other, "digits" if real else "black")

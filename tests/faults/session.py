@@ -35,6 +35,7 @@ pytest_plugins = ["bench.plugin"]
 
 def pytest_addoption(parser):
     parser.addoption("--threads", type=int)
+    parser.addoption("--device")
     for name in ("--mnist-dir", "--recipe", "--seed", "--engine"):
         parser.addoption(name, default=None)
 """

@@ -74,6 +74,7 @@ def test_a_full_disk_gives_one_line_and_a_ledger_that_continues(
     assert full.returncode == Exit.USAGE, said
     assert "Traceback" not in said
     told = [line for line in said.splitlines() if f"{ledger}: cannot be written" in line]
+    assert told, said
     assert told[0] == f"{ledger}: cannot be written: File too large"
     assert "ERROR: a report cannot be written: File too large" in said
     kept = records(ledger)

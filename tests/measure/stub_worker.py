@@ -11,6 +11,7 @@ TF_STUB_FAULT  `<command> <workload or -> <fault>`; faults: crash, hang, raise, 
                `_-_` replaces ` - `, since requirement strings have no spaces
 TF_STUB_PAUSE  seconds before each answer; default: 0
 TF_STUB_EPOCHS number of epochs of the trainings with the fault; default: all trainings
+TF_STUB_MIB    memory in MiB; default: 300
 TF_STUB_LOSS   errors of its trainings above the default 150 of 10,000 images; default: 0
 """
 
@@ -29,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 SECONDS_PER_STEP = 0.01
-MEBIBYTES = 300.0
 LOSSES = [2.3 - 0.01 * step for step in range(20)]
 FOR_CPUS = (
     "--device gpu:0: this TensorFlow is built for CPUs only: pip install 'tensorflow[and-cuda]'"
@@ -136,7 +136,8 @@ def _answer(command: dict[str, Any], ratio: float, fault: str) -> dict[str, Any]
         told = "ValueError: no such op" if fault == "raise" else f"InputError: {FOR_CPUS}"
         return {"error": told, "idle_cpu_seconds": 0.0}
     value = ratio * SECONDS_PER_STEP * command.get("steps", 1)
-    value = ratio * MEBIBYTES if "memory" in command["do"] else value
+    mebibytes = float(os.environ.get("TF_STUB_MIB", "300"))
+    value = ratio * mebibytes if "memory" in command["do"] else value
     start, end, cpu_seconds = 0.0, value, value  # in the past: contains no pause
     if fault in ("busy", "late"):
         start = time.perf_counter()
