@@ -35,6 +35,9 @@ _MOMENT = re.compile(  # RFC 3339
     r"(\d{4}-\d\d-\d\d)(?:[Tt](\d\d:\d\d:\d\d)(?:\.(\d{1,6})\d*)?([Zz]|[+-]\d\d:\d\d))?",
     re.ASCII,
 )
+# Each has the extra nevertheless (findings/tensorflow_cpu_has_the_extra_and_cuda.sh).
+_FOR_CPUS = ("tensorflow-cpu", "tf-nightly-cpu")
+_CUDA = "and-cuda"
 _SPECIAL = re.compile(r"[\s'\"\\]|^$")  # in a word, to `shlex.split`
 
 
@@ -216,12 +219,16 @@ def _requirement(text: str, word: str) -> str:
     if word.startswith(("/", "./", "../", "~")):
         raise InputError(f"{text}: {word}: only wheels (.whl) are accepted as files")
     try:
-        Requirement(word)
+        found = Requirement(word)
     except InvalidRequirement:
         how = "write it without blanks, such as tensorflow-cpu==2.16.2, or in quotes"
         if ";" in word:
             how = """write it in quotes, such as 'keras; python_version < "3.12"'"""
         raise InputError(f"{text}: {word or 'nothing'} is not a requirement: {how}") from None
+    if canonicalize_name(found.name) in _FOR_CPUS and _CUDA in map(canonicalize_name, found.extras):
+        raise InputError(
+            f"{text}: {word}: {found.name} cannot use CUDA's libraries: ask for tensorflow[{_CUDA}]"
+        )
     return word
 
 

@@ -189,6 +189,11 @@ def test_a_wheel_becomes_an_absolute_path(tmp_path: Path, monkeypatch: pytest.Mo
         ("keras\\", "keras\\: no escaped character: quote words as in a shell"),
         ("keras==3.0#egg", "keras==3.0#egg is not a requirement"),
         ("keras[a,--b]", "is not a requirement"),
+        (
+            "tensorflow-cpu[and-cuda]==2.21.0",
+            "tensorflow-cpu cannot use CUDA's libraries: ask for tensorflow[and-cuda]",
+        ),
+        ("TF_Nightly.CPU[and_cuda]", "TF_Nightly.CPU cannot use CUDA's libraries"),
         ("keras\0", r"keras\x00: contains an invisible character"),
         (". TF_X=a\x1b[2J", r"TF_X=a\x1b[2J: contains an invisible character"),
         ("keras==3\u202e", r"keras==3\u202e: contains an invisible character"),
