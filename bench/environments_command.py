@@ -27,6 +27,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--remove",
+        action="extend",
         nargs="+",
         default=[],
         metavar="KEY",

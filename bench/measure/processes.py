@@ -85,6 +85,19 @@ class Interpreter:
         """The device in a worker's command `start`: its process sees one GPU at most."""
         return "gpu" if self.device.is_gpu else CPU.name
 
+    def check_started(self, said: Mapping[str, Any]) -> None:
+        """Rejects a started worker that computes on the CPU in place of a GPU.
+
+        Args:
+            said: versions of its answer to `start`.
+
+        Raises:
+            WorkerError: it does.
+        """
+        if self.device.is_gpu and "gpu" not in said:
+            told = f"computes on {said.get('device', CPU.name)}, not on {self.device.name}"
+            raise WorkerError(told, gone=False)
+
 
 @contextlib.contextmanager
 def private_folder() -> Iterator[Path]:

@@ -80,6 +80,7 @@ def train_seeds(
                     said = worker.ask(
                         _START_SECONDS, "start", cores=[], threads=1, device=side.start_device
                     )["versions"]
+                    side.check_started(said)
                     if side.device.is_gpu:  # its worker sees one GPU and cannot know its number
                         said["device"] = side.device.name
                     started = True

@@ -113,6 +113,11 @@ class Workers:
             told = _explained(error, sides[error.place], bench, threads)
             raise SideError(error.place, told) from None
         self.versions = {place: answer["versions"] for place, answer in answers.items()}
+        for place, said in self.versions.items():
+            try:
+                sides[place].check_started(said)
+            except WorkerError as error:
+                raise SideError(place, error) from None
         self._has_quota = any(
             said.get("scheduling") != "default" for said in self.versions.values()
         )

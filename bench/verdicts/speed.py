@@ -229,9 +229,10 @@ def _broken(results: Results, candidate: int, faults: Faults) -> tuple[Verdict, 
     elif len(faults.baseline) >= FAILURES_THAT_DECIDE:
         reason = f"the baseline fails: {faults.baseline[-1]}"
     elif _is_unmeasurable(faults):
-        reason = f"{side.label} is {faults.candidate[-1]}"
-    elif len(faults.candidate) >= FAILURES_THAT_DECIDE:
-        return Verdict.FAIL, f"{faults.candidate[-1]} ({len(faults.candidate)} blocks)"
+        of_method = [each for each in faults.candidate if each.startswith(NOT_MEASURED)]
+        reason = f"{side.label} is {of_method[-1]}"
+    elif len(real := _of_candidate(faults)) >= FAILURES_THAT_DECIDE:
+        return Verdict.FAIL, f"{real[-1]} ({len(real)} blocks)"
     elif faults.wrong:
         reason = f"{side.label} {faults.wrong[0]}, in one block"
     return (Verdict.INCONCLUSIVE, reason) if reason else None
@@ -239,8 +240,12 @@ def _broken(results: Results, candidate: int, faults: Faults) -> tuple[Verdict, 
 
 def _is_unmeasurable(faults: Faults) -> bool:
     """Returns whether the method fails for a candidate: its limits, not the candidate."""
-    enough = len(faults.candidate) >= FAILURES_THAT_DECIDE
-    return enough and faults.candidate[-1].startswith(NOT_MEASURED)
+    return len(faults.candidate) >= FAILURES_THAT_DECIDE > len(_of_candidate(faults))
+
+
+def _of_candidate(faults: Faults) -> list[str]:
+    """Returns a candidate's faults without those of the method, which measured nothing."""
+    return [each for each in faults.candidate if not each.startswith(NOT_MEASURED)]
 
 
 def _why_unmeasured(results: Results, candidate: int, faults: Faults) -> str:

@@ -85,6 +85,20 @@ def test_earlier_builds_give_factors_and_time() -> None:
     )
 
 
+@pytest.mark.parametrize("seconds", ["1e999", "NaN", "-5", '"soon"', "1e12"])
+@pytest.mark.parametrize("size", ["20000000", "-1", "1" + 400 * "0"])
+def test_impossible_notes_of_a_build_are_left_out(seconds: str, size: str, tmp_path: Path) -> None:
+    """Somebody may have edited them; a build that needs none of them goes on."""
+    folder = tmp_path / "environments" / "ab"
+    folder.mkdir(parents=True)
+    sizes = f'{{"nvidia": 0, "others": {size}}}'
+    build = f'{{"wheels": {sizes}, "installed": {sizes}, "seconds": {seconds}}}'
+    (folder / "complete.json").write_text(f'{{"build": {build}}}')
+    found = costs.costs_of({}, [], tmp_path, tmp_path)
+    assert found.earlier == ()
+    assert str(found).endswith("time unknown: no earlier build here")
+
+
 def test_unknown_sizes_and_local_wheels_are_told() -> None:
     earlier = Noted(Bytes(0, 300_000_000), Bytes(0, 1_200_000_000), 20)
     told = "44 packages, size unknown, 2.1 GB free on the disk; time unknown"

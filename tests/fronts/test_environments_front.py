@@ -89,6 +89,11 @@ def test_named_environments_are_removed(cache: Path, capsys: pytest.CaptureFixtu
     assert keys(cache) == ["aa22"]
 
 
+def test_every_repeated_option_counts(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--remove", "aa11", "--remove", "bb33", capsys=capsys)[0] == 0
+    assert keys(cache) == ["aa22"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

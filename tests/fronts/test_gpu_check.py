@@ -351,10 +351,16 @@ def test_a_line_beyond_its_own_limit_fails_wherever_it_is(tmp_path: Path) -> Non
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
-def test_the_comparison_is_on_the_device(tmp_path: Path) -> None:
+def test_the_comparison_has_the_device_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker of the lines before it has ended: no third process holds memory there."""
     asked: list[Terms] = []
+    ended: list[str] = []
+    monkeypatch.setattr(Context, "end", lambda _, name: ended.append(name))
 
     def compare(terms: Terms, *_: object, **__: object) -> None:
+        assert ended == ["throughput"]
         asked.append(terms)
 
     line = all_lines.comparison_line(a_context(lambda: 0.0, tmp_path, compare=compare))

@@ -173,14 +173,17 @@ def test_without_a_gpu_the_session_ends_at_once_in_one_line(
 
 
 @pytest.mark.usefixtures("gpu")
-@pytest.mark.parametrize("fault", ["start_-_cpus"])
-def test_a_side_for_cpus_only_is_not_there_with_the_workers_line(
-    run: Run, stub: str, fault: str
+@pytest.mark.parametrize(
+    ("fault", "told"), [("cpus", FOR_CPUS), ("silent", "computes on cpu, not on gpu:0")]
+)
+def test_a_side_on_the_cpu_is_not_there_with_the_reason(
+    run: Run, stub: str, fault: str, told: str
 ) -> None:
-    sides = ("--baseline", stub, "--candidate", f"{stub} TF_STUB_FAULT={fault}")
-    said, _ = compared(run, *sides, "--device", "gpu", "--workloads", LOOP, status=7)
-    assert FOR_CPUS in " ".join(said.split())
+    sides = ("--baseline", stub, "--candidate", f"{stub} TF_STUB_FAULT=start_-_{fault}")
+    said, found = compared(run, *sides, "--device", "gpu", "--workloads", LOOP, status=7)
+    assert told in " ".join(said.split())
     assert "NOT THERE" in said
+    assert not any(block.samples for block in found.blocks)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ TF_STUB_RATIO  factor on the default times and memory; default: 1
 TF_STUB_FAULT  `<command> <workload or -> <fault>`; faults: crash, hang, raise, rubbish, nan, half,
                busy (uses 0.2 s of CPU and reports its wall time), late (busy, and another 0.1 s
                of CPU before the answer), slow (computes without end), stop (stops itself), kill,
-               exit, memory, cpus (refuses a GPU), and the answers of `RUBBISH`;
+               exit, memory, cpus (refuses a GPU), silent (computes on the CPU in place of a
+               GPU), and the answers of `RUBBISH`;
                `_-_` replaces ` - `, since requirement strings have no spaces
 TF_STUB_PAUSE  seconds before each answer; default: 0
 TF_STUB_EPOCHS number of epochs of the trainings with the fault; default: all trainings
@@ -149,7 +150,7 @@ def _answer(command: dict[str, Any], ratio: float, fault: str) -> dict[str, Any]
     losses = [math.nan if fault == "nan" else loss for loss in LOSSES]
     scheduling = "default" if command.get("threads") == 1 else "of many threads"
     versions: dict[str, Any] = {"tensorflow": "9.9.0", "scheduling": scheduling}
-    if command.get("device") == "gpu":
+    if command.get("device") == "gpu" and fault != "silent":
         versions |= {**GPU, "shown": os.environ["CUDA_VISIBLE_DEVICES"]}
     answers: dict[str, dict[str, Any]] = {
         "start": {"versions": versions},

@@ -233,9 +233,11 @@ def test_a_first_fit_has_a_process_of_its_own_at_the_end(
     assert not of_loop & of_auto
 
 
+@pytest.mark.parametrize("candidates", [1, 2])
 def test_own_seconds_are_not_those_of_the_block(
-    bench: Bench, python: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, python: Path, monkeypatch: pytest.MonkeyPatch, candidates: int
 ) -> None:
+    """Both are shared by the candidates."""
     spent = iter([5.0, 100.0])
     now = [0.0]
 
@@ -246,11 +248,14 @@ def test_own_seconds_are_not_those_of_the_block(
     monkeypatch.setattr("bench.measure.blocks.time.monotonic", lambda: now[0])
     monkeypatch.setattr(BlockRecorder, "_measure_in_workers", passes)
     monkeypatch.setattr(BlockRecorder, "_measure_first_fit", passes)
-    task = BlockTask({0: [GPU_WORKLOADS[name] for name in (XLA, LOOP)]}, {0: 0})
-    recorder = BlockRecorder(bench, sides(python, {}, {}), task, {})
+    specs = [GPU_WORKLOADS[name] for name in (XLA, LOOP)]
+    places = range(candidates)
+    task = BlockTask(dict.fromkeys(places, specs), dict.fromkeys(places, 0))
+    recorder = BlockRecorder(bench, sides(python, {}, *({} for _ in places)), task, {})
     recorder.measure()
-    (block,) = recorder.blocks()
-    assert (block.seconds, block.own_seconds) == (5.0, {XLA: 100.0})
+    for block in recorder.blocks():
+        assert block.seconds == 5.0 / candidates
+        assert block.own_seconds == {XLA: 100.0 / candidates}
 
 
 @pytest.mark.parametrize("name", [XLA, AUTO])

@@ -140,3 +140,12 @@ def test_a_worker_trains_on_the_device_of_its_interpreter(
     (done,) = train_seeds(jobs, sides, folder, processes=1)
     assert seen == [(asked, device.cuda_visible_devices)]
     assert done.said.get("device") == said
+
+
+def test_a_worker_that_computes_on_the_cpu_unasked_trains_nothing(
+    folder: Path, tmp_path: Path
+) -> None:
+    on_gpu = replace(side(tmp_path, TF_STUB_FAULT="start - silent")[0], device=Device("gpu:3", "3"))
+    (done,) = train_seeds([SeedTask(0, 0, RECIPE, "graph")], {0: on_gpu}, folder, processes=1)
+    assert (done.trained.wrong, done.trained.started) == (None, False)
+    assert done.trained.problem == "computes on cpu, not on gpu:3"

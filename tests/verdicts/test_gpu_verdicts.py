@@ -46,10 +46,10 @@ def test_a_wrong_result_exceeds_the_rounding_of_its_device(
     assert wrong_by(share, options).verdict is verdict
 
 
-def with_failures(reason: str, count: int) -> Results:
-    failure = Failure(CANDIDATE, FIRST, reason)
+def with_failures(*reasons: str) -> Results:
+    failures = [Failure(CANDIDATE, FIRST, reason) for reason in reasons]
     return results_of(
-        [block_of(number, {}, [failure]) for number in range(count)],
+        [block_of(number, {}, [failure]) for number, failure in enumerate(failures)],
         {FIRST: replace(terms(1.25), own_budget_seconds=600.0)},
         options=GPU,
     )
@@ -58,16 +58,28 @@ def with_failures(reason: str, count: int) -> Results:
 def test_a_candidate_that_could_not_be_measured_is_inconclusive() -> None:
     """The limit of the method ended it; more blocks would not help."""
     reason = f"{NOT_MEASURED}timed out after 120 s, the baseline took 110 s"
-    (one,) = decide(with_failures(reason, 1))
+    (one,) = decide(with_failures(reason))
     assert not one.settled
-    (two,) = decide(with_failures(reason, 2))
+    (two,) = decide(with_failures(reason, reason))
     assert (two.verdict, two.settled) == (Verdict.INCONCLUSIVE, True)
     assert two.finding == f"{FIRST}: 2.21.0 is {reason}"
 
 
 def test_a_candidate_that_hangs_fails() -> None:
-    (decision,) = decide(with_failures("timed out after 120 s", 2))
+    (decision,) = decide(with_failures("timed out after 120 s", "timed out after 120 s"))
     assert decision.verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_one_crash_beside_an_unmeasured_block_is_inconclusive(is_first: bool) -> None:
+    """One crash decides nothing, whether it comes before or after the block without a figure."""
+    crash, unmeasured = "killed by SIGSEGV", f"{NOT_MEASURED}timed out after 120 s"
+    reasons = (crash, unmeasured) if is_first else (unmeasured, crash)
+    (decision,) = decide(with_failures(*reasons))
+    assert (decision.verdict, decision.settled) == (Verdict.INCONCLUSIVE, True)
+    assert decision.finding == f"{FIRST}: 2.21.0 is {unmeasured}"
+    (again,) = decide(with_failures(*reasons, crash))
+    assert (again.verdict, again.finding) == (Verdict.FAIL, f"{FIRST}: 2.21.0 {crash} (2 blocks)")
 
 
 @pytest.mark.parametrize(("own_seconds", "looks"), [(10.0, 6), (60.0, 3), (149.0, 1)])

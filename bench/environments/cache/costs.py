@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -42,13 +42,16 @@ _KINDS = {_NVIDIA: "NVIDIA's wheels", _OTHERS: "wheels"}
 _MEASURED = {_NVIDIA: 1.8, _OTHERS: 4.6}
 _LEAST_BYTES = 10_000_000  # of wheels; smaller builds say nothing about large ones
 _HASH = " @ sha256:"  # in the lock entry of a local wheel
+# Limits of the notes, which somebody may have edited: 1 PB, 1 year.
+_Size = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=31_536_000)]
 
 
 class Bytes(msgspec.Struct, frozen=True):
     """Bytes of NVIDIA's packages, and of all others."""
 
-    nvidia: int
-    others: int
+    nvidia: _Size
+    others: _Size
 
     @property
     def total(self) -> int:
@@ -67,7 +70,7 @@ class Noted(msgspec.Struct, frozen=True):
 
     wheels: Bytes
     installed: Bytes
-    seconds: float
+    seconds: _Seconds
 
 
 @dataclass(frozen=True)
