@@ -92,7 +92,8 @@ def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     option.threads = 1 if option.threads is None else option.threads  # bench.plugin reads it first
     try:
-        device = read_device(CPU.name if option.device is None else option.device, os.environ)
+        shown = {} if option.cluster else os.environ  # a cluster's machines have their own GPUs
+        device = read_device(CPU.name if option.device is None else option.device, shown)
         config.stash[DEVICE] = device
         if device.is_gpu and option.mutations:
             given = f"--device {option.device}"

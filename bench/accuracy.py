@@ -84,7 +84,7 @@ class AccuracyExperiment:
             engine=option.engine or "graph",
             seeds=option.seeds,
             asked_margin=option.accuracy_margin,
-            device=option.device or CPU.name,
+            device=read_device(option.device or CPU.name, {}).name,
         )
         device = CPU if option.cluster else read_device(terms.device, os.environ)
         machine.describe(device)  # before anything is built

@@ -105,7 +105,7 @@ class SpeedExperiment:
             margin=option.margin,
             **budget,
             threads=1 if option.threads is None else option.threads,
-            device=read_device(option.device or CPU.name, os.environ).name,
+            device=read_device(option.device or CPU.name, {}).name,
             project=project,
         )
         check_device(terms.device, option.cluster)
@@ -221,9 +221,8 @@ def check_device(name: str, cluster: str | None = None) -> None:
     Raises:
         InputError: there is no such GPU, or NVIDIA's library does not describe it.
     """
-    device = read_device(name, os.environ)
-    if device.is_gpu and cluster is None:
-        machine.describe(device=device)
+    if cluster is None and name != CPU.name:
+        machine.describe(device=read_device(name, os.environ))
 
 
 def outcomes_of(found: Results, stopped: str = "") -> dict[tuple[int, str], Outcome]:
@@ -365,7 +364,8 @@ def measure(
             budget_seconds=terms.budget_seconds,
             seed=terms.seed,
         )
-        bench = bench_of(terms, folder)
+        # A cluster's machines have the device, and this one need not.
+        bench = bench_of(terms if cluster is None else replace(terms, device=CPU.name), folder)
         sides: list[Any] = [side if isinstance(side, Built) else None for side in built]
         if cluster is None:
             device = bench.device
@@ -420,16 +420,17 @@ def empty_results(
         code: SHA-256 of the workers' files.
         where: machine that measures; None: this one.
     """
-    device = read_device(terms.device, os.environ)
+    if where is None:
+        where = machine.describe(device=read_device(terms.device, os.environ))
     baseline, *candidates = named_sides((terms.baseline, *terms.candidates), built)
     return Results(
-        machine=machine.describe(device=device) if where is None else where,
+        machine=where,
         code=code,
         options={
             "budget_seconds": terms.budget_seconds,
-            "device": device.name,
+            "device": terms.device,
             "threads": terms.threads,
-            "pinned": terms.threads == 1 and not device.is_gpu,
+            "pinned": terms.threads == 1 and terms.device == CPU.name,
             "pair_seconds": terms.pair_seconds,
             "seed": terms.seed,
         },

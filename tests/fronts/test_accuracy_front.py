@@ -476,7 +476,7 @@ def test_a_comparison_on_a_gpu_trains_one_seed_at_a_time_and_names_the_gpu(
     sides = ("--baseline", stub, "--candidate", f"{stub} TF_STUB_LOSS=1")
     done = run("--seeds", "10", *sides, "--device", "gpu", "--results", str(path))
     assert done.ret == 0
-    done.stdout.fnmatch_lines(["accuracy: * (paired), device gpu, margin 0.15 points*"])
+    done.stdout.fnmatch_lines(["accuracy: * (paired), device gpu:0, margin 0.15 points*"])
     assert ", 10 seeds, paired, engine graph, both on NVIDIA H200), margin" in done.stdout.str()
     assert at_once == [1]
     for item in read_trainings(path):
@@ -493,7 +493,7 @@ def test_seeds_of_a_gpu_against_the_reference_of_cpus_are_unpaired(
     assert command.main(["reference", "--environment", stub, *engine]) == 0
     done = run("--seeds", "20", "--candidate", stub, "--device", "gpu")
     assert done.ret == 0
-    done.stdout.fnmatch_lines(["accuracy: * the stored reference, * (unpaired), device gpu, *"])
+    done.stdout.fnmatch_lines(["accuracy: * the stored reference, * (unpaired), device gpu:0, *"])
     words = "unpaired, engine graph, 9.9.0 on NVIDIA H200 and the reference (9.9.0) on the CPU)"
     assert words in done.stdout.str()
     paths = [str(tmp_path / f"{seed}.jsonl") for seed in range(10)]

@@ -61,13 +61,17 @@ def test_a_comparison_of_accuracy_and_a_reference_on_a_cluster_equal_those_made_
     assert read_trainings(out)[0].seeds == here[0].seeds[:3]
 
 
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
 @pytest.mark.parametrize("kind", ["speed", "accuracy"])
 def test_a_cluster_that_does_not_answer_gives_status_4(
-    run: Run, stub: str, monkeypatch: pytest.MonkeyPatch, kind: str
+    run: Run, stub: str, monkeypatch: pytest.MonkeyPatch, kind: str, device: str
 ) -> None:
+    """Its machines have their own GPUs: this one is not asked for any."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(executor.Cluster.__init__, "__defaults__", (0.3,))
     terms = ("--workloads", LOOP) if kind == "speed" else ("--seeds", "10")
-    done = run("--baseline", stub, "--candidate", stub, *terms, "--cluster", "127.0.0.1:1")
+    where = ("--cluster", "127.0.0.1:1", "--device", device)
+    done = run("--baseline", stub, "--candidate", stub, *terms, *where)
     assert done.ret == 4
     said = done.stdout.str() + done.stderr.str()
     assert re.search(r"--cluster 127\.0\.0\.1:1: no scheduler answers within 0\.3 s", said)

@@ -129,10 +129,11 @@ def test_a_worker_trains_on_the_device_of_its_interpreter(
 
     class Watched(Worker):
         def ask(self, seconds: float, do: str, **arguments: Any) -> dict[str, Any]:
-            if do == "start":
+            answer = super().ask(seconds, do, **arguments)
+            if do == "start":  # answered: the process has variables of its own
                 variables = psutil.Process(self.pid).environ()
                 seen.append((arguments["device"], variables["CUDA_VISIBLE_DEVICES"]))
-            return super().ask(seconds, do, **arguments)
+            return answer
 
     monkeypatch.setattr(seeds, "Worker", Watched)
     sides = {0: replace(side(tmp_path)[0], device=device)}

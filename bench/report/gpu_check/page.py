@@ -96,9 +96,9 @@ class GpuCheck:
 
     @property
     def verdict(self) -> str:
-        """PASS if no line fails, and all have run but informational ones; otherwise FAIL."""
+        """PASS once no line has failed, and all have run but informational ones; otherwise FAIL."""
         gated = [line for line in self.lines if not line.is_informational]
-        passed = gated and all(line.verdict == PASS for line in gated)
+        passed = self.is_complete and gated and all(line.verdict == PASS for line in gated)
         return PASS if passed and all(line.verdict != FAIL for line in self.lines) else FAIL
 
     @property
