@@ -225,7 +225,8 @@ def _requirement(text: str, word: str) -> str:
         if ";" in word:
             how = """write it in quotes, such as 'keras; python_version < "3.12"'"""
         raise InputError(f"{text}: {word or 'nothing'} is not a requirement: {how}") from None
-    if canonicalize_name(found.name) in _FOR_CPUS and _CUDA in map(canonicalize_name, found.extras):
+    has_cuda = any(canonicalize_name(extra) == _CUDA for extra in found.extras)
+    if has_cuda and canonicalize_name(found.name) in _FOR_CPUS:
         raise InputError(
             f"{text}: {word}: {found.name} cannot use CUDA's libraries: ask for tensorflow[{_CUDA}]"
         )
