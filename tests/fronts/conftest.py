@@ -35,6 +35,12 @@ def pytest_addoption(parser):
 Run = Callable[..., pytest.RunResult]
 
 
+@pytest.fixture(autouse=True)
+def all_gpus_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TensorFlow that has started in this process hides them."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
 @pytest.fixture
 def stub(tmp_path: Path) -> str:
     """Returns the requirement string of an environment with simulated times."""

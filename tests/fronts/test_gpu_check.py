@@ -37,12 +37,6 @@ BLACK = data.Subset(np.zeros((1_600, 28, 28, 1), np.uint8), np.zeros(1_600, np.u
 Checked = Callable[..., tuple[int, dict[str, Any]]]
 
 
-@pytest.fixture(autouse=True)
-def all_gpus_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A TensorFlow that has started in this process hides them."""
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-
-
 @pytest.fixture
 def check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

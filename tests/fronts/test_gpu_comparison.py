@@ -30,11 +30,6 @@ Run = Callable[..., pytest.RunResult]
 pytestmark = pytest.mark.usefixtures("black_images", "short_blocks")
 
 
-@pytest.fixture(autouse=True)
-def every_gpu_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-
-
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives this machine a GPU; an import takes a second times the stub's factor."""

@@ -25,12 +25,6 @@ ON, OFF, DETERMINISTIC = "gpu:0, TF32 on", "gpu:0, TF32 off", "gpu:0, TF32 off, 
 Numerics = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(autouse=True)
-def all_gpus_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A TensorFlow that has started in this process hides them."""
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-
-
 @pytest.fixture
 def compare(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
