@@ -9,6 +9,7 @@ from statistics import median
 from typing import NamedTuple
 
 from bench.records.blocks import BASELINE, Block, Results
+from bench.records.numerics import Mode
 from bench.report.versions import CPUS_ONLY, age_note, facts, moment, version_order
 from bench.verdicts.faults import missing
 from bench.verdicts.outcomes import NOT_THERE
@@ -293,8 +294,8 @@ def _modes(versions: Mapping[str, object]) -> str:
     """Returns a worker's modes on a GPU; empty if they are not known."""
     if "tf32" not in versions:
         return ""
-    tf32 = f"TF32 {'on' if versions['tf32'] else 'off'}"
-    return f"{tf32}, deterministic operations" if versions.get("deterministic_ops") else tf32
+    is_deterministic = bool(versions.get("deterministic_ops"))
+    return Mode(tf32=bool(versions["tf32"]), deterministic_ops=is_deterministic).arithmetic
 
 
 def tally(verdicts: Sequence[str | None], unit: str) -> str:

@@ -31,7 +31,7 @@ def on_gpu(**more: Any) -> Results:
         (H200, TF32, {}, "gpu:1 (NVIDIA H200), TF32 on"),
         (
             *(H200, FLOAT32, {**FLOAT32, "deterministic_ops": True}),
-            "gpu:1 (NVIDIA H200); 2.15.1: TF32 off; 2.21.0: TF32 off, deterministic operations",
+            "gpu:1 (NVIDIA H200); 2.15.1: TF32 off; 2.21.0: TF32 off, deterministic",
         ),
     ],
 )
